@@ -1,0 +1,122 @@
+//! Promotion records: the signed links of a group's lineage, one for each reign.
+
+use super::membership::short_text;
+use super::{Chain, DeviceId, Epoch, GroupId, Sequence, Signed};
+use crate::codec::{DecodeError, Decoder, Encoder};
+
+/// Why a reign began. Numbers are frozen; new reasons are added at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PromotionReason {
+    /// The group was made.
+    Founded,
+    /// An operator promoted the replica.
+    Promoted,
+    /// An archive was restored.
+    Restored,
+    /// A lost server was recovered from a replica's copy.
+    Recovered,
+    /// The group moved to another server by plan.
+    Transferred,
+}
+
+impl PromotionReason {
+    const ALL: [Self; 5] =
+        [Self::Founded, Self::Promoted, Self::Restored, Self::Recovered, Self::Transferred];
+}
+
+/// Where the reign before ended, as far as the new one knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parent {
+    /// The reign before.
+    pub epoch: Epoch,
+    /// Its last accepted operation that the new reign holds.
+    pub sequence: Sequence,
+    /// The chain there.
+    pub chain: Chain,
+    /// Transaction of the replicated file, when the copy was physical.
+    pub transaction: u64,
+    /// Digest of its pages there; zero when the copy was not physical.
+    pub page_digest: [u8; 16],
+}
+
+/// The statement that a device reigns over the group from here on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Promotion {
+    /// Which group.
+    pub group: GroupId,
+    /// The new reign.
+    pub epoch: Epoch,
+    /// The reign before; none when the group was founded.
+    pub parent: Option<Parent>,
+    /// The server from here on.
+    pub device: DeviceId,
+    /// Who decided.
+    pub operator: String,
+    /// Why.
+    pub reason: PromotionReason,
+    /// Wall clock of the deciding device, Unix milliseconds. Informs, never decides.
+    pub made_at: u64,
+}
+
+impl Promotion {
+    const MAGIC: [u8; 4] = *b"MFPP";
+    const VERSION: u8 = 1;
+
+    /// The bytes to sign, by the device's issuing key.
+    #[must_use]
+    pub fn body(&self) -> Vec<u8> {
+        let mut to = Encoder::record(Self::MAGIC, Self::VERSION);
+        to.fixed(&self.group.0);
+        self.epoch.encode(&mut to);
+        match &self.parent {
+            None => {
+                to.fixed(&[0]);
+            }
+            Some(parent) => {
+                to.fixed(&[1]);
+                parent.epoch.encode(&mut to);
+                to.varint(parent.sequence.0).fixed(&parent.chain.0);
+                to.varint(parent.transaction).fixed(&parent.page_digest);
+            }
+        }
+        to.fixed(&self.device.0).text(&self.operator).fixed(&[self.reason as u8]).varint(self.made_at);
+        to.finish()
+    }
+
+    /// Parses a signed record; the signature is still to be verified.
+    ///
+    /// # Errors
+    /// Not such a record, or a newer one.
+    pub fn decode(bytes: &[u8]) -> Result<Signed<Self>, DecodeError> {
+        Signed::split(bytes, Self::parse)
+    }
+
+    fn parse(body: &[u8]) -> Result<Self, DecodeError> {
+        let mut from = Decoder::record(body, Self::MAGIC, Self::VERSION, "promotion")?;
+        let promotion = Self {
+            group: GroupId(from.array()?),
+            epoch: Epoch::decode(&mut from)?,
+            parent: if from.flag()? { Some(Parent::decode(&mut from)?) } else { None },
+            device: DeviceId(from.array()?),
+            operator: short_text(&mut from)?,
+            reason: *PromotionReason::ALL
+                .get(usize::from(from.byte()?))
+                .ok_or(DecodeError::Invalid("unknown reason"))?,
+            made_at: from.varint()?,
+        };
+        from.finish()?;
+        Ok(promotion)
+    }
+}
+
+impl Parent {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            epoch: Epoch::decode(from)?,
+            sequence: Sequence(from.varint()?),
+            chain: Chain(from.array()?),
+            transaction: from.varint()?,
+            page_digest: from.array()?,
+        })
+    }
+}
