@@ -35,8 +35,7 @@ pub(crate) struct Readers<D: Database> {
 impl<D: Database> Readers<D> {
     pub(crate) fn start(path: &Path) -> Result<Self> {
         let shared = Arc::new(Shared { queue: Mutex::new((VecDeque::new(), true)), filled: Condvar::new() });
-        let readers =
-            Self { shared, threads: Mutex::new(Vec::new()), database: std::marker::PhantomData };
+        let readers = Self { shared, threads: Mutex::new(Vec::new()), database: std::marker::PhantomData };
         for _ in 0..READERS {
             let mut connection = open::read_only(path)?;
             let shared = readers.shared.clone();

@@ -4,9 +4,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{MasterRead, sequence_of};
 use crate::error::Result;
-use crate::model::{
-    DeviceId, Digest, Fields, Incarnation, ItemKey, OperationNumber, Outcome, Revision,
-};
+use crate::model::{DeviceId, Digest, Fields, Incarnation, ItemKey, OperationNumber, Outcome, Revision};
 
 /// What became of an operation that came before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +57,8 @@ impl MasterRead<'_> {
     /// # Errors
     /// The database's.
     pub fn last_operation(&self, incarnation: Incarnation) -> Result<OperationNumber> {
-        const SQL: &str = "SELECT operation FROM ledger WHERE incarnation = ? ORDER BY operation DESC LIMIT 1";
+        const SQL: &str =
+            "SELECT operation FROM ledger WHERE incarnation = ? ORDER BY operation DESC LIMIT 1";
         let last = self
             .connection
             .prepare_cached(SQL)?
@@ -73,17 +72,13 @@ impl MasterRead<'_> {
     /// # Errors
     /// The database's.
     pub fn history(&self, key: &ItemKey, limit: u32) -> Result<Vec<HistoryEntry>> {
-        const SQL: &str = "SELECT position, epoch, author, operation, actor, accepted_at, prior_fields, lost_fields
+        const SQL: &str =
+            "SELECT position, epoch, author, operation, actor, accepted_at, prior_fields, lost_fields
             FROM changes WHERE scope = ? AND kind = ? AND device = ? AND id = ?
             ORDER BY position DESC LIMIT ?";
         let mut statement = self.connection.prepare_cached(SQL)?;
-        let mut rows = statement.query(params![
-            key.scope.as_str(),
-            key.kind.as_str(),
-            key.device,
-            key.id,
-            limit
-        ])?;
+        let mut rows =
+            statement.query(params![key.scope.as_str(), key.kind.as_str(), key.device, key.id, limit])?;
         let mut entries = Vec::new();
         while let Some(row) = rows.next()? {
             let fields = |column| -> Result<Option<Fields>> {

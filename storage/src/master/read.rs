@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use rusqlite::{OptionalExtension, params};
 
 use super::{MasterRead, position, sequence_of};
+use crate::codec::DecodeError;
 use crate::error::{Error, Result};
 use crate::model::{
     Chain, ChangeBatch, ContentHash, Cursor, Epoch, FieldSequences, Fields, GroupId, Incarnation, ItemKey,
     Kind, Revision, Scope, Sequence,
 };
-use crate::codec::DecodeError;
 
 /// Where the master stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,8 +104,7 @@ impl MasterRead<'_> {
         const SQL: &str = "SELECT position, deleted, fields, field_sequences FROM items
             WHERE scope = ? AND kind = ? AND device = ? AND id = ?";
         let mut statement = self.connection.prepare_cached(SQL)?;
-        let mut rows =
-            statement.query(params![key.scope.as_str(), key.kind.as_str(), key.device, key.id])?;
+        let mut rows = statement.query(params![key.scope.as_str(), key.kind.as_str(), key.device, key.id])?;
         let Some(row) = rows.next()? else { return Ok(None) };
         Ok(Some(MasterItem {
             sequence: sequence_of(row.get(0)?),
@@ -165,11 +164,8 @@ impl MasterRead<'_> {
     pub fn author_of(&self, sequence: Sequence) -> Result<Option<Incarnation>> {
         const SQL: &str = "SELECT incarnation FROM changes WHERE position >= ? AND position < ? LIMIT 1";
         let range = params![position(sequence, 0), position(sequence.next(), 0)];
-        let author = self
-            .connection
-            .prepare_cached(SQL)?
-            .query_row(range, |row| row.get::<_, i64>(0))
-            .optional()?;
+        let author =
+            self.connection.prepare_cached(SQL)?.query_row(range, |row| row.get::<_, i64>(0)).optional()?;
         Ok(author.map(|incarnation| Incarnation(incarnation as u64)))
     }
 
@@ -188,7 +184,8 @@ impl MasterRead<'_> {
     /// The database's.
     pub fn item_count(&self) -> Result<u64> {
         let count: i64 =
-            self.connection.query_row("SELECT count(*) FROM items WHERE deleted = 0", [], |row| row.get(0))?;
+            self.connection
+                .query_row("SELECT count(*) FROM items WHERE deleted = 0", [], |row| row.get(0))?;
         Ok(count as u64)
     }
 
