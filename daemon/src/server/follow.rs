@@ -1,0 +1,162 @@
+//! One follow stream: snapshot and catch-up from disk in bounded batches, then live from the hub.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mfpsync_proto::{limit, sync as wire};
+use mfpsync_replication::follow::Start;
+use mfpsync_replication::wire as convert;
+use mfpsync_storage::master::Master;
+use mfpsync_storage::model::{Cursor, Sequence};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::hub::{Hub, Live, cursor_at};
+use crate::db::{Db, READ_DEADLINE};
+use crate::refusal;
+
+/// Batches read ahead of a slow follower.
+pub const LOOK_AHEAD: usize = 2;
+
+type Sender = mpsc::Sender<Result<wire::FollowEvent, Status>>;
+
+/// What a stream needs.
+#[derive(Debug)]
+pub struct Follower {
+    /// The master database.
+    pub master: Db<Master>,
+    /// Live changes.
+    pub hub: Arc<Hub>,
+    /// Membership rows and issuers as they change, encoded.
+    pub membership: watch::Receiver<Arc<wire::Membership>>,
+    /// Silence is broken at least this often.
+    pub heartbeat: Duration,
+    /// Cancelled when the device is released or the server stops.
+    pub cancelled: CancellationToken,
+    /// Told how far the stream is, for the device list.
+    pub progress: watch::Sender<Sequence>,
+}
+
+/// Why a stream ended without a fault.
+struct Ended;
+
+impl Follower {
+    /// Runs the stream until the follower leaves or the stream is cancelled.
+    pub async fn run(mut self, start: Start, cursor: Option<Cursor>, to: Sender) {
+        let cancelled = self.cancelled.clone();
+        let run = self.stream(start, cursor, &to);
+        let ended = tokio::select! {
+            ended = run => ended,
+            () = cancelled.cancelled() => Err(refusal::stopping()),
+        };
+        if let Err(status) = ended {
+            // The follower may be gone already.
+            drop(to.send(Err(status)).await);
+        }
+    }
+
+    async fn stream(&mut self, start: Start, cursor: Option<Cursor>, to: &Sender) -> Result<Ended, Status> {
+        let mut live = self.hub.subscribe();
+        let mut at = match (start, cursor) {
+            (Start::Resume, Some(cursor)) => cursor.sequence,
+            (Start::Reset(reason), _) => {
+                send(to, event(convert::reset(reason))).await?;
+                Sequence::ZERO
+            }
+            (Start::Resume | Start::RolledBack, _) => return Err(refusal::rolled_back()),
+        };
+        let rows = self.membership.borrow_and_update().clone();
+        send(to, event(wire::follow_event::Event::Membership((*rows).clone()))).await?;
+        at = self.catch_up(at, to).await?;
+        loop {
+            at = match self.next_live(&mut live, at, to).await? {
+                Next::At(at) => at,
+                Next::Behind => self.catch_up(at, to).await?,
+            };
+            self.progress.send_replace(at);
+        }
+    }
+
+    /// Sends everything behind `at` from disk, then `caught-up`.
+    async fn catch_up(&self, mut at: Sequence, to: &Sender) -> Result<Sequence, Status> {
+        loop {
+            let (batch, cursor, complete) = self
+                .master
+                .read(READ_DEADLINE, move |read| {
+                    let changes = read.changes_after(at, limit::BATCH_BYTES)?;
+                    let head = read.founded_head()?;
+                    let cursor = cursor_at(&head, changes.through, read)?;
+                    Ok((changes.batch, cursor, changes.complete))
+                })
+                .await
+                .map_err(|error| refusal::storage(&error))?;
+            at = cursor.sequence;
+            if !batch.is_empty() {
+                let count = batch.count();
+                send(to, batch_event(batch.finish().into(), count, &cursor)).await?;
+            }
+            self.progress.send_replace(at);
+            if complete {
+                let caught_up = wire::CaughtUp { cursor: Some(convert::cursor(&cursor)), safe_sequence: None };
+                send(to, event(wire::follow_event::Event::CaughtUp(caught_up))).await?;
+                return Ok(at);
+            }
+        }
+    }
+
+    async fn next_live(
+        &mut self,
+        live: &mut broadcast::Receiver<Arc<Live>>,
+        at: Sequence,
+        to: &Sender,
+    ) -> Result<Next, Status> {
+        tokio::select! {
+            received = live.recv() => match received {
+                Ok(batch) if batch.cursor.sequence <= at => Ok(Next::At(at)),
+                Ok(batch) if batch.previous == at => {
+                    send(to, batch_event(batch.changes.clone(), batch.count, &batch.cursor)).await?;
+                    Ok(Next::At(batch.cursor.sequence))
+                }
+                Ok(_) | Err(RecvError::Lagged(_)) => Ok(Next::Behind),
+                Err(RecvError::Closed) => Err(refusal::stopping()),
+            },
+            changed = self.membership.changed() => {
+                changed.map_err(|_| refusal::stopping())?;
+                let rows = self.membership.borrow_and_update().clone();
+                send(to, event(wire::follow_event::Event::Membership((*rows).clone()))).await?;
+                Ok(Next::At(at))
+            }
+            () = tokio::time::sleep(self.heartbeat) => {
+                let head = self.hub.head().borrow().sequence;
+                let heartbeat = wire::Heartbeat { head_sequence: head.0, safe_sequence: None };
+                send(to, event(wire::follow_event::Event::Heartbeat(heartbeat))).await?;
+                Ok(if head > at { Next::Behind } else { Next::At(at) })
+            }
+        }
+    }
+}
+
+enum Next {
+    At(Sequence),
+    /// Batches were missed: read them from disk.
+    Behind,
+}
+
+fn event(event: wire::follow_event::Event) -> wire::FollowEvent {
+    wire::FollowEvent { event: Some(event) }
+}
+
+fn batch_event(changes: bytes::Bytes, count: u32, cursor: &Cursor) -> wire::FollowEvent {
+    event(wire::follow_event::Event::Batch(wire::Batch {
+        changes,
+        count,
+        cursor: Some(convert::cursor(cursor)),
+    }))
+}
+
+/// Hands an event to the connection; waits while the follower is slow.
+async fn send(to: &Sender, event: wire::FollowEvent) -> Result<(), Status> {
+    to.send(Ok(event)).await.map_err(|_| Status::cancelled("the follower left"))
+}
