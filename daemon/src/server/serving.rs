@@ -1,7 +1,7 @@
 //! What all connections of a running server share: the database, live changes, membership, and who
 //! is connected.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use crate::authority::{IssuingKey, TrustAnchor};
 use crate::db::{Db, READ_DEADLINE};
 use crate::fault::{Fault, FaultBoard, FaultCode};
 use crate::membership::Roster;
+use crate::net::acceptor::Refused;
 use crate::refusal::{self, status};
 
 /// Devices a group may have.
@@ -44,6 +45,7 @@ pub struct Serving {
     pub tasks: TaskTracker,
     faults: FaultBoard,
     issuing: IssuingKey,
+    refused: Mutex<Vec<Arc<Refused>>>,
     anchor: TrustAnchor,
     membership: watch::Sender<Arc<wire::FollowEvent>>,
 }
@@ -89,11 +91,29 @@ impl Serving {
             tasks: made.tasks,
             faults: made.faults,
             issuing: made.issuing,
+            refused: Mutex::default(),
             anchor: TrustAnchor { group: head.group, root: head.root_key },
             membership: watch::Sender::new(Arc::default()),
         };
         serving.reload_membership().await?;
         Ok(serving)
+    }
+
+    /// Adds a port's counters of refused connections.
+    pub fn count_refused(&self, refused: Arc<Refused>) {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).push(refused);
+    }
+
+    /// Refused connections by reason, over all ports.
+    #[must_use]
+    pub fn refused(&self) -> BTreeMap<&'static str, u64> {
+        let mut sums = BTreeMap::new();
+        for port in self.refused.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            for (reason, count) in port.snapshot() {
+                *sums.entry(reason).or_default() += count;
+            }
+        }
+        sums
     }
 
     /// The master's position as of the last commit.
