@@ -1,1 +1,3 @@
-//! daemon
+//! d
+pub mod fault;
+pub mod role;
