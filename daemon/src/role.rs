@@ -4,7 +4,7 @@
 //! are plugged in through [`supervisor::Parts`].
 
 pub mod machine;
-//X
+pub mod supervisor;
 
 pub use machine::{Part, PartSet, Phase, Rejected, Role, RoleState};
-//Xpub use supervisor::{Exits, Parts, SupervisorHandle, SwitchError};
+pub use supervisor::{Exits, Intent, Parts, Setup, SupervisorHandle, SwitchError};
