@@ -2,4 +2,6 @@
 //!
 //! Start with [`merge`], what becomes of an edit.
 
+pub mod backoff;
+pub mod lineage;
 pub mod merge;
