@@ -3,5 +3,21 @@
 //! Start with [`model`] for the words everything else is made of, then [`master`] (the group's
 //! database at the server) and [`local`] (every device's own).
 
+mod checkpoint;
 pub mod codec;
+mod content;
+mod error;
+pub mod local;
+pub mod master;
 pub mod model;
+mod open;
+mod readers;
+mod roster;
+mod schema;
+mod store;
+mod writer;
+
+pub use error::{Class, Error, Result};
+pub use open::{FileKind, set_aside};
+pub use store::{Database, Inline, Priority, Store};
+pub use writer::Published;

@@ -107,6 +107,19 @@ impl Operation {
         Ok(Self { number, made_at, actor: actor.to_owned(), edits })
     }
 
+    /// The number of an operation whose other content may be malformed or of a newer version. It
+    /// follows the version byte in every version.
+    ///
+    /// # Errors
+    /// Not an operation record, or cut before its number ends.
+    pub fn peek_number(bytes: &[u8]) -> Result<OperationNumber, DecodeError> {
+        let mut from = Decoder::record(bytes, Self::MAGIC, u8::MAX, "operation")?;
+        match from.varint()? {
+            0 => Err(DecodeError::Invalid("operation number")),
+            number => Ok(OperationNumber(number)),
+        }
+    }
+
     /// The digest of a record.
     #[must_use]
     pub fn digest(record: &[u8]) -> Digest {

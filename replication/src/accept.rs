@@ -1,0 +1,284 @@
+//! The server's side of a push: each operation is decided, written and recorded inside one
+//! transaction, exactly once in effect however often it comes.
+//!
+//! Called by the daemon's `Push` handler inside the writer's transaction, and by the simulation.
+
+use std::collections::BTreeSet;
+
+use mfpsync_storage::Result;
+use mfpsync_storage::codec::DecodeError;
+use mfpsync_storage::master::{Author, Head, ItemWrite, Loss, MasterItem, MasterWrite, Progress};
+use mfpsync_storage::model::{
+    Action, DeviceId, Edit, EditOutcome, Incarnation, Operation, OperationNumber, Outcome, RejectReason, Sequence,
+};
+
+use crate::merge::{Merge, Seen, Standing, merge, rule};
+
+/// Bounds of one user's data, checked when a new item is made.
+#[derive(Debug, Clone, Copy)]
+pub struct UserLimits {
+    /// Items.
+    pub items: u64,
+    /// Encoded bytes of their fields.
+    pub bytes: u64,
+}
+
+impl Default for UserLimits {
+    fn default() -> Self {
+        Self { items: 2_000, bytes: 1 << 20 }
+    }
+}
+
+/// Operations of one device, as they came.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// Who pushes.
+    pub device: DeviceId,
+    /// Which life of its local state.
+    pub incarnation: Incarnation,
+    /// It has stored all outcomes up to here.
+    pub low_water: OperationNumber,
+    /// Operation records in rising order.
+    pub operations: Vec<Vec<u8>>,
+    /// The server's wall clock, Unix milliseconds; informs only.
+    pub now: u64,
+}
+
+/// What the server answers to a submission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// One outcome for each operation, in order.
+    Outcomes(Vec<(OperationNumber, Outcome)>),
+    /// The records are not in order, or leave a gap: nothing was taken.
+    OutOfOrder {
+        /// The number that was due.
+        expected: OperationNumber,
+        /// The number that came.
+        found: OperationNumber,
+    },
+    /// A record does not even name its operation: nothing was taken.
+    Unreadable(DecodeError),
+    /// One number came with two contents, or a number came again whose outcome this device had
+    /// confirmed: two devices share an identity, or a disk was rolled back. Nothing is taken from
+    /// the device until a person decides.
+    Quarantined,
+}
+
+/// Decides and stores a submission.
+///
+/// # Errors
+/// The database's; the caller undoes the whole submission, and the device repeats it.
+pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: UserLimits) -> Result<Answer> {
+    let progress = write.progress(submission.device)?;
+    if progress.is_some_and(|progress| progress.quarantined) {
+        return Ok(Answer::Quarantined);
+    }
+    let mut numbers = Vec::with_capacity(submission.operations.len());
+    for record in &submission.operations {
+        match Operation::peek_number(record) {
+            Ok(number) => numbers.push(number),
+            Err(error) => return Ok(Answer::Unreadable(error)),
+        }
+    }
+    let confirmed = progress
+        .filter(|progress| progress.incarnation == submission.incarnation)
+        .map_or(OperationNumber::default(), |progress| progress.low_water);
+    let mut due = write.last_operation(submission.incarnation)?.max(confirmed);
+    let mut outcomes = Vec::with_capacity(numbers.len());
+    for (number, record) in numbers.into_iter().zip(&submission.operations) {
+        let digest = Operation::digest(record);
+        let outcome = match write.ledger(submission.incarnation, number)? {
+            Some(known) if known.digest == digest => known.outcome,
+            Some(_) => return quarantine(write, submission),
+            None if number <= due => return quarantine(write, submission),
+            None if number.0 > due.0 + 1 => {
+                let expected = OperationNumber(due.0 + 1);
+                return Ok(Answer::OutOfOrder { expected, found: number });
+            }
+            None => {
+                let outcome = decide(write, submission, number, record, limits)?;
+                write.record_outcome(submission.incarnation, number, &digest, &outcome)?;
+                due = number;
+                outcome
+            }
+        };
+        outcomes.push((number, outcome));
+    }
+    confirm(write, submission, progress)?;
+    Ok(Answer::Outcomes(outcomes))
+}
+
+/// Stores the low-water mark when it rose, and forgets what it covers.
+fn confirm(write: &MasterWrite<'_>, submission: &Submission, known: Option<Progress>) -> Result<()> {
+    let known = known.filter(|known| known.incarnation == submission.incarnation);
+    if known.is_some_and(|known| known.low_water >= submission.low_water) {
+        return Ok(());
+    }
+    // A mark beyond what this server has answered would make the next operation look repeated.
+    let low_water = submission.low_water.min(write.last_operation(submission.incarnation)?);
+    write.prune_ledger(submission.incarnation, low_water)?;
+    write.put_progress(&Progress {
+        device: submission.device,
+        incarnation: submission.incarnation,
+        sequence: known.map_or(Sequence::ZERO, |known| known.sequence),
+        low_water,
+        quarantined: false,
+    })
+}
+
+fn quarantine(write: &MasterWrite<'_>, submission: &Submission) -> Result<Answer> {
+    write.put_progress(&Progress {
+        device: submission.device,
+        incarnation: submission.incarnation,
+        sequence: Sequence::ZERO,
+        low_water: OperationNumber::default(),
+        quarantined: true,
+    })?;
+    Ok(Answer::Quarantined)
+}
+
+/// What one edit makes of its item.
+enum Decided {
+    Write(Box<ItemWrite>, EditOutcome),
+    Lost(Loss, EditOutcome),
+    Nothing(EditOutcome),
+}
+
+fn decide(
+    write: &MasterWrite<'_>,
+    submission: &Submission,
+    number: OperationNumber,
+    record: &[u8],
+    limits: UserLimits,
+) -> Result<Outcome> {
+    let rejected = |reason, edit| Ok(Outcome::Rejected { reason, edit });
+    let Ok(operation) = Operation::decode(record) else {
+        return rejected(RejectReason::Malformed, 0);
+    };
+    let head = write.founded_head()?;
+    let mut decided = Vec::with_capacity(operation.edits.len());
+    for (place, edit) in operation.edits.iter().enumerate() {
+        match decide_edit(write, submission.incarnation, &head, edit, limits)? {
+            Ok(one) => decided.push(one),
+            Err(reason) => return rejected(reason, place),
+        }
+    }
+    let author = Author {
+        device: submission.device,
+        incarnation: submission.incarnation,
+        operation: number,
+        actor: operation.actor,
+        made_at: operation.made_at,
+        accepted_at: submission.now,
+    };
+    store(write, &author, decided)
+}
+
+fn store(write: &MasterWrite<'_>, author: &Author, decided: Vec<Decided>) -> Result<Outcome> {
+    let mut writes = Vec::new();
+    let mut edits = Vec::with_capacity(decided.len());
+    for one in decided {
+        match one {
+            Decided::Write(item, outcome) => {
+                writes.push(*item);
+                edits.push(outcome);
+            }
+            Decided::Lost(loss, outcome) => {
+                if !loss.fields.is_empty() {
+                    write.keep_loss(author, &loss)?;
+                }
+                edits.push(outcome);
+            }
+            Decided::Nothing(outcome) => edits.push(outcome),
+        }
+    }
+    let revision = write.accept(author, &writes)?;
+    Ok(Outcome::Accepted { revision, edits })
+}
+
+fn decide_edit(
+    write: &MasterWrite<'_>,
+    incarnation: Incarnation,
+    head: &Head,
+    edit: &Edit,
+    limits: UserLimits,
+) -> Result<std::result::Result<Decided, RejectReason>> {
+    if edit.base.revision.sequence > head.sequence {
+        return Ok(Err(RejectReason::Malformed));
+    }
+    let standing = write.item(&edit.key)?;
+    if standing.as_ref().is_none_or(|item| item.deleted) {
+        if builds_on_rejected(write, incarnation, edit)? {
+            return Ok(Err(RejectReason::BuildsOnRejected));
+        }
+        if edit.action != Action::Delete && over_user_limit(write, edit, limits)? {
+            return Ok(Err(RejectReason::OverLimit));
+        }
+    }
+    let seen = seen(write, incarnation, edit, standing.as_ref())?;
+    let standing = standing.map(|item| Standing {
+        fields: item.fields,
+        sequences: item.field_sequences,
+        deleted: item.deleted,
+        sequence: item.sequence,
+    });
+    let merged = merge(&rule(&edit.key.kind), standing.as_ref(), &edit.action, &seen);
+    let epoch = head.epoch.number;
+    let answer = match merged.answer(|_| epoch) {
+        Ok(answer) => answer,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    Ok(Ok(match merged {
+        Merge::Write { fields, deleted, touched, lost, .. } => {
+            let item = ItemWrite { key: edit.key.clone(), deleted, fields, touched, lost };
+            Decided::Write(Box::new(item), answer)
+        }
+        Merge::Superseded { by, lost, .. } => {
+            Decided::Lost(Loss { key: edit.key.clone(), by, fields: lost }, answer)
+        }
+        Merge::Unchanged | Merge::Rejected(_) => Decided::Nothing(answer),
+    }))
+}
+
+/// What the author knew: its base, and its own earlier operations wherever one of them was the last
+/// to change a field.
+fn seen(
+    write: &MasterWrite<'_>,
+    incarnation: Incarnation,
+    edit: &Edit,
+    standing: Option<&MasterItem>,
+) -> Result<Seen> {
+    let base = edit.base.revision.sequence;
+    let Some(item) = standing else { return Ok(Seen::up_to(base)) };
+    if edit.base.after.is_none() {
+        return Ok(Seen::up_to(base));
+    }
+    let newer: BTreeSet<Sequence> = item
+        .field_sequences
+        .iter()
+        .map(|(_, sequence)| sequence)
+        .chain([item.sequence])
+        .filter(|sequence| *sequence > base)
+        .collect();
+    let mut own = BTreeSet::new();
+    for sequence in newer {
+        if write.author_of(sequence)? == Some(incarnation) {
+            own.insert(sequence);
+        }
+    }
+    Ok(Seen { base, own })
+}
+
+fn builds_on_rejected(write: &MasterWrite<'_>, incarnation: Incarnation, edit: &Edit) -> Result<bool> {
+    let (Some(after), Action::Patch { .. }) = (edit.base.after, &edit.action) else { return Ok(false) };
+    let known = write.ledger(incarnation, after)?;
+    Ok(matches!(known.map(|entry| entry.outcome), Some(Outcome::Rejected { .. })))
+}
+
+fn over_user_limit(write: &MasterWrite<'_>, edit: &Edit, limits: UserLimits) -> Result<bool> {
+    if !edit.key.scope.as_str().starts_with("user/") {
+        return Ok(false);
+    }
+    let (items, bytes) = write.scope_usage(&edit.key.scope)?;
+    Ok(items >= limits.items || bytes >= limits.bytes)
+}

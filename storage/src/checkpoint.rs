@@ -1,0 +1,68 @@
+//! When the write-ahead log is folded back into the database, and how hard that is tried.
+//!
+//! The writer asks after each group commit; nobody else ever checkpoints.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rusqlite::Connection;
+use rusqlite::hooks::Wal;
+
+use crate::error::Result;
+
+/// From here on the log is folded back without waiting for anybody (4 MiB of 4 KiB pages).
+const PASSIVE_FRAMES: u32 = 1_000;
+/// From here on the writer waits for readers, as long as its busy timeout, so that the log starts
+/// over and stays under 16 MiB.
+const RESTART_FRAMES: u32 = 3_000;
+
+/// Follows the length of one writer's log.
+#[derive(Debug, Default)]
+pub(crate) struct Checkpointer {
+    /// Frames in the log after the last commit, as SQLite reported it.
+    frames: Arc<AtomicU32>,
+}
+
+impl Checkpointer {
+    /// Has SQLite report the log's length after each commit on this connection.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub(crate) fn watch(&self, connection: &mut Connection) -> Result<()> {
+        let frames = self.frames.clone();
+        connection.wal_hook(Some(move |_: &mut Wal, length: std::ffi::c_int| {
+            frames.store(u32::try_from(length).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        }))?;
+        Ok(())
+    }
+
+    /// Folds the log back when it is long. Called between transactions.
+    ///
+    /// # Errors
+    /// A failing device. A reader that holds the log back is no error: the next call tries again.
+    pub(crate) fn after_commit(&self, connection: &Connection) -> Result<()> {
+        match self.frames.load(Ordering::Relaxed) {
+            frames if frames >= RESTART_FRAMES => {
+                // SQLite waits for readers as long as the connection's busy timeout says.
+                run(connection, "RESTART")
+            }
+            frames if frames >= PASSIVE_FRAMES => run(connection, "PASSIVE"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Folds everything back and empties the log; at a clean stop.
+///
+/// # Errors
+/// A failing device.
+pub(crate) fn at_close(connection: &Connection) -> Result<()> {
+    run(connection, "TRUNCATE")
+}
+
+fn run(connection: &Connection, mode: &str) -> Result<()> {
+    let sql = format!("PRAGMA wal_checkpoint({mode})");
+    connection.query_row(&sql, [], |_| Ok(()))?;
+    Ok(())
+}

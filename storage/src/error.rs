@@ -1,0 +1,118 @@
+//! What can go wrong with a database, and what the caller does next. SQLite's own codes are read
+//! here and nowhere else.
+
+use std::path::PathBuf;
+
+use rusqlite::ErrorCode;
+use thiserror::Error;
+
+use crate::codec::DecodeError;
+
+/// A database operation that did not happen. Nothing of it was stored.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// No room on the device.
+    #[error("storage is full")]
+    Full,
+    /// The file or its file system does not take writes.
+    #[error("storage is read-only")]
+    ReadOnly,
+    /// The device could not read or write.
+    #[error("storage does not read or write")]
+    Io(#[source] rusqlite::Error),
+    /// The file is damaged, or no SQLite database.
+    #[error("database is damaged")]
+    Corrupt(#[source] rusqlite::Error),
+    /// A record inside the database is not what this build wrote.
+    #[error("database holds a damaged record: {0}")]
+    Record(#[from] DecodeError),
+    /// The file belongs to something else.
+    #[error("{0} is not a database of mfpsync")]
+    Foreign(PathBuf),
+    /// The file was written by a newer version.
+    #[error("database has schema {found}, newer than {known} of this version")]
+    Newer {
+        /// The file's schema version.
+        found: u32,
+        /// The newest this build knows.
+        known: u32,
+    },
+    /// There is no such file, and it was not to be created.
+    #[error("{0} does not exist")]
+    Missing(PathBuf),
+    /// A read took longer than its deadline.
+    #[error("read took longer than its deadline")]
+    Deadline,
+    /// Another connection holds the database, or the queue is full.
+    #[error("storage is busy")]
+    Busy,
+    /// The store was closed.
+    #[error("storage is closed")]
+    Closed,
+    /// The outbox holds as much as it may.
+    #[error("{waiting} edits wait for the server, no more fit until it takes some")]
+    OutboxFull {
+        /// Operations waiting.
+        waiting: u64,
+    },
+    /// An item would exceed what an item may hold.
+    #[error("item would hold more than 128 fields or 64 KiB")]
+    ItemTooLarge,
+    /// A statement is wrong: a defect of this build.
+    #[error("database refused a statement")]
+    Statement(#[source] rusqlite::Error),
+}
+
+/// What the caller does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Try again a little later.
+    Busy,
+    /// The request itself cannot be met; trying again changes nothing.
+    Reject,
+    /// A person must look at the device.
+    Fault,
+}
+
+impl Error {
+    /// What the caller does next.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Busy | Self::Deadline | Self::Closed => Class::Busy,
+            Self::OutboxFull { .. } | Self::ItemTooLarge => Class::Reject,
+            Self::Full
+            | Self::ReadOnly
+            | Self::Io(_)
+            | Self::Corrupt(_)
+            | Self::Record(_)
+            | Self::Foreign(_)
+            | Self::Newer { .. }
+            | Self::Missing(_)
+            | Self::Statement(_) => Class::Fault,
+        }
+    }
+
+    /// Whether the connection can no longer be trusted and must be opened anew: after a failed
+    /// write or sync SQLite's own recovery decides what happened, never a second try.
+    pub(crate) fn poisons(&self) -> bool {
+        matches!(self, Self::Io(_) | Self::Corrupt(_))
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::ReadOnly) => Self::ReadOnly,
+            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => Self::Io(error),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Corrupt(error),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
+            Some(ErrorCode::OperationInterrupted) => Self::Deadline,
+            _ => Self::Statement(error),
+        }
+    }
+}
+
+/// Shorthand of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

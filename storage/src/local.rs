@@ -1,0 +1,62 @@
+//! A device's own database: what readers at this device see, in every role.
+//!
+//! Each item has a mirror state (as last agreed with the server) and, where it differs, a local one.
+//! Edits wait in the outbox until the server has an outcome for them, and are retained after that
+//! until a second holder has them.
+
+mod edit;
+mod group;
+mod mirror;
+mod outbox;
+mod read;
+
+use std::ops::Deref;
+
+use rusqlite::Connection;
+
+use crate::open::FileKind;
+use crate::schema;
+use crate::store::Database;
+
+pub use edit::{EditContext, LocalEdit, OutboxLimits};
+pub use group::{DeviceState, Membership};
+pub use outbox::{RetainedLimits, SetAside, Settlement, Waiting};
+pub use read::{ItemState, LocalItem};
+
+/// Marks stores of a device's own database.
+#[derive(Debug)]
+pub struct Local;
+
+impl Database for Local {
+    const KIND: FileKind = schema::LOCAL;
+    type Read<'c> = LocalRead<'c>;
+    type Write<'c> = LocalWrite<'c>;
+
+    fn read(connection: &Connection) -> LocalRead<'_> {
+        LocalRead { connection }
+    }
+
+    fn write(connection: &Connection) -> LocalWrite<'_> {
+        LocalWrite { read: LocalRead { connection } }
+    }
+}
+
+/// One consistent state of a device's database.
+#[derive(Debug)]
+pub struct LocalRead<'c> {
+    connection: &'c Connection,
+}
+
+/// A transaction on a device's database; reads see what it wrote.
+#[derive(Debug)]
+pub struct LocalWrite<'c> {
+    read: LocalRead<'c>,
+}
+
+impl<'c> Deref for LocalWrite<'c> {
+    type Target = LocalRead<'c>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.read
+    }
+}

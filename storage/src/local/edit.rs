@@ -1,0 +1,189 @@
+//! Edits made at this device: they change what readers see and enter the outbox in one transaction.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::LocalWrite;
+use super::read::ItemRow;
+use crate::error::{Error, Result};
+use crate::model::{
+    Action, Base, Edit, Fields, ItemKey, Operation, OperationNumber, Revision, Sequence, limit,
+};
+
+/// An edit as a caller of the local API makes it.
+#[derive(Debug, Clone)]
+pub struct LocalEdit {
+    /// Which item.
+    pub key: ItemKey,
+    /// What to do.
+    pub action: Action,
+}
+
+/// How much may wait for the server.
+#[derive(Debug, Clone, Copy)]
+pub struct OutboxLimits {
+    /// Operations.
+    pub operations: u64,
+    /// Bytes of their records.
+    pub bytes: u64,
+}
+
+impl Default for OutboxLimits {
+    fn default() -> Self {
+        Self { operations: 50_000, bytes: 64 << 20 }
+    }
+}
+
+/// What an edit needs to know besides itself.
+#[derive(Debug, Clone)]
+pub struct EditContext {
+    /// The person or program.
+    pub actor: String,
+    /// Wall clock, Unix milliseconds; informs only.
+    pub now: u64,
+    /// Bounds of the outbox.
+    pub limits: OutboxLimits,
+}
+
+/// The fields of an item after an action; none when deleted.
+pub(super) fn apply(standing: Option<&Fields>, action: &Action) -> Option<Fields> {
+    match action {
+        Action::Put(fields) => Some(fields.clone()),
+        Action::Patch { set, remove } => {
+            let mut fields = standing.cloned().unwrap_or_default();
+            for name in remove {
+                fields.remove(name);
+            }
+            for (name, value) in set.iter() {
+                fields.insert(name, value.clone());
+            }
+            Some(fields)
+        }
+        Action::Delete => None,
+    }
+}
+
+impl LocalWrite<'_> {
+    /// Stores edits that belong together. In a group they become one operation in the outbox, whose
+    /// number is returned; outside of one they only change the device's own items. Edits that change
+    /// nothing are left out.
+    ///
+    /// # Errors
+    /// [`Error::OutboxFull`], [`Error::ItemTooLarge`], or the database's; nothing is stored then.
+    pub fn edit(&self, edits: Vec<LocalEdit>, context: &EditContext) -> Result<Option<OperationNumber>> {
+        let device = self.device()?;
+        let grouped = self.membership()?.is_some();
+        let epoch = device.cursor.map_or(0, |cursor| cursor.epoch.number);
+        let mut made = Vec::new();
+        for LocalEdit { key, action } in edits {
+            let row = self.row(&key)?;
+            let visible = row.as_ref().and_then(ItemRow::visible);
+            let after = apply(visible, &action);
+            if visible == after.as_ref() {
+                continue;
+            }
+            if let Some(fields) = &after {
+                check_size(fields)?;
+            }
+            let number = self.show_local(&key, row.as_ref(), after.as_ref(), grouped)?;
+            let base = self.base(row.as_ref(), epoch)?;
+            made.push((number, Edit { key, base, action }));
+        }
+        if made.is_empty() || !grouped {
+            return Ok(None);
+        }
+        let number = OperationNumber(device.last_operation.0 + 1);
+        self.enqueue(number, made, context).map(Some)
+    }
+
+    /// Queues an operation whose local effect already shows.
+    pub(super) fn enqueue(
+        &self,
+        number: OperationNumber,
+        made: Vec<(i64, Edit)>,
+        context: &EditContext,
+    ) -> Result<OperationNumber> {
+        let (items, edits): (Vec<i64>, Vec<Edit>) = made.into_iter().unzip();
+        let operation = Operation { number, made_at: context.now, actor: context.actor.clone(), edits };
+        let record = operation.encode();
+        let waiting = self.waiting()?;
+        if waiting.operations >= context.limits.operations
+            || waiting.bytes + record.len() as u64 > context.limits.bytes
+        {
+            return Err(Error::OutboxFull { waiting: waiting.operations });
+        }
+        self.connection
+            .prepare_cached("INSERT INTO outbox (operation, record) VALUES (?, ?)")?
+            .execute(params![number.0 as i64, record])?;
+        for item in items {
+            self.connection
+                .prepare_cached("INSERT INTO outbox_items (item, operation) VALUES (?, ?)")?
+                .execute(params![item, number.0 as i64])?;
+        }
+        self.connection
+            .prepare_cached("UPDATE device SET last_operation = ? WHERE id = 1")?
+            .execute([number.0 as i64])?;
+        Ok(number)
+    }
+
+    /// What the author of an edit sees of the item: the mirror's revision, and the latest operation
+    /// on it that still waits.
+    pub(super) fn base(&self, row: Option<&ItemRow>, epoch: u64) -> Result<Base> {
+        let Some(row) = row else { return Ok(Base::default()) };
+        let revision =
+            row.mirror_sequence.map_or_else(Revision::default, |sequence| Revision { epoch, sequence });
+        let after = self
+            .connection
+            .prepare_cached("SELECT max(operation) FROM outbox_items WHERE item = ?")?
+            .query_row([row.number], |row| row.get::<_, Option<i64>>(0))
+            .optional()?
+            .flatten();
+        Ok(Base { revision, after: after.map(|number| OperationNumber(number as u64)) })
+    }
+
+    /// Sets what readers see of an item and returns the row's number. Outside a group a deleted
+    /// item leaves no trace.
+    pub(super) fn show_local(
+        &self,
+        key: &ItemKey,
+        row: Option<&ItemRow>,
+        fields: Option<&Fields>,
+        grouped: bool,
+    ) -> Result<i64> {
+        let encoded = fields.map(Fields::encode);
+        if let Some(row) = row {
+            let sql = if fields.is_none() && !grouped && row.mirror_sequence.is_none() {
+                "DELETE FROM items WHERE number = ?3 AND ?1 AND ?2 IS NULL"
+            } else {
+                "UPDATE items SET local_deleted = ?1, local_fields = ?2, settled_at = NULL WHERE number = ?3"
+            };
+            self.connection.prepare_cached(sql)?.execute(params![fields.is_none(), encoded, row.number])?;
+            return Ok(row.number);
+        }
+        self.connection
+            .prepare_cached(
+                "INSERT INTO items (scope, kind, device, id, generation, local_deleted, local_fields)
+                    VALUES (?, ?, ?, ?, 0, ?, ?)",
+            )?
+            .execute(params![
+                key.scope.as_str(),
+                key.kind.as_str(),
+                key.device,
+                key.id,
+                fields.is_none(),
+                encoded
+            ])?;
+        Ok(self.connection.last_insert_rowid())
+    }
+}
+
+fn check_size(fields: &Fields) -> Result<()> {
+    if fields.len() > limit::ITEM_FIELDS || fields.encode().len() > limit::ITEM_BYTES {
+        return Err(Error::ItemTooLarge);
+    }
+    Ok(())
+}
+
+/// The sequence from which on the mirror shows an accepted edit.
+pub(super) fn settled_at(sequence: Sequence) -> i64 {
+    sequence.0 as i64
+}

@@ -1,0 +1,205 @@
+//! The device's own state and its membership: joining, leaving, and who else belongs.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::edit::EditContext;
+use super::{LocalRead, LocalWrite, OutboxLimits};
+use crate::codec::DecodeError;
+use crate::error::{Error, Result};
+use crate::model::{
+    Action, Base, Cursor, Edit, Fields, GroupId, Incarnation, IssuingCertificate, ItemKey, Member,
+    OperationNumber, Promotion, PublicKey, Signed,
+};
+use crate::roster;
+
+/// The device's own counters and its place in the group's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceState {
+    /// This life of the local state.
+    pub incarnation: Incarnation,
+    /// The last operation number given out.
+    pub last_operation: OperationNumber,
+    /// Outcomes up to here are stored, and nothing that waits builds on them.
+    pub low_water: OperationNumber,
+    /// Up to where the mirror has everything; none before the first batch.
+    pub cursor: Option<Cursor>,
+    /// A reset is under way: the mirror may hold what was deleted elsewhere.
+    pub resetting: bool,
+    /// Retained edits dropped for want of room, ever.
+    pub retained_dropped: u64,
+}
+
+/// The group this device belongs to, and how to recognise its members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    /// The group.
+    pub group: GroupId,
+    /// Its name for people.
+    pub group_name: String,
+    /// The trust anchor.
+    pub root_key: PublicKey,
+}
+
+impl LocalRead<'_> {
+    /// The device's own state.
+    ///
+    /// # Errors
+    /// The database's, or a file in which [`LocalWrite::initialise`] never ran.
+    pub fn device(&self) -> Result<DeviceState> {
+        const SQL: &str = "SELECT incarnation, last_operation, low_water, cursor, resetting, retained_dropped
+            FROM device WHERE id = 1";
+        let mut statement = self.connection.prepare_cached(SQL)?;
+        let mut rows = statement.query([])?;
+        let row = rows.next()?.ok_or(DecodeError::Invalid("device state is missing"))?;
+        let cursor = row.get_ref(3)?.as_blob_or_null().unwrap_or_default();
+        Ok(DeviceState {
+            incarnation: Incarnation(row.get::<_, i64>(0)? as u64),
+            last_operation: OperationNumber(row.get::<_, i64>(1)? as u64),
+            low_water: OperationNumber(row.get::<_, i64>(2)? as u64),
+            cursor: cursor.map(Cursor::decode).transpose()?,
+            resetting: row.get(4)?,
+            retained_dropped: row.get::<_, i64>(5)? as u64,
+        })
+    }
+
+    /// The group, if the device belongs to one.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn membership(&self) -> Result<Option<Membership>> {
+        const SQL: &str = "SELECT group_id, group_name, root_key FROM membership WHERE id = 1";
+        let membership = self.connection.prepare_cached(SQL)?.query_row([], |row| {
+            Ok(Membership {
+                group: GroupId(row.get(0)?),
+                group_name: row.get(1)?,
+                root_key: PublicKey(row.get(2)?),
+            })
+        });
+        Ok(membership.optional()?)
+    }
+
+    /// The lineage as far as known, oldest first.
+    ///
+    /// # Errors
+    /// The database's, or a damaged record.
+    pub fn lineage(&self) -> Result<Vec<Signed<Promotion>>> {
+        roster::lineage(self.connection)
+    }
+
+    /// Known issuing certificates.
+    ///
+    /// # Errors
+    /// The database's, or a damaged record.
+    pub fn issuers(&self) -> Result<Vec<Signed<IssuingCertificate>>> {
+        roster::issuers(self.connection)
+    }
+
+    /// Known membership rows.
+    ///
+    /// # Errors
+    /// The database's, or a damaged record.
+    pub fn members(&self) -> Result<Vec<Signed<Member>>> {
+        roster::members(self.connection)
+    }
+}
+
+impl LocalWrite<'_> {
+    /// Gives a new file its incarnation; keeps the one it has.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn initialise(&self, incarnation: Incarnation) -> Result<()> {
+        self.connection.execute(
+            "INSERT INTO device (id, incarnation, last_operation, low_water, generation, resetting,
+                    retained_dropped)
+                VALUES (1, ?, 0, 0, 0, 0, 0) ON CONFLICT (id) DO NOTHING",
+            [incarnation.0 as i64],
+        )?;
+        Ok(())
+    }
+
+    pub(super) fn set_cursor(&self, cursor: Option<&Cursor>) -> Result<()> {
+        self.connection
+            .prepare_cached("UPDATE device SET cursor = ? WHERE id = 1")?
+            .execute([cursor.map(Cursor::encode)])?;
+        Ok(())
+    }
+
+    /// Notes records about the group that were verified before.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn adopt_roster(
+        &self,
+        promotions: &[Signed<Promotion>],
+        issuers: &[Signed<IssuingCertificate>],
+        members: &[Signed<Member>],
+    ) -> Result<()> {
+        promotions.iter().try_for_each(|record| roster::put_promotion(self.connection, record))?;
+        issuers.iter().try_for_each(|record| roster::put_issuer(self.connection, record))?;
+        members.iter().try_for_each(|record| roster::put_member(self.connection, record))
+    }
+
+    /// Enters a group with a new incarnation. The device's own items are offered to the group, each
+    /// as an operation of its own, whatever the outbox's bounds: they were here before. Returns how
+    /// many.
+    ///
+    /// # Errors
+    /// The database's, or [`Error::Busy`] when the device belongs to a group already.
+    pub fn join(&self, membership: &Membership, incarnation: Incarnation, now: u64) -> Result<u64> {
+        if self.membership()?.is_some() {
+            return Err(Error::Busy);
+        }
+        self.connection.execute(
+            "INSERT INTO membership (id, group_id, group_name, root_key) VALUES (1, ?, ?, ?)",
+            params![membership.group.0, membership.group_name, membership.root_key.0],
+        )?;
+        self.connection.execute(
+            "UPDATE device SET incarnation = ?, last_operation = 0, low_water = 0, cursor = NULL,
+                resetting = 0, retained_dropped = 0 WHERE id = 1",
+            [incarnation.0 as i64],
+        )?;
+        self.offer_own(now)
+    }
+
+    fn offer_own(&self, now: u64) -> Result<u64> {
+        const OWN: &str = "SELECT number, scope, kind, device, id, local_fields FROM items
+            WHERE mirror_sequence IS NULL AND local_deleted = 0 ORDER BY number";
+        let context = EditContext {
+            actor: "join".to_owned(),
+            now,
+            limits: OutboxLimits { operations: u64::MAX, bytes: u64::MAX },
+        };
+        let mut statement = self.connection.prepare_cached(OWN)?;
+        let mut rows = statement.query([])?;
+        let mut offered = OperationNumber::default();
+        while let Some(row) = rows.next()? {
+            let text = |column| row.get_ref(column).map(|value| value.as_str().unwrap_or_default());
+            let key = ItemKey::parse(text(1)?, text(2)?, text(3)?, text(4)?)
+                .map_err(|_| DecodeError::Invalid("item key"))?;
+            let fields = Fields::decode(row.get_ref(5)?.as_blob().unwrap_or_default())?;
+            let edit = Edit { key, base: Base::default(), action: Action::Put(fields) };
+            offered = self.enqueue(OperationNumber(offered.0 + 1), vec![(row.get(0)?, edit)], &context)?;
+        }
+        Ok(offered.0)
+    }
+
+    /// Leaves the group: what readers see becomes the device's own. Edits that never reached the
+    /// server stay part of it; their count is returned. Operations set aside stay for a person.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn leave(&self) -> Result<u64> {
+        let unsent = self.waiting()?.operations;
+        self.connection.execute_batch(
+            "DELETE FROM outbox; DELETE FROM outbox_items; DELETE FROM retained;
+             DELETE FROM membership; DELETE FROM lineage; DELETE FROM issuers; DELETE FROM members;
+             DELETE FROM items WHERE coalesce(local_deleted, mirror_deleted) = 1;
+             UPDATE items SET local_fields = coalesce(local_fields, mirror_fields), local_deleted = 0,
+                 mirror_sequence = NULL, mirror_deleted = NULL, mirror_fields = NULL, generation = 0,
+                 settled_at = NULL;
+             UPDATE device SET cursor = NULL, resetting = 0, generation = 0 WHERE id = 1;",
+        )?;
+        Ok(unsent)
+    }
+}

@@ -1,0 +1,291 @@
+//! Operations on their way to the server, what became of them, and accepted edits that are kept
+//! until a second holder has them.
+
+use rusqlite::params;
+
+use super::edit::settled_at;
+use super::{LocalRead, LocalWrite};
+use crate::error::Result;
+use crate::model::{EditOutcome, Incarnation, ItemKey, Operation, OperationNumber, Outcome, Revision};
+
+/// What waits for the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waiting {
+    /// Operations.
+    pub operations: u64,
+    /// Bytes of their records.
+    pub bytes: u64,
+}
+
+/// How much is retained; beyond it the oldest is dropped, and counted.
+#[derive(Debug, Clone, Copy)]
+pub struct RetainedLimits {
+    /// Operations.
+    pub operations: u64,
+    /// Bytes of their records.
+    pub bytes: u64,
+}
+
+impl Default for RetainedLimits {
+    fn default() -> Self {
+        Self { operations: 10_000, bytes: 16 << 20 }
+    }
+}
+
+/// What settling outcomes changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settlement {
+    /// Keys whose visible state changed.
+    pub changed: Vec<ItemKey>,
+    /// Operations set aside for a person: rejected, or with an edit that lost.
+    pub set_aside: u64,
+}
+
+/// An operation a person should see: rejected, or with an edit that lost a conflict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    /// The operation as it was made.
+    pub operation: Operation,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Wall clock when the answer came, Unix milliseconds.
+    pub noticed_at: u64,
+}
+
+impl LocalRead<'_> {
+    /// How much waits for the server.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn waiting(&self) -> Result<Waiting> {
+        const SQL: &str = "SELECT count(*), coalesce(sum(length(record)), 0) FROM outbox";
+        Ok(self.connection.prepare_cached(SQL)?.query_row([], |row| {
+            Ok(Waiting { operations: row.get::<_, i64>(0)? as u64, bytes: row.get::<_, i64>(1)? as u64 })
+        })?)
+    }
+
+    /// The oldest waiting operations in order, at most so many and so many bytes, at least one.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn outbox(&self, operations: usize, bytes: usize) -> Result<Vec<(OperationNumber, Vec<u8>)>> {
+        const SQL: &str = "SELECT operation, record FROM outbox ORDER BY operation LIMIT ?";
+        let mut statement = self.connection.prepare_cached(SQL)?;
+        let mut rows = statement.query([operations as i64])?;
+        let mut taken: Vec<(OperationNumber, Vec<u8>)> = Vec::new();
+        let mut size = 0;
+        while let Some(row) = rows.next()? {
+            let record: Vec<u8> = row.get(1)?;
+            size += record.len();
+            if size > bytes && !taken.is_empty() {
+                break;
+            }
+            taken.push((OperationNumber(row.get::<_, i64>(0)? as u64), record));
+        }
+        Ok(taken)
+    }
+
+    /// Accepted edits kept until they are safe.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn retained_count(&self) -> Result<u64> {
+        self.count("SELECT count(*) FROM retained")
+    }
+
+    /// Operations set aside, newest first.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn set_aside(&self, limit: u32) -> Result<Vec<SetAside>> {
+        const SQL: &str = "SELECT record, outcome, noticed_at FROM set_aside ORDER BY number DESC LIMIT ?";
+        let mut statement = self.connection.prepare_cached(SQL)?;
+        let mut rows = statement.query([limit])?;
+        let mut set_aside = Vec::new();
+        while let Some(row) = rows.next()? {
+            set_aside.push(SetAside {
+                operation: Operation::decode(row.get_ref(0)?.as_blob().unwrap_or_default())?,
+                outcome: Outcome::decode(row.get_ref(1)?.as_blob().unwrap_or_default())?,
+                noticed_at: row.get::<_, i64>(2)? as u64,
+            });
+        }
+        Ok(set_aside)
+    }
+
+    /// How many operations were rejected.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn rejected_count(&self) -> Result<u64> {
+        // Byte 6 of an outcome record, behind magic and version, says which it is.
+        self.count("SELECT count(*) FROM set_aside WHERE substr(outcome, 6, 1) = x'02'")
+    }
+}
+
+impl LocalWrite<'_> {
+    /// Stores the server's outcomes: takes the operations from the outbox, retains accepted ones,
+    /// sets rejected and losing ones aside. An outcome for an operation that no longer waits is
+    /// ignored: it came twice.
+    ///
+    /// # Errors
+    /// The database's; nothing is stored then.
+    pub fn settle(
+        &self,
+        outcomes: &[(OperationNumber, Outcome)],
+        now: u64,
+        limits: RetainedLimits,
+    ) -> Result<Settlement> {
+        let incarnation = self.device()?.incarnation;
+        let mut settlement = Settlement::default();
+        for (number, outcome) in outcomes {
+            self.settle_one(incarnation, *number, outcome, now, &mut settlement)?;
+        }
+        self.bound_retained(limits)?;
+        self.raise_low_water()?;
+        Ok(settlement)
+    }
+
+    fn settle_one(
+        &self,
+        incarnation: Incarnation,
+        number: OperationNumber,
+        outcome: &Outcome,
+        now: u64,
+        settlement: &mut Settlement,
+    ) -> Result<()> {
+        let Some(record) = self.take_from_outbox(number)? else { return Ok(()) };
+        let operation = Operation::decode(&record)?;
+        if needs_a_person(outcome) {
+            self.connection
+                .prepare_cached(
+                    "INSERT INTO set_aside (operation, outcome, record, noticed_at) VALUES (?, ?, ?, ?)",
+                )?
+                .execute(params![number.0 as i64, outcome.encode(), record, now as i64])?;
+            settlement.set_aside += 1;
+        }
+        if let Some(revision) = outcome.revision() {
+            self.retain(incarnation, number, revision, &record)?;
+        }
+        for edit in &operation.edits {
+            if self.settle_item(&edit.key, outcome.revision())? {
+                settlement.changed.push(edit.key.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// An accepted edit goes on showing until the mirror has its revision; a rejected one ends.
+    fn settle_item(&self, key: &ItemKey, accepted: Option<Revision>) -> Result<bool> {
+        let Some(row) = self.row(key)? else { return Ok(false) };
+        let waits: bool = self
+            .connection
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM outbox_items WHERE item = ?)")?
+            .query_row([row.number], |row| row.get(0))?;
+        if waits {
+            return Ok(false);
+        }
+        let cursor = self.device()?.cursor.map(|cursor| cursor.sequence);
+        match accepted {
+            Some(revision) if cursor.is_none_or(|cursor| cursor < revision.sequence) => {
+                self.connection
+                    .prepare_cached("UPDATE items SET settled_at = ? WHERE number = ?")?
+                    .execute(params![settled_at(revision.sequence), row.number])?;
+                Ok(false)
+            }
+            _ => self.uncover(key),
+        }
+    }
+
+    fn take_from_outbox(&self, number: OperationNumber) -> Result<Option<Vec<u8>>> {
+        let mut delete =
+            self.connection.prepare_cached("DELETE FROM outbox WHERE operation = ? RETURNING record")?;
+        let mut rows = delete.query([number.0 as i64])?;
+        let record: Option<Vec<u8>> = rows.next()?.map(|row| row.get(0)).transpose()?;
+        // The statement must run to its end before the row is really gone.
+        while rows.next()?.is_some() {}
+        self.connection
+            .prepare_cached("DELETE FROM outbox_items WHERE operation = ?")?
+            .execute([number.0 as i64])?;
+        Ok(record)
+    }
+
+    fn retain(
+        &self,
+        incarnation: Incarnation,
+        number: OperationNumber,
+        revision: Revision,
+        record: &[u8],
+    ) -> Result<()> {
+        self.connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO retained (operation, incarnation, epoch, sequence, record)
+                    VALUES (?, ?, ?, ?, ?)",
+            )?
+            .execute(params![
+                number.0 as i64,
+                incarnation.0 as i64,
+                revision.epoch as i64,
+                revision.sequence.0 as i64,
+                record
+            ])?;
+        Ok(())
+    }
+
+    /// Lets go of retained edits up to the safe revision.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn release_retained(&self, safe: Revision) -> Result<usize> {
+        Ok(self
+            .connection
+            .prepare_cached("DELETE FROM retained WHERE sequence <= ?")?
+            .execute([safe.sequence.0 as i64])?)
+    }
+
+    fn bound_retained(&self, limits: RetainedLimits) -> Result<()> {
+        const OVER: &str = "SELECT count(*) > ?1 OR coalesce(sum(length(record)), 0) > ?2 FROM retained";
+        const DROP: &str = "DELETE FROM retained WHERE (incarnation, operation) IN
+            (SELECT incarnation, operation FROM retained ORDER BY sequence LIMIT 1)";
+        let over = || -> Result<bool> {
+            let sizes = params![limits.operations as i64, limits.bytes as i64];
+            Ok(self.connection.prepare_cached(OVER)?.query_row(sizes, |row| row.get(0))?)
+        };
+        while over()? {
+            self.connection.prepare_cached(DROP)?.execute([])?;
+            self.connection.execute("UPDATE device SET retained_dropped = retained_dropped + 1", [])?;
+        }
+        Ok(())
+    }
+
+    /// The mark below which no operation waits and none that waits builds on: the server may forget
+    /// its outcomes.
+    fn raise_low_water(&self) -> Result<()> {
+        const OLDEST: &str = "SELECT record FROM outbox ORDER BY operation LIMIT 1";
+        let mut statement = self.connection.prepare_cached(OLDEST)?;
+        let mut rows = statement.query([])?;
+        let device = self.device()?;
+        let low_water = match rows.next()? {
+            None => device.last_operation,
+            Some(row) => {
+                let oldest = Operation::decode(row.get_ref(0)?.as_blob().unwrap_or_default())?;
+                let builds_on = oldest.edits.iter().filter_map(|edit| edit.base.after).min();
+                OperationNumber(builds_on.unwrap_or(oldest.number).0 - 1)
+            }
+        };
+        if low_water > device.low_water {
+            self.connection
+                .prepare_cached("UPDATE device SET low_water = ? WHERE id = 1")?
+                .execute([low_water.0 as i64])?;
+        }
+        Ok(())
+    }
+}
+
+fn needs_a_person(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Rejected { .. } => true,
+        Outcome::Accepted { edits, .. } => {
+            edits.iter().any(|edit| matches!(edit, EditOutcome::Superseded { .. }))
+        }
+    }
+}

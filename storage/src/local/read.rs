@@ -1,0 +1,171 @@
+//! What readers at this device see.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::LocalRead;
+use crate::codec::DecodeError;
+use crate::error::Result;
+use crate::model::{ContentHash, Fields, ItemKey, Kind, Scope, Sequence};
+
+/// How far an item has travelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ItemState {
+    /// As last agreed with the server.
+    Synced,
+    /// Edited here, not yet seen in the group's order.
+    Pending,
+    /// This device's alone: it was never in a group's mirror, and no edit of it waits.
+    Own,
+}
+
+/// An item as readers at this device see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalItem {
+    /// Which item.
+    pub key: ItemKey,
+    /// Its fields.
+    pub fields: Fields,
+    /// How far it has travelled.
+    pub state: ItemState,
+}
+
+/// A row of `items` with both its states.
+pub(super) struct ItemRow {
+    pub number: i64,
+    pub mirror_sequence: Option<Sequence>,
+    pub mirror: Option<Fields>,
+    pub local: Option<Option<Fields>>,
+}
+
+impl ItemRow {
+    /// What readers see: the local state where there is one.
+    pub(super) fn visible(&self) -> Option<&Fields> {
+        match &self.local {
+            Some(local) => local.as_ref(),
+            None => self.mirror.as_ref(),
+        }
+    }
+}
+
+const VISIBLE: &str = "SELECT scope, kind, device, id, coalesce(local_fields, mirror_fields),
+        mirror_sequence IS NOT NULL, local_deleted IS NOT NULL,
+        EXISTS (SELECT 1 FROM outbox_items WHERE item = items.number) OR settled_at IS NOT NULL
+    FROM items WHERE coalesce(local_deleted, mirror_deleted) = 0";
+
+impl LocalRead<'_> {
+    /// One item; none when it does not exist or was deleted.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn item(&self, key: &ItemKey) -> Result<Option<LocalItem>> {
+        let sql = format!("{VISIBLE} AND scope = ? AND kind = ? AND device = ? AND id = ?");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut rows = statement.query(params![key.scope.as_str(), key.kind.as_str(), key.device, key.id])?;
+        rows.next()?.map(visible_item).transpose()
+    }
+
+    /// Items of a scope, of one kind or all, in key order, at most `limit`, beginning behind `after`.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn items(
+        &self,
+        scope: &Scope,
+        kind: Option<&Kind>,
+        after: Option<&ItemKey>,
+        limit: u32,
+    ) -> Result<Vec<LocalItem>> {
+        let sql = format!(
+            "{VISIBLE} AND scope = ?1 AND (?2 IS NULL OR kind = ?2)
+                AND (?3 IS NULL OR (kind, device, id) > (?3, ?4, ?5))
+             ORDER BY scope, kind, device, id LIMIT ?6"
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut rows = statement.query(params![
+            scope.as_str(),
+            kind.map(Kind::as_str),
+            after.map(|key| key.kind.as_str()),
+            after.map(|key| key.device.as_str()),
+            after.map(|key| key.id.as_str()),
+            limit
+        ])?;
+        let mut items = Vec::new();
+        while let Some(row) = rows.next()? {
+            items.push(visible_item(row)?);
+        }
+        Ok(items)
+    }
+
+    /// The mirror's content hash of every scope and kind, from the rows themselves.
+    ///
+    /// # Errors
+    /// The database's, or its reader's deadline.
+    pub fn mirror_hashes(&self) -> Result<BTreeMap<(Scope, Kind), ContentHash>> {
+        const SQL: &str = "SELECT scope, kind, device, id, mirror_fields FROM items WHERE mirror_deleted = 0";
+        crate::content::hashes(self.connection, SQL)
+    }
+
+    /// The content hash of what readers see.
+    ///
+    /// # Errors
+    /// The database's, or its reader's deadline.
+    pub fn visible_hashes(&self) -> Result<BTreeMap<(Scope, Kind), ContentHash>> {
+        const SQL: &str = "SELECT scope, kind, device, id, coalesce(local_fields, mirror_fields) FROM items
+            WHERE coalesce(local_deleted, mirror_deleted) = 0";
+        crate::content::hashes(self.connection, SQL)
+    }
+
+    /// The item's revision in the mirror; none when the mirror does not have it.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn mirror_sequence(&self, key: &ItemKey) -> Result<Option<Sequence>> {
+        Ok(self.row(key)?.and_then(|row| row.mirror_sequence))
+    }
+
+    pub(super) fn row(&self, key: &ItemKey) -> Result<Option<ItemRow>> {
+        const SQL: &str = "SELECT number, mirror_sequence, mirror_deleted, mirror_fields, local_deleted,
+                local_fields
+            FROM items WHERE scope = ? AND kind = ? AND device = ? AND id = ?";
+        let mut statement = self.connection.prepare_cached(SQL)?;
+        let mut rows = statement.query(params![key.scope.as_str(), key.kind.as_str(), key.device, key.id])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let mirror_deleted: Option<bool> = row.get(2)?;
+        let local_deleted: Option<bool> = row.get(4)?;
+        Ok(Some(ItemRow {
+            number: row.get(0)?,
+            mirror_sequence: row.get::<_, Option<i64>>(1)?.map(|sequence| Sequence(sequence as u64)),
+            mirror: state(row, 3, mirror_deleted)?.flatten(),
+            local: state(row, 5, local_deleted)?,
+        }))
+    }
+
+    pub(super) fn count(&self, sql: &str) -> Result<u64> {
+        let count = self.connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0));
+        Ok(count.optional()?.unwrap_or(0) as u64)
+    }
+}
+
+/// One side of a row: absent, deleted, or its fields.
+fn state(row: &Row<'_>, column: usize, deleted: Option<bool>) -> Result<Option<Option<Fields>>> {
+    Ok(match deleted {
+        None => None,
+        Some(true) => Some(None),
+        Some(false) => Some(Some(Fields::decode(row.get_ref(column)?.as_blob().unwrap_or_default())?)),
+    })
+}
+
+fn visible_item(row: &Row<'_>) -> Result<LocalItem> {
+    let text = |column| row.get_ref(column).map(|value| value.as_str().unwrap_or_default());
+    let key = ItemKey::parse(text(0)?, text(1)?, text(2)?, text(3)?)
+        .map_err(|_| DecodeError::Invalid("item key"))?;
+    let (mirrored, local, waits): (bool, bool, bool) = (row.get(5)?, row.get(6)?, row.get(7)?);
+    let state = match (waits, mirrored, local) {
+        (true, ..) => ItemState::Pending,
+        (false, true, _) => ItemState::Synced,
+        (false, false, _) => ItemState::Own,
+    };
+    Ok(LocalItem { key, fields: Fields::decode(row.get_ref(4)?.as_blob().unwrap_or_default())?, state })
+}

@@ -1,0 +1,73 @@
+//! The group's master database: items in the order of their last change, the history of accepted
+//! changes, the ledger of operations, and the membership.
+//!
+//! Rules are decided in `mfpsync_replication`; here is what they read and write.
+
+mod accept;
+mod group;
+mod history;
+mod read;
+
+use std::ops::Deref;
+
+use rusqlite::Connection;
+
+use crate::open::FileKind;
+use crate::schema;
+use crate::store::Database;
+
+pub use accept::{Author, ItemWrite, Loss};
+pub use group::{Founding, Progress};
+pub use history::{HistoryEntry, LedgerEntry};
+pub use read::{ChangesRead, Head, MasterItem};
+
+/// Marks stores of the master database.
+#[derive(Debug)]
+pub struct Master;
+
+impl Database for Master {
+    const KIND: FileKind = schema::MASTER;
+    type Read<'c> = MasterRead<'c>;
+    type Write<'c> = MasterWrite<'c>;
+
+    fn read(connection: &Connection) -> MasterRead<'_> {
+        MasterRead { connection }
+    }
+
+    fn write(connection: &Connection) -> MasterWrite<'_> {
+        MasterWrite { read: MasterRead { connection } }
+    }
+}
+
+/// One consistent state of the master database.
+#[derive(Debug)]
+pub struct MasterRead<'c> {
+    connection: &'c Connection,
+}
+
+/// A transaction on the master database; reads see what it wrote.
+#[derive(Debug)]
+pub struct MasterWrite<'c> {
+    read: MasterRead<'c>,
+}
+
+impl<'c> Deref for MasterWrite<'c> {
+    type Target = MasterRead<'c>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.read
+    }
+}
+
+/// Bits of a position that number the items of one operation.
+const ORDINAL_BITS: u32 = 12;
+
+/// The rowid of an operation's `ordinal`th item. Operations hold at most 100 edits, sequences stay
+/// under 2^51.
+fn position(sequence: crate::model::Sequence, ordinal: usize) -> i64 {
+    ((sequence.0 << ORDINAL_BITS) | ordinal as u64) as i64
+}
+
+fn sequence_of(position: i64) -> crate::model::Sequence {
+    crate::model::Sequence((position as u64) >> ORDINAL_BITS)
+}

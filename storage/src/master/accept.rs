@@ -1,0 +1,212 @@
+//! Writing an accepted operation: items, history, chain, head and ledger in one transaction.
+
+use rusqlite::params;
+
+use super::{MasterWrite, position};
+use crate::codec::Encoder;
+use crate::error::Result;
+use crate::model::{
+    DeviceId, Digest, FieldSequences, Fields, Incarnation, ItemKey, OperationNumber, Outcome, Revision,
+    Sequence,
+};
+
+/// Who made an operation, and when it was accepted.
+#[derive(Debug, Clone)]
+pub struct Author {
+    /// The device.
+    pub device: DeviceId,
+    /// Its local state's life.
+    pub incarnation: Incarnation,
+    /// The device's number for the operation.
+    pub operation: OperationNumber,
+    /// The person or program.
+    pub actor: String,
+    /// The device's wall clock when it was made.
+    pub made_at: u64,
+    /// The server's wall clock now.
+    pub accepted_at: u64,
+}
+
+/// What an accepted operation makes of one item.
+#[derive(Debug, Clone)]
+pub struct ItemWrite {
+    /// Which item.
+    pub key: ItemKey,
+    /// The item becomes a tombstone.
+    pub deleted: bool,
+    /// All its fields from now on.
+    pub fields: Fields,
+    /// The fields this operation changed or removed.
+    pub touched: Vec<String>,
+    /// Values that lost a conflict, kept for the undo window.
+    pub lost: Fields,
+}
+
+/// An edit that was not taken, kept for the undo window.
+#[derive(Debug, Clone)]
+pub struct Loss {
+    /// Which item.
+    pub key: ItemKey,
+    /// The change that stands.
+    pub by: Sequence,
+    /// The values that were not taken.
+    pub fields: Fields,
+}
+
+impl MasterWrite<'_> {
+    /// Gives the next sequence to the writes of one operation and stores them. Without writes
+    /// nothing changes and the revision is the head's.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn accept(&self, author: &Author, writes: &[ItemWrite]) -> Result<Revision> {
+        let head = self.founded_head()?;
+        if writes.is_empty() {
+            return Ok(head.revision());
+        }
+        let sequence = head.sequence.next();
+        let mut done = Encoder::new();
+        for write in writes {
+            write.key.encode(&mut done);
+            done.fixed(&[u8::from(write.deleted)]).bytes(&write.fields.encode());
+        }
+        let chain = head.chain.after(sequence, done.as_bytes());
+        for (ordinal, write) in writes.iter().enumerate() {
+            let at = position(sequence, ordinal);
+            self.remember(author, write, at, head.epoch.number, &chain.0)?;
+            self.store_item(write, at, sequence)?;
+        }
+        self.connection
+            .prepare_cached("UPDATE head SET sequence = ?, chain = ? WHERE id = 1")?
+            .execute(params![sequence.0 as i64, chain.0])?;
+        Ok(Revision { epoch: head.epoch.number, sequence })
+    }
+
+    fn store_item(&self, write: &ItemWrite, at: i64, sequence: Sequence) -> Result<()> {
+        const SQL: &str = "INSERT INTO items
+                (position, scope, kind, device, id, deleted, fields, field_sequences)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+            ON CONFLICT (scope, kind, device, id) DO UPDATE SET position = excluded.position,
+                deleted = excluded.deleted, fields = excluded.fields,
+                field_sequences = excluded.field_sequences";
+        let mut sequences: FieldSequences =
+            self.item(&write.key)?.map(|item| item.field_sequences).unwrap_or_default();
+        for name in &write.touched {
+            sequences.set(name, sequence);
+        }
+        let key = &write.key;
+        self.connection.prepare_cached(SQL)?.execute(params![
+            at,
+            key.scope.as_str(),
+            key.kind.as_str(),
+            key.device,
+            key.id,
+            write.deleted,
+            write.fields.encode(),
+            sequences.encode()
+        ])?;
+        Ok(())
+    }
+
+    fn remember(&self, author: &Author, write: &ItemWrite, at: i64, epoch: u64, chain: &[u8]) -> Result<()> {
+        const SQL: &str = "INSERT INTO changes (position, scope, kind, device, id, author, incarnation,
+                operation, actor, made_at, accepted_at, epoch, chain, prior_deleted, prior_fields, lost_fields)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+                (SELECT deleted FROM items WHERE scope = ?2 AND kind = ?3 AND device = ?4 AND id = ?5),
+                (SELECT fields FROM items WHERE scope = ?2 AND kind = ?3 AND device = ?4 AND id = ?5), ?)";
+        let key = &write.key;
+        let lost = (!write.lost.is_empty()).then(|| write.lost.encode());
+        self.connection.prepare_cached(SQL)?.execute(params![
+            at,
+            key.scope.as_str(),
+            key.kind.as_str(),
+            key.device,
+            key.id,
+            author.device.0,
+            author.incarnation.0 as i64,
+            author.operation.0 as i64,
+            author.actor,
+            author.made_at as i64,
+            author.accepted_at as i64,
+            epoch as i64,
+            chain,
+            lost
+        ])?;
+        Ok(())
+    }
+
+    /// Keeps an edit that was not taken.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn keep_loss(&self, author: &Author, loss: &Loss) -> Result<()> {
+        const SQL: &str = "INSERT INTO superseded (scope, kind, device, id, author, incarnation, operation,
+                actor, made_at, accepted_at, by_sequence, lost_fields)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        let key = &loss.key;
+        self.connection.prepare_cached(SQL)?.execute(params![
+            key.scope.as_str(),
+            key.kind.as_str(),
+            key.device,
+            key.id,
+            author.device.0,
+            author.incarnation.0 as i64,
+            author.operation.0 as i64,
+            author.actor,
+            author.made_at as i64,
+            author.accepted_at as i64,
+            loss.by.0 as i64,
+            loss.fields.encode()
+        ])?;
+        Ok(())
+    }
+
+    /// Notes what became of an operation, so that its repetition gets the same answer.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn record_outcome(
+        &self,
+        incarnation: Incarnation,
+        operation: OperationNumber,
+        digest: &Digest,
+        outcome: &Outcome,
+    ) -> Result<()> {
+        const SQL: &str = "INSERT INTO ledger (incarnation, operation, digest, outcome) VALUES (?, ?, ?, ?)";
+        self.connection.prepare_cached(SQL)?.execute(params![
+            incarnation.0 as i64,
+            operation.0 as i64,
+            digest,
+            outcome.encode()
+        ])?;
+        Ok(())
+    }
+
+    /// Forgets outcomes below the low-water mark the device confirmed; the mark's own stays, so that
+    /// the device's highest number is always known.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn prune_ledger(&self, incarnation: Incarnation, low_water: OperationNumber) -> Result<()> {
+        self.connection
+            .prepare_cached("DELETE FROM ledger WHERE incarnation = ? AND operation < ?")?
+            .execute(params![incarnation.0 as i64, low_water.0 as i64])?;
+        Ok(())
+    }
+
+    /// Forgets prior and losing values accepted before `before` (Unix milliseconds). The order of
+    /// changes stays.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn prune_history(&self, before: u64) -> Result<usize> {
+        let forgotten = self.connection.execute(
+            "UPDATE changes SET prior_deleted = NULL, prior_fields = NULL, lost_fields = NULL
+                WHERE accepted_at < ? AND (prior_fields IS NOT NULL OR lost_fields IS NOT NULL)",
+            [before as i64],
+        )?;
+        let lost =
+            self.connection.execute("DELETE FROM superseded WHERE accepted_at < ?", [before as i64])?;
+        Ok(forgotten + lost)
+    }
+}

@@ -1,0 +1,154 @@
+//! The group itself: founding, lineage, membership, and how far each device is.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{MasterRead, MasterWrite};
+use crate::error::Result;
+use crate::model::{
+    Chain, DeviceId, Incarnation, IssuingCertificate, Member, OperationNumber, Promotion, Sequence, Signed,
+};
+use crate::roster;
+
+/// What a new group starts with.
+#[derive(Debug, Clone)]
+pub struct Founding {
+    /// Its name for people.
+    pub group_name: String,
+    /// The founding record: the first reign.
+    pub promotion: Signed<Promotion>,
+    /// The first issuing certificate.
+    pub issuer: Signed<IssuingCertificate>,
+    /// The founder's own row.
+    pub member: Signed<Member>,
+}
+
+/// How far the server knows a device to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// The device.
+    pub device: DeviceId,
+    /// Its local state's life.
+    pub incarnation: Incarnation,
+    /// It has everything up to here.
+    pub sequence: Sequence,
+    /// It has stored the outcomes of its operations up to here.
+    pub low_water: OperationNumber,
+    /// Two devices used one identity: nothing is taken until a person decides.
+    pub quarantined: bool,
+}
+
+impl MasterWrite<'_> {
+    /// Writes the first state of a new group into an empty file.
+    ///
+    /// # Errors
+    /// The database's; founding twice violates the head's key.
+    pub fn found(&self, founding: &Founding) -> Result<()> {
+        let record = &founding.promotion.record;
+        self.connection.execute(
+            "INSERT INTO head (id, group_id, group_name, epoch, nonce, sequence, chain, tombstone_floor)
+                VALUES (1, ?, ?, ?, ?, 0, ?, 0)",
+            params![
+                record.group.0,
+                founding.group_name,
+                record.epoch.number as i64,
+                record.epoch.nonce,
+                Chain::START.0
+            ],
+        )?;
+        self.add_promotion(&founding.promotion)?;
+        self.put_issuer(&founding.issuer)?;
+        self.put_member(&founding.member)
+    }
+
+    /// Appends a promotion record to the lineage.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn add_promotion(&self, promotion: &Signed<Promotion>) -> Result<()> {
+        roster::put_promotion(self.connection, promotion)
+    }
+
+    /// Adds an issuing certificate.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn put_issuer(&self, issuer: &Signed<IssuingCertificate>) -> Result<()> {
+        roster::put_issuer(self.connection, issuer)
+    }
+
+    /// Adds or replaces a device's row.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn put_member(&self, member: &Signed<Member>) -> Result<()> {
+        roster::put_member(self.connection, member)
+    }
+
+    /// Notes how far a device is.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn put_progress(&self, progress: &Progress) -> Result<()> {
+        self.connection
+            .prepare_cached(
+                "INSERT INTO progress (device, incarnation, sequence, low_water, quarantined)
+                    VALUES (?, ?, ?, ?, ?)
+                    ON CONFLICT (device) DO UPDATE SET incarnation = excluded.incarnation,
+                        sequence = excluded.sequence, low_water = excluded.low_water,
+                        quarantined = excluded.quarantined",
+            )?
+            .execute(params![
+                progress.device.0,
+                progress.incarnation.0 as i64,
+                progress.sequence.0 as i64,
+                progress.low_water.0 as i64,
+                progress.quarantined
+            ])?;
+        Ok(())
+    }
+}
+
+impl MasterRead<'_> {
+    /// The lineage, oldest first.
+    ///
+    /// # Errors
+    /// The database's, or a damaged record.
+    pub fn lineage(&self) -> Result<Vec<Signed<Promotion>>> {
+        roster::lineage(self.connection)
+    }
+
+    /// All issuing certificates.
+    ///
+    /// # Errors
+    /// The database's, or a damaged record.
+    pub fn issuers(&self) -> Result<Vec<Signed<IssuingCertificate>>> {
+        roster::issuers(self.connection)
+    }
+
+    /// All membership rows, released devices included.
+    ///
+    /// # Errors
+    /// The database's, or a damaged record.
+    pub fn members(&self) -> Result<Vec<Signed<Member>>> {
+        roster::members(self.connection)
+    }
+
+    /// How far a device is.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn progress(&self, device: DeviceId) -> Result<Option<Progress>> {
+        const SQL: &str =
+            "SELECT incarnation, sequence, low_water, quarantined FROM progress WHERE device = ?";
+        let progress = self.connection.prepare_cached(SQL)?.query_row([device.0], |row| {
+            Ok(Progress {
+                device,
+                incarnation: Incarnation(row.get::<_, i64>(0)? as u64),
+                sequence: Sequence(row.get::<_, i64>(1)? as u64),
+                low_water: OperationNumber(row.get::<_, i64>(2)? as u64),
+                quarantined: row.get(3)?,
+            })
+        });
+        Ok(progress.optional()?)
+    }
+}

@@ -1,0 +1,139 @@
+//! Opening database files: pragmas with their reasons, identity and schema checks, setting a
+//! damaged file aside. The only place where connections are made.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::error::{Error, Result};
+
+/// What a database file is: its mark and its schema.
+#[derive(Debug, Clone, Copy)]
+pub struct FileKind {
+    /// SQLite's `application_id`: the file's magic.
+    pub application_id: i32,
+    /// Numbered, forward-only steps; the file's version is how many of them it has seen.
+    pub migrations: &'static [&'static str],
+}
+
+/// How long a connection waits for another one of this process.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
+/// Page cache of one connection, in KiB: small devices; more gained 10 % at eight times the memory.
+const CACHE_KIB: i64 = 2000;
+/// SQLite before this loses committed pages when a checkpoint meets a log restart.
+const OLDEST_SQLITE: i32 = 3_053_002;
+
+/// Opens the one writable connection, creating the file when `create` is set and bringing an older
+/// schema up to date.
+///
+/// # Errors
+/// A missing, foreign, damaged or newer file; a device that is full, read-only or failing.
+pub(crate) fn writable(path: &Path, kind: FileKind, create: bool) -> Result<Connection> {
+    assert!(rusqlite::version_number() >= OLDEST_SQLITE, "bundled SQLite is older than 3.53.2");
+    if !create && !path.exists() {
+        return Err(Error::Missing(path.to_owned()));
+    }
+    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    prepare(&connection)?;
+    check_identity(&connection, path, kind)?;
+    // A write-ahead log lets readers go on while a commit is written.
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    // An acknowledged change survives a power cut; grouping commits makes this as fast as NORMAL.
+    connection.pragma_update(None, "synchronous", "full")?;
+    // `checkpoint.rs` decides when the log is folded back.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    migrate(&mut connection, kind)?;
+    Ok(connection)
+}
+
+/// A database in memory, for simulations.
+///
+/// # Errors
+/// Only those of the schema itself.
+pub(crate) fn in_memory(kind: FileKind) -> Result<Connection> {
+    let mut connection = Connection::open_in_memory()?;
+    prepare(&connection)?;
+    migrate(&mut connection, kind)?;
+    Ok(connection)
+}
+
+/// Opens a connection that cannot write.
+///
+/// # Errors
+/// As [`writable`].
+pub(crate) fn read_only(path: &Path) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    prepare(&connection)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+/// Renames a damaged database and its log, so that a person can look at them, and returns the new
+/// name. Nothing is deleted.
+///
+/// # Errors
+/// The file system's.
+pub fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
+    let free = (1..)
+        .map(|n| with_suffix(path, &format!(".damaged-{n}")))
+        .find(|candidate| !candidate.exists())
+        .unwrap_or_else(|| with_suffix(path, ".damaged"));
+    for suffix in ["-wal", "-shm", ""] {
+        let from = with_suffix(path, suffix);
+        if from.exists() {
+            std::fs::rename(&from, with_suffix(&free, suffix))?;
+        }
+    }
+    Ok(free)
+}
+
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn prepare(connection: &Connection) -> Result<()> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    // Temporary tables and sorters hold personal data: never in files.
+    connection.pragma_update(None, "temp_store", "memory")?;
+    // What was deleted is overwritten, not only unlinked.
+    connection.pragma_update(None, "secure_delete", "fast")?;
+    // A schema that was tampered with cannot call functions.
+    connection.pragma_update(None, "trusted_schema", false)?;
+    // A memory map would turn a failing flash cell into SIGBUS.
+    connection.pragma_update(None, "mmap_size", 0)?;
+    Ok(())
+}
+
+fn check_identity(connection: &Connection, path: &Path, kind: FileKind) -> Result<()> {
+    let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if id == kind.application_id || (id == 0 && tables == 0) {
+        Ok(())
+    } else {
+        Err(Error::Foreign(path.to_owned()))
+    }
+}
+
+fn migrate(connection: &mut Connection, kind: FileKind) -> Result<()> {
+    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = kind.migrations.len() as u32;
+    if found > known {
+        return Err(Error::Newer { found, known });
+    }
+    for (number, step) in (1..).zip(kind.migrations).skip(found as usize) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "application_id", kind.application_id)?;
+        transaction.pragma_update(None, "user_version", number)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! The schemas, as numbered forward-only steps. A step that was released never changes.
+
+use crate::open::FileKind;
+
+/// The group's master database: `application_id` is "MFPm".
+pub(crate) const MASTER: FileKind = FileKind { application_id: 0x4d46_506d, migrations: &[MASTER_1] };
+
+/// A device's own database: `application_id` is "MFPl".
+pub(crate) const LOCAL: FileKind = FileKind { application_id: 0x4d46_506c, migrations: &[LOCAL_1] };
+
+/// A row's position is its sequence and, in the low twelve bits, its place among the items of one
+/// operation: the rowid then gives changes in order by one sequential scan, and an operation of
+/// several items keeps one sequence. An update moves the row to its new position.
+const MASTER_1: &str = "
+CREATE TABLE head (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    group_id BLOB NOT NULL,
+    group_name TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    nonce BLOB NOT NULL,
+    sequence INTEGER NOT NULL,
+    chain BLOB NOT NULL,
+    tombstone_floor INTEGER NOT NULL
+);
+CREATE TABLE items (
+    position INTEGER PRIMARY KEY,
+    scope TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    device TEXT NOT NULL,
+    id TEXT NOT NULL,
+    deleted INTEGER NOT NULL,
+    fields BLOB NOT NULL,
+    field_sequences BLOB NOT NULL,
+    UNIQUE (scope, kind, device, id)
+);
+CREATE TABLE changes (
+    position INTEGER PRIMARY KEY,
+    scope TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    device TEXT NOT NULL,
+    id TEXT NOT NULL,
+    author BLOB NOT NULL,
+    incarnation INTEGER NOT NULL,
+    operation INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    made_at INTEGER NOT NULL,
+    accepted_at INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    chain BLOB NOT NULL,
+    prior_deleted INTEGER,
+    prior_fields BLOB,
+    lost_fields BLOB
+);
+CREATE TABLE superseded (
+    number INTEGER PRIMARY KEY,
+    scope TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    device TEXT NOT NULL,
+    id TEXT NOT NULL,
+    author BLOB NOT NULL,
+    incarnation INTEGER NOT NULL,
+    operation INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    made_at INTEGER NOT NULL,
+    accepted_at INTEGER NOT NULL,
+    by_sequence INTEGER NOT NULL,
+    lost_fields BLOB NOT NULL
+);
+CREATE TABLE ledger (
+    incarnation INTEGER NOT NULL,
+    operation INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    outcome BLOB NOT NULL,
+    PRIMARY KEY (incarnation, operation)
+) WITHOUT ROWID;
+CREATE TABLE lineage (number INTEGER PRIMARY KEY, record BLOB NOT NULL);
+CREATE TABLE issuers (device BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE members (device BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE progress (
+    device BLOB PRIMARY KEY,
+    incarnation INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    low_water INTEGER NOT NULL,
+    quarantined INTEGER NOT NULL
+) WITHOUT ROWID;
+";
+
+/// `items` holds two states side by side: the mirror (as last agreed with the server) and, where it
+/// differs, the local one that readers see.
+const LOCAL_1: &str = "
+CREATE TABLE device (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    incarnation INTEGER NOT NULL,
+    last_operation INTEGER NOT NULL,
+    low_water INTEGER NOT NULL,
+    cursor BLOB,
+    generation INTEGER NOT NULL,
+    resetting INTEGER NOT NULL,
+    retained_dropped INTEGER NOT NULL
+);
+CREATE TABLE membership (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    group_id BLOB NOT NULL,
+    group_name TEXT NOT NULL,
+    root_key BLOB NOT NULL
+);
+CREATE TABLE lineage (number INTEGER PRIMARY KEY, record BLOB NOT NULL);
+CREATE TABLE issuers (device BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE members (device BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE items (
+    number INTEGER PRIMARY KEY,
+    scope TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    device TEXT NOT NULL,
+    id TEXT NOT NULL,
+    mirror_sequence INTEGER,
+    mirror_deleted INTEGER,
+    mirror_fields BLOB,
+    generation INTEGER NOT NULL,
+    local_deleted INTEGER,
+    local_fields BLOB,
+    settled_at INTEGER,
+    UNIQUE (scope, kind, device, id)
+);
+CREATE INDEX items_settled ON items (settled_at) WHERE settled_at IS NOT NULL;
+CREATE TABLE outbox (operation INTEGER PRIMARY KEY, record BLOB NOT NULL);
+CREATE TABLE outbox_items (
+    item INTEGER NOT NULL REFERENCES items (number),
+    operation INTEGER NOT NULL,
+    PRIMARY KEY (item, operation)
+) WITHOUT ROWID;
+CREATE TABLE retained (
+    operation INTEGER NOT NULL,
+    incarnation INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    record BLOB NOT NULL,
+    PRIMARY KEY (incarnation, operation)
+) WITHOUT ROWID;
+CREATE TABLE set_aside (
+    number INTEGER PRIMARY KEY,
+    operation INTEGER NOT NULL,
+    outcome BLOB NOT NULL,
+    record BLOB NOT NULL,
+    noticed_at INTEGER NOT NULL
+);
+";

@@ -1,0 +1,187 @@
+//! A database file in use: one writer thread, a few read-only connections, and the handle that is
+//! cheap to clone. Callers give closures and a completion; no runtime is needed here.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::error::{Error, Result};
+use crate::open::{self, FileKind};
+use crate::readers::Readers;
+use crate::writer::{Published, Writer};
+
+/// What one kind of database can do inside a transaction.
+pub trait Database: Send + Sync + 'static {
+    /// The file's mark and schema.
+    const KIND: FileKind;
+    /// Reads of one consistent state.
+    type Read<'c>;
+    /// Reads and writes of one transaction.
+    type Write<'c>;
+    /// Wraps a connection for reading.
+    fn read(connection: &Connection) -> Self::Read<'_>;
+    /// Wraps a connection inside a write transaction.
+    fn write(connection: &Connection) -> Self::Write<'_>;
+}
+
+/// Which queued write goes first into the next commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// A person waits at this device's panel.
+    Panel,
+    /// Another device waits.
+    Sync,
+}
+
+/// A handle on an open database. The file is closed when the last clone is dropped, or by
+/// [`Store::close`].
+pub struct Store<D: Database> {
+    inner: Arc<Inner<D>>,
+}
+
+struct Inner<D: Database> {
+    path: PathBuf,
+    writer: Writer<D>,
+    readers: Readers<D>,
+}
+
+impl<D: Database> Clone for Store<D> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+impl<D: Database> std::fmt::Debug for Store<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.inner.path).finish_non_exhaustive()
+    }
+}
+
+impl<D: Database> Store<D> {
+    /// Opens a database, creating it when `create` is set.
+    ///
+    /// `published` runs on the writer thread after each commit that is on stable storage, before
+    /// the writers are answered.
+    ///
+    /// # Errors
+    /// A missing, foreign, damaged or newer file, or a device that fails.
+    pub fn open(path: &Path, create: bool, published: Published<D>) -> Result<Self> {
+        let writer = Writer::start(path, create, published)?;
+        let readers = Readers::start(path)?;
+        Ok(Self { inner: Arc::new(Inner { path: path.to_owned(), writer, readers }) })
+    }
+
+    /// Queues a write. `done` gets the result once the commit that holds it is on stable storage;
+    /// it runs on the writer thread and must not block.
+    ///
+    /// The closure may run a second time, alone, when the group it was committed with failed.
+    pub fn write<T: Send + 'static>(
+        &self,
+        priority: Priority,
+        write: impl FnMut(&D::Write<'_>) -> Result<T> + Send + 'static,
+        done: impl FnOnce(Result<T>) + Send + 'static,
+    ) {
+        self.inner.writer.submit(priority, write, done);
+    }
+
+    /// Queues a read of one consistent state. `done` runs on a reader thread and must not block.
+    pub fn read<T: Send + 'static>(
+        &self,
+        deadline: Duration,
+        read: impl FnOnce(&D::Read<'_>) -> Result<T> + Send + 'static,
+        done: impl FnOnce(Result<T>) + Send + 'static,
+    ) {
+        self.inner.readers.submit(deadline, read, done);
+    }
+
+    /// [`Store::write`] for callers with a thread of their own: waits for the result.
+    ///
+    /// # Errors
+    /// As the closure, or the commit.
+    pub fn write_and_wait<T: Send + 'static>(
+        &self,
+        write: impl FnMut(&D::Write<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        self.write(Priority::Panel, write, move |result| drop(tell.send(result)));
+        told.recv().unwrap_or(Err(Error::Closed))
+    }
+
+    /// [`Store::read`] for callers with a thread of their own: waits for the result.
+    ///
+    /// # Errors
+    /// As the closure, or the deadline.
+    pub fn read_and_wait<T: Send + 'static>(
+        &self,
+        deadline: Duration,
+        read: impl FnOnce(&D::Read<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        self.read(deadline, read, move |result| drop(tell.send(result)));
+        told.recv().unwrap_or(Err(Error::Closed))
+    }
+
+    /// Size of the database and its log, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
+        let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        (size(&self.inner.path), size(&open::with_suffix(&self.inner.path, "-wal")))
+    }
+
+    /// Refuses further work, finishes what is queued, folds the log back and closes the file.
+    /// Blocks until that is done.
+    ///
+    /// # Errors
+    /// A device that fails in the last checkpoint; what was acknowledged is safe in the log.
+    pub fn close(&self) -> Result<()> {
+        self.inner.readers.stop();
+        self.inner.writer.stop()
+    }
+}
+
+/// A database used directly on the caller's thread: simulations and tools.
+#[derive(Debug)]
+pub struct Inline<D: Database> {
+    connection: Connection,
+    database: std::marker::PhantomData<D>,
+}
+
+impl<D: Database> Inline<D> {
+    /// A database in memory.
+    ///
+    /// # Errors
+    /// None in practice: memory has no device to fail.
+    pub fn in_memory() -> Result<Self> {
+        Ok(Self { connection: open::in_memory(D::KIND)?, database: std::marker::PhantomData })
+    }
+
+    /// A database file.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open(path: &Path, create: bool) -> Result<Self> {
+        let connection = open::writable(path, D::KIND, create)?;
+        Ok(Self { connection, database: std::marker::PhantomData })
+    }
+
+    /// Runs one transaction: committed if the closure succeeds, undone if not.
+    ///
+    /// # Errors
+    /// As the closure, or the commit.
+    pub fn write<T>(&mut self, write: impl FnOnce(&D::Write<'_>) -> Result<T>) -> Result<T> {
+        let transaction = self.connection.transaction()?;
+        let result = write(&D::write(&transaction))?;
+        transaction.commit()?;
+        Ok(result)
+    }
+
+    /// Reads the current state.
+    ///
+    /// # Errors
+    /// As the closure.
+    pub fn read<T>(&self, read: impl FnOnce(&D::Read<'_>) -> Result<T>) -> Result<T> {
+        read(&D::read(&self.connection))
+    }
+}

@@ -1,0 +1,263 @@
+//! The one writer thread of a database and its bounded queue.
+//!
+//! Whatever waits in the queue goes into one transaction with a savepoint each, so that a hundred
+//! devices share one sync of the disk and the failure of one request does not touch its neighbours.
+//! Requesters are answered after the commit is on stable storage, never before.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::checkpoint::{self, Checkpointer};
+use crate::error::{Error, Result};
+use crate::open;
+use crate::store::{Database, Priority};
+
+/// Runs after each commit that is on stable storage, on the writer thread.
+pub type Published<D> = Box<dyn FnMut(&<D as Database>::Read<'_>) + Send>;
+
+/// Requests in one commit: enough to share a disk sync, few enough to bound the wait of the first.
+const GROUP: usize = 256;
+/// Requests waiting; beyond it new ones are answered [`Error::Busy`] at once.
+const QUEUE: usize = 4096;
+
+/// What the group does after one of its requests ran.
+enum Verdict {
+    /// Keep what it wrote.
+    Keep,
+    /// Undo what it wrote; the others go on.
+    Undo,
+    /// The device failed: nothing of the group can be trusted.
+    Abandon,
+}
+
+/// A request: run inside the transaction, then answered once.
+trait Job<D: Database>: Send {
+    fn run(&mut self, write: &D::Write<'_>) -> Verdict;
+    /// Gives the requester its own result if the group was committed, or if it failed by itself.
+    fn answer(self: Box<Self>, committed: Result<()>);
+}
+
+struct Request<T, W, A> {
+    write: W,
+    done: A,
+    result: Option<Result<T>>,
+}
+
+impl<D, T, W, A> Job<D> for Request<T, W, A>
+where
+    D: Database,
+    T: Send,
+    W: FnMut(&D::Write<'_>) -> Result<T> + Send,
+    A: FnOnce(Result<T>) + Send,
+{
+    fn run(&mut self, write: &D::Write<'_>) -> Verdict {
+        let result = (self.write)(write);
+        let verdict = match &result {
+            Ok(_) => Verdict::Keep,
+            Err(error) if error.poisons() => Verdict::Abandon,
+            Err(_) => Verdict::Undo,
+        };
+        self.result = Some(result);
+        verdict
+    }
+
+    fn answer(self: Box<Self>, committed: Result<()>) {
+        let result = match (committed, self.result) {
+            (_, Some(Err(error))) | (Err(error), _) => Err(error),
+            (Ok(()), Some(value)) => value,
+            (Ok(()), None) => Err(Error::Closed),
+        };
+        (self.done)(result);
+    }
+}
+
+struct Queue<D: Database> {
+    panel: VecDeque<Box<dyn Job<D>>>,
+    sync: VecDeque<Box<dyn Job<D>>>,
+    open: bool,
+}
+
+struct Shared<D: Database> {
+    queue: Mutex<Queue<D>>,
+    filled: Condvar,
+}
+
+pub(crate) struct Writer<D: Database> {
+    shared: Arc<Shared<D>>,
+    thread: Mutex<Option<JoinHandle<Result<()>>>>,
+}
+
+impl<D: Database> Writer<D> {
+    pub(crate) fn start(path: &Path, create: bool, published: Published<D>) -> Result<Self> {
+        let checkpointer = Checkpointer::default();
+        let mut connection = open::writable(path, D::KIND, create)?;
+        checkpointer.watch(&mut connection)?;
+        let queue = Queue { panel: VecDeque::new(), sync: VecDeque::new(), open: true };
+        let shared = Arc::new(Shared { queue: Mutex::new(queue), filled: Condvar::new() });
+        let worker = Worker {
+            path: path.to_owned(),
+            connection: Some(connection),
+            checkpointer,
+            shared: shared.clone(),
+            published,
+        };
+        let thread = std::thread::Builder::new()
+            .name("db-writer".into())
+            .stack_size(512 << 10)
+            .spawn(move || worker.run())
+            .map_err(|_| Error::Busy)?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    pub(crate) fn submit<T: Send + 'static>(
+        &self,
+        priority: Priority,
+        write: impl FnMut(&D::Write<'_>) -> Result<T> + Send + 'static,
+        done: impl FnOnce(Result<T>) + Send + 'static,
+    ) {
+        let request = Request { write, done, result: None };
+        let refused = {
+            let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            if !queue.open {
+                Some((request, Error::Closed))
+            } else if queue.panel.len() + queue.sync.len() >= QUEUE {
+                Some((request, Error::Busy))
+            } else {
+                match priority {
+                    Priority::Panel => queue.panel.push_back(Box::new(request)),
+                    Priority::Sync => queue.sync.push_back(Box::new(request)),
+                }
+                None
+            }
+        };
+        match refused {
+            Some((request, error)) => (request.done)(Err(error)),
+            None => self.shared.filled.notify_one(),
+        }
+    }
+
+    /// Refuses further requests, finishes those queued, folds the log back; waits for the thread.
+    pub(crate) fn stop(&self) -> Result<()> {
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).open = false;
+        self.shared.filled.notify_one();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        thread.map_or(Ok(()), |thread| thread.join().unwrap_or(Err(Error::Closed)))
+    }
+}
+
+impl<D: Database> Drop for Writer<D> {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            tracing::warn!(%error, "close database");
+        }
+    }
+}
+
+struct Worker<D: Database> {
+    path: PathBuf,
+    /// None after the device failed, until opening it again succeeds.
+    connection: Option<Connection>,
+    checkpointer: Checkpointer,
+    shared: Arc<Shared<D>>,
+    published: Published<D>,
+}
+
+impl<D: Database> Worker<D> {
+    fn run(mut self) -> Result<()> {
+        while let Some(jobs) = self.next_group() {
+            self.commit(jobs);
+        }
+        self.connection.as_ref().map_or(Ok(()), checkpoint::at_close)
+    }
+
+    /// Waits for work; None when the store was closed and nothing is left.
+    fn next_group(&self) -> Option<Vec<Box<dyn Job<D>>>> {
+        let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        while queue.panel.is_empty() && queue.sync.is_empty() {
+            if !queue.open {
+                return None;
+            }
+            queue = self.shared.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        let from_panel = queue.panel.len().min(GROUP);
+        let from_sync = queue.sync.len().min(GROUP - from_panel);
+        let mut jobs: Vec<_> = queue.panel.drain(..from_panel).collect();
+        jobs.extend(queue.sync.drain(..from_sync));
+        Some(jobs)
+    }
+
+    fn commit(&mut self, mut jobs: Vec<Box<dyn Job<D>>>) {
+        let result = self.connection().and_then(|connection| transact::<D>(connection, &mut jobs));
+        match result {
+            Ok(Group::Committed) => self.publish(jobs),
+            // One request too large for the room left must not fail its neighbours: each alone.
+            Err(Error::Full) if jobs.len() > 1 => jobs.into_iter().for_each(|job| self.commit(vec![job])),
+            Ok(Group::Abandoned) => self.fail(jobs, Error::Closed, true),
+            Err(error) => {
+                let poisoned = error.poisons();
+                self.fail(jobs, error, poisoned);
+            }
+        }
+    }
+
+    fn fail(&mut self, jobs: Vec<Box<dyn Job<D>>>, error: Error, poisoned: bool) {
+        if poisoned {
+            tracing::error!(%error, "database failed; it is opened anew");
+            self.connection = None;
+        }
+        let mut error = Some(error);
+        for job in jobs {
+            job.answer(Err(error.take().unwrap_or(Error::Closed)));
+        }
+    }
+
+    fn publish(&mut self, jobs: Vec<Box<dyn Job<D>>>) {
+        if let Some(connection) = &self.connection {
+            (self.published)(&D::read(connection));
+        }
+        for job in jobs {
+            job.answer(Ok(()));
+        }
+        if let Some(connection) = &self.connection
+            && let Err(error) = self.checkpointer.after_commit(connection)
+        {
+            tracing::warn!(%error, "fold the write-ahead log back");
+        }
+    }
+
+    fn connection(&mut self) -> Result<&mut Connection> {
+        if self.connection.is_none() {
+            let mut connection = open::writable(&self.path, D::KIND, false)?;
+            self.checkpointer.watch(&mut connection)?;
+            self.connection = Some(connection);
+        }
+        self.connection.as_mut().ok_or(Error::Closed)
+    }
+}
+
+enum Group {
+    Committed,
+    Abandoned,
+}
+
+/// Runs every job under a savepoint of its own in one transaction. Unless it answers
+/// [`Group::Committed`], nothing of the group was stored.
+fn transact<D: Database>(connection: &mut Connection, jobs: &mut [Box<dyn Job<D>>]) -> Result<Group> {
+    let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for job in jobs {
+        let savepoint = transaction.savepoint()?;
+        let verdict = job.run(&D::write(&savepoint));
+        match verdict {
+            Verdict::Keep => savepoint.commit()?,
+            Verdict::Undo if savepoint.is_autocommit() => return Err(Error::Full),
+            Verdict::Undo => drop(savepoint),
+            Verdict::Abandon => return Ok(Group::Abandoned),
+        }
+    }
+    transaction.commit()?;
+    Ok(Group::Committed)
+}
