@@ -38,7 +38,7 @@ pub enum LineageError {
 
 /// Where a cursor stands to a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum Standpoint {
     /// The history contains everything up to the cursor.
     Continue,
     /// Of a reign of this history, but beyond what its successor took over.
@@ -139,21 +139,21 @@ impl Lineage {
     /// Where a cursor stands. In the present reign it may still be beyond the head, which only
     /// the database knows.
     #[must_use]
-    pub fn place(&self, cursor: &Cursor) -> Place {
+    pub fn standpoint(&self, cursor: &Cursor) -> Standpoint {
         if cursor.group != self.highest.group {
-            return Place::Unknown;
+            return Standpoint::Unknown;
         }
         if cursor.epoch == self.highest.epoch {
-            return Place::Continue;
+            return Standpoint::Continue;
         }
-        let Some(end) = self.end_of(&cursor.epoch) else { return Place::Unknown };
+        let Some(end) = self.end_of(&cursor.epoch) else { return Standpoint::Unknown };
         if cursor.sequence > end.sequence {
-            return Place::PastFork { fork: end.sequence };
+            return Standpoint::PastFork { fork: end.sequence };
         }
         if cursor.sequence == end.sequence && cursor.chain != end.chain {
-            return Place::Unknown;
+            return Standpoint::Unknown;
         }
-        Place::Continue
+        Standpoint::Continue
     }
 
     /// The part of an edit's base that this history contains: nothing of an unknown reign, and of

@@ -48,29 +48,29 @@ fn three() -> Lineage {
 fn a_cursor_continues_up_to_the_fork_and_not_past_it() {
     let lineage = three();
     let table = [
-        (cursor(5, 5, 200), Place::Continue),
-        (cursor(5, 5, 120), Place::Continue),
-        (cursor(2, 2, 150), Place::Continue),
-        (cursor(2, 2, 151), Place::PastFork { fork: Sequence(150) }),
-        (cursor(1, 1, 100), Place::Continue),
-        (cursor(1, 1, 101), Place::PastFork { fork: Sequence(100) }),
-        (cursor(2, 9, 10), Place::Unknown),
-        (cursor(3, 3, 10), Place::Unknown),
-        (cursor(6, 6, 10), Place::Unknown),
-        (Cursor { group: GroupId([8; 16]), ..cursor(5, 5, 10) }, Place::Unknown),
-        (Cursor { chain: Chain::START, ..cursor(2, 2, 150) }, Place::Unknown),
+        (cursor(5, 5, 200), Standpoint::Continue),
+        (cursor(5, 5, 120), Standpoint::Continue),
+        (cursor(2, 2, 150), Standpoint::Continue),
+        (cursor(2, 2, 151), Standpoint::PastFork { fork: Sequence(150) }),
+        (cursor(1, 1, 100), Standpoint::Continue),
+        (cursor(1, 1, 101), Standpoint::PastFork { fork: Sequence(100) }),
+        (cursor(2, 9, 10), Standpoint::Unknown),
+        (cursor(3, 3, 10), Standpoint::Unknown),
+        (cursor(6, 6, 10), Standpoint::Unknown),
+        (Cursor { group: GroupId([8; 16]), ..cursor(5, 5, 10) }, Standpoint::Unknown),
+        (Cursor { chain: Chain::START, ..cursor(2, 2, 150) }, Standpoint::Unknown),
     ];
     for (cursor, place) in table {
-        assert_eq!(lineage.place(&cursor), place, "{cursor:?}");
+        assert_eq!(lineage.standpoint(&cursor), place, "{cursor:?}");
     }
 }
 
 #[test]
 fn a_lineage_may_begin_after_the_founding() {
     let tail = Lineage::new(GROUP, vec![reign(epoch(4, 4), Some(parent(epoch(3, 3), 90)))]).unwrap();
-    assert_eq!(tail.place(&cursor(3, 3, 90)), Place::Continue);
-    assert_eq!(tail.place(&cursor(3, 3, 91)), Place::PastFork { fork: Sequence(90) });
-    assert_eq!(tail.place(&cursor(2, 2, 1)), Place::Unknown);
+    assert_eq!(tail.standpoint(&cursor(3, 3, 90)), Standpoint::Continue);
+    assert_eq!(tail.standpoint(&cursor(3, 3, 91)), Standpoint::PastFork { fork: Sequence(90) });
+    assert_eq!(tail.standpoint(&cursor(2, 2, 1)), Standpoint::Unknown);
     assert_eq!(tail.epoch_of(Sequence(90)), 3);
     assert_eq!(tail.highest().epoch, epoch(4, 4));
 }
