@@ -20,6 +20,8 @@ pub mod limit {
     pub const MESSAGE_BYTES: usize = 2 << 20;
     /// Largest run of change records in one `Batch`, in bytes.
     pub const BATCH_BYTES: usize = 1 << 20;
+    /// Largest message of a follow stream, in bytes: a batch, and the largest operation that may end it.
+    pub const FOLLOW_MESSAGE_BYTES: usize = 9 << 20;
     /// Operations in one `PushRequest`.
     pub const PUSH_OPERATIONS: usize = 200;
     /// Bytes of all operation records in one `PushRequest`.
