@@ -32,10 +32,11 @@ use crate::authority::{IssuingKey, TrustAnchor};
 use crate::db::{Db, READ_DEADLINE};
 use crate::device::Device;
 use crate::enroll::{Admission, Admitted, EnrollService, PairingDesk};
-use crate::fault::{self, Fault, FaultCode};
+use crate::fault::{Fault, FaultCode};
 use crate::group::MASTER_FILE;
 use crate::net::acceptor::{self, Incoming, Limits};
 use crate::pairing::Newcomer;
+use crate::storage_fault::start_fault;
 use crate::tls::ServerTls;
 
 /// Streams and calls at once on one connection of a device.
@@ -80,10 +81,10 @@ impl ServerPart {
             roster: device.roster.clone(),
             faults: device.faults.clone(),
             issuing,
-            heartbeat: device.config.sync.heartbeat,
+            heartbeat: device.config.heartbeat,
             tasks: TaskTracker::new(),
         };
-        let serving = Serving::new(made).await.map_err(|error| fault::of_storage(&error))?;
+        let serving = Serving::new(made).await.map_err(|error| start_fault(&error))?;
         let part = Self {
             serving: Arc::new(serving),
             desk: Arc::new(PairingDesk::new(&device.identity, device.random.clone())),
@@ -91,7 +92,7 @@ impl ServerPart {
             stop: CancellationToken::new(),
         };
         part.serve(device, listeners)?;
-        let advertised = device.config.advertised(&part.listening);
+        let advertised = device.endpoints(&part.listening);
         part.serving
             .advertise(advertised)
             .await
@@ -109,7 +110,7 @@ impl ServerPart {
                 tls.clone(),
                 device.roster.clone(),
                 Arc::new(move || desk.accepts_connections()),
-                Limits { connections: device.config.limits.connections, ..Limits::default() },
+                Limits { connections: device.config.limits.connections as usize, ..Limits::default() },
                 &self.serving.tasks,
                 self.stop.clone(),
             );
@@ -190,10 +191,10 @@ fn open_master(device: &Device) -> Result<(Db<Master>, Arc<Hub>), Fault> {
             }
         }),
     )
-    .map_err(|error| fault::of_storage(&error))?;
+    .map_err(|error| start_fault(&error))?;
     let head = store
         .read_and_wait(READ_DEADLINE, |read| read.founded_head())
-        .map_err(|error| fault::of_storage(&error))?;
+        .map_err(|error| start_fault(&error))?;
     let hub = shared.get_or_init(|| Arc::new(Hub::new(head))).clone();
     Ok((Db::new(store), hub))
 }

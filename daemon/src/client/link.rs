@@ -46,7 +46,7 @@ pub(super) struct Servers {
     members: Vec<(DeviceId, PublicKey, Vec<String>)>,
     /// The server of the reign known last: who is expected at an address nobody has named.
     present: Option<DeviceId>,
-    dial_only: Option<Vec<String>>,
+    dial_only: Vec<String>,
 }
 
 impl Servers {
@@ -61,13 +61,13 @@ impl Servers {
             .map(|member| (member.device, member.public_key, member.endpoints.clone()))
             .collect();
         let present = lineage.last().map(|signed| signed.record.device);
-        Ok(Self { members, present, dial_only: device.config.dial_only.clone() })
+        Ok(Self { members, present, dial_only: device.config.dial_only.iter().map(ToString::to_string).collect() })
     }
 
     /// Where to dial, the present server's addresses first.
     pub(super) fn endpoints(&self) -> Vec<String> {
-        if let Some(only) = &self.dial_only {
-            return only.clone();
+        if !self.dial_only.is_empty() {
+            return self.dial_only.clone();
         }
         let mut seen = BTreeSet::new();
         let (present, others): (Vec<_>, Vec<_>) =

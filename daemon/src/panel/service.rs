@@ -25,6 +25,7 @@ use crate::pairing::State as Pairing;
 use crate::refusal;
 use crate::role::{Role, SupervisorHandle};
 use crate::server::ServerPart;
+use crate::storage_fault;
 
 /// A changed status is sent at most this often.
 const STATUS_PAUSE: Duration = Duration::from_millis(500);
@@ -55,6 +56,11 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
+    /// The role that was decided on last.
+    pub(super) fn wanted(&self) -> Role {
+        self.supervisor.watch().borrow().wanted()
+    }
+
     /// The running server.
     pub(super) fn server(&self) -> Result<Arc<ServerPart>, Status> {
         self.device.server.load_full().ok_or_else(|| {
@@ -113,7 +119,7 @@ impl Panel for PanelService {
         &self,
         _: Request<wire::StopServerRequest>,
     ) -> Result<Response<wire::RoleReply>, Status> {
-        let next = match self.0.supervisor.state().wanted() {
+        let next = match self.0.wanted() {
             Role::Server => Role::Idle,
             Role::ServerClient => Role::Client,
             Role::Idle | Role::Client | Role::Replica | Role::ReplicaClient => {
@@ -151,7 +157,7 @@ impl Panel for PanelService {
             code: code.to_show().to_owned(),
             seconds: u32::try_from(remaining.as_secs_f32().round() as u64).unwrap_or(u32::MAX),
             tries: tries_left.into(),
-            addresses: self.0.device.config.advertised(&server.listening),
+            addresses: self.0.device.endpoints(&server.listening),
         }))
     }
 
@@ -175,7 +181,7 @@ impl Panel for PanelService {
         _: Request<wire::SetAsideRequest>,
     ) -> Result<Response<wire::SetAsideReply>, Status> {
         let read = self.0.device.own.db().read(READ_DEADLINE, |read| read.set_aside(SET_ASIDE)).await;
-        let edits = read.map_err(|error| refusal::storage(&error))?.into_iter().flat_map(set_aside).collect();
+        let edits = read.map_err(|error| storage_fault::refusal(&error))?.into_iter().flat_map(set_aside).collect();
         Ok(Response::new(wire::SetAsideReply { edits }))
     }
 

@@ -16,6 +16,7 @@ use tonic::Status;
 use super::hub::{Hub, Live, cursor_at};
 use crate::db::{Db, READ_DEADLINE};
 use crate::refusal;
+use crate::storage_fault;
 
 /// Batches read ahead of a slow follower.
 pub const LOOK_AHEAD: usize = 2;
@@ -95,7 +96,7 @@ impl Follower {
                     Ok((changes.batch, cursor, changes.complete))
                 })
                 .await
-                .map_err(|error| refusal::storage(&error))?;
+                .map_err(|error| storage_fault::refusal(&error))?;
             at = cursor.sequence;
             if !batch.is_empty() {
                 let count = batch.count();

@@ -23,6 +23,7 @@ use crate::fault::{Fault, FaultBoard, FaultCode};
 use crate::membership::Roster;
 use crate::net::acceptor::Refused;
 use crate::refusal::{self, status};
+use crate::storage_fault;
 
 /// Devices a group may have.
 const DEVICES: usize = 1_000;
@@ -250,10 +251,10 @@ impl Serving {
     /// Notes a fault of the master database, and the answer to the device.
     #[must_use]
     pub fn storage_failed(&self, error: &Error) -> Status {
-        if let Some(fault) = crate::fault::storage(error) {
+        if let Some(fault) = storage_fault::fault(error) {
             self.faults.set(fault);
         }
-        refusal::storage(error)
+        storage_fault::refusal(error)
     }
 }
 
