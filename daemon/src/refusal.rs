@@ -3,6 +3,8 @@
 //!
 //! Which refusal fits is decided by the services.
 
+use std::fmt::Display;
+
 use mfpsync_proto::sync::{Reason, Refusal};
 use prost::Message;
 use tonic::{Code, Status};
@@ -25,6 +27,33 @@ pub fn reason_of(status: &Status) -> Option<Refusal> {
     let refusal = Refusal::decode(status.details()).ok()?;
     // Empty details decode to a refusal without a reason.
     (refusal.reason() != Reason::Unspecified).then_some(refusal)
+}
+
+/// This device is stopping.
+#[must_use]
+pub fn stopping() -> Status {
+    status(Code::Unavailable, Reason::Stopping, "mfpsyncd is stopping")
+}
+
+/// A message that is not well-formed, and in what way; nothing of it was taken.
+#[must_use]
+pub fn malformed(what: impl Display) -> Status {
+    status(Code::InvalidArgument, Reason::Malformed, what.to_string())
+}
+
+/// The device's history contradicts the server's: nothing is taken from it until a person decides.
+#[must_use]
+pub fn quarantined() -> Status {
+    let text = "two devices use this identity, or this device's data is an older copy of itself; \
+                it was separated, nothing was lost";
+    status(Code::FailedPrecondition, Reason::Quarantined, text)
+}
+
+/// The server's data is older than what the device has seen.
+#[must_use]
+pub fn rolled_back() -> Status {
+    let text = "this server's data is older than what this device has seen; nothing is sent";
+    status(Code::FailedPrecondition, Reason::StorageFault, text)
 }
 
 pub(crate) fn refusal(reason: Reason, text: impl Into<String>) -> Refusal {
