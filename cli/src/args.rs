@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::command::{debug, devices, item, join, pair, role, set_aside, shell, status, user, watch};
+use crate::command::{
+    address_book, debug, devices, item, join, pair, role, set_aside, shell, status, user, watch,
+};
 use crate::exit::EXIT_HELP;
 use crate::output::Out;
 use crate::sockets::Sockets;
@@ -66,6 +68,8 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Item(item::ItemCommand),
     Watch(watch::WatchArgs),
+    Import(address_book::ImportArgs),
+    Export(address_book::ExportArgs),
     SetAside(set_aside::SetAsideArgs),
     #[command(subcommand)]
     Debug(debug::DebugCommand),

@@ -8,6 +8,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::Out;
 use crate::sockets::Sockets;
 
+pub(crate) mod address_book;
 pub(crate) mod debug;
 pub(crate) mod devices;
 pub(crate) mod item;
@@ -43,6 +44,8 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::User(command) => user::run(&context, command).await,
         Command::Item(command) => item::run(&context, command).await,
         Command::Watch(args) => watch::run(&context, args).await,
+        Command::Import(args) => address_book::import(&context, args).await,
+        Command::Export(args) => address_book::export(&context, args).await,
         Command::SetAside(_) => set_aside::run(&context).await,
         Command::Debug(command) => debug::run(&context, command).await,
         Command::Completion(args) => shell::completion(&context, &args),

@@ -1,7 +1,8 @@
 //! `mfpsync`: the operator's and integrator's command, thin over the local sockets of `mfpsyncd`.
 //!
-//! Start at [`args`], the whole command line; [`command`] holds one file per group of commands and
-//! [`render`] turns answers into text and JSON. Nothing here opens a database or speaks the network protocol.
+//! Start at [`args`], the whole command line; [`command`] holds one file per group of commands,
+//! [`render`] turns answers into text and JSON, [`book`] carries address books in and out.
+//! Nothing here opens a database or speaks the network protocol.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -12,6 +13,7 @@ use crate::args::Cli;
 use crate::exit::{Exit, Failure};
 
 mod args;
+mod book;
 mod command;
 mod exit;
 mod kit;
