@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::command::{
     address_book, debug, devices, item, join, pair, role, set_aside, shell, status, user, watch,
 };
+use crate::demo;
 use crate::exit::EXIT_HELP;
 use crate::output::Out;
 use crate::sockets::Sockets;
@@ -73,6 +74,7 @@ pub(crate) enum Command {
     SetAside(set_aside::SetAsideArgs),
     #[command(subcommand)]
     Debug(debug::DebugCommand),
+    Demo(demo::DemoArgs),
     Completion(shell::CompletionArgs),
     Man(shell::ManArgs),
 }

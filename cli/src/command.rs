@@ -48,6 +48,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Export(args) => address_book::export(&context, args).await,
         Command::SetAside(_) => set_aside::run(&context).await,
         Command::Debug(command) => debug::run(&context, command).await,
+        Command::Demo(args) => crate::demo::run(&context, args).await,
         Command::Completion(args) => shell::completion(&context, &args),
         Command::Man(_) => shell::man(&context),
     }

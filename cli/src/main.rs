@@ -1,8 +1,8 @@
 //! `mfpsync`: the operator's and integrator's command, thin over the local sockets of `mfpsyncd`.
 //!
 //! Start at [`args`], the whole command line; [`command`] holds one file per group of commands,
-//! [`render`] turns answers into text and JSON, [`book`] carries address books in and out.
-//! Nothing here opens a database or speaks the network protocol.
+//! [`render`] turns answers into text and JSON, [`book`] carries address books in and out, [`demo`]
+//! starts real daemons. Nothing here opens a database or speaks the network protocol.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -15,6 +15,7 @@ use crate::exit::{Exit, Failure};
 mod args;
 mod book;
 mod command;
+mod demo;
 mod exit;
 mod kit;
 mod output;
