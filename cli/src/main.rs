@@ -17,6 +17,8 @@ mod book;
 mod command;
 mod demo;
 mod exit;
+#[cfg(test)]
+mod fake;
 mod kit;
 mod output;
 mod render;

@@ -141,4 +141,18 @@ mod tests {
         let failure = Sockets::new(run.path(), Duration::from_secs(1)).debug().await.unwrap_err();
         assert!(failure.to_string().contains("debug unlock"));
     }
+
+    #[tokio::test]
+    async fn a_daemon_that_dies_while_it_is_asked_is_not_waited_for() {
+        let run = tempfile::tempdir().unwrap();
+        let listener = tokio::net::UnixListener::bind(run.path().join("panel.sock")).unwrap();
+        let sockets = Sockets::new(run.path(), Duration::from_secs(30));
+        let died = async { drop(listener.accept().await.unwrap()) };
+        let asked = async {
+            let mut panel = sockets.panel().await?;
+            sockets.call(panel.status(mfpsync_proto::panel::StatusRequest {})).await
+        };
+        let ((), answer) = tokio::join!(died, asked);
+        assert_eq!(answer.unwrap_err().exit(), Exit::Unreachable);
+    }
 }

@@ -139,20 +139,21 @@ impl Fleet {
     ///
     /// # Errors
     /// It did not end in time and was killed.
+    ///
+    /// # Cancel safety
+    /// A process that was not waited for stays in the fleet, which ends it when dropped.
     pub(crate) async fn stop(&mut self, at: usize) -> Result<Option<ExitStatus>, Failure> {
         let device = self.device_mut(at)?;
-        let Some(mut child) = device.child.take() else { return Ok(None) };
         let name = device.name;
-        terminate(&child);
-        let ended = tokio::time::timeout(STOP_PATIENCE, child.wait()).await;
-        let status = match ended {
-            Ok(status) => status,
-            Err(_elapsed) => {
-                child.kill().await.map_err(|error| Failure::Failed(format!("kill {name}: {error}")))?;
-                return Err(Failure::TimedOut { what: format!("the end of {name}"), waited: STOP_PATIENCE });
-            }
+        let Some(child) = device.child.as_mut() else { return Ok(None) };
+        terminate(child);
+        let Ok(ended) = tokio::time::timeout(STOP_PATIENCE, child.wait()).await else {
+            child.kill().await.map_err(|error| Failure::Failed(format!("kill {name}: {error}")))?;
+            device.child = None;
+            return Err(Failure::TimedOut { what: format!("the end of {name}"), waited: STOP_PATIENCE });
         };
-        status.map(Some).map_err(|error| Failure::Failed(format!("wait for {name}: {error}")))
+        device.child = None;
+        ended.map(Some).map_err(|error| Failure::Failed(format!("wait for {name}: {error}")))
     }
 
     /// Leaves processes and files to the operator.
