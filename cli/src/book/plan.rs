@@ -17,8 +17,8 @@ use crate::value::by_name;
 
 /// Edits in one write: atomic together, and a progress bar moves.
 const BATCH_EDITS: usize = 50;
-/// Bytes of one write, well below the message limit with keys and framing.
-const BATCH_BYTES: usize = mfpsync_proto::limit::MESSAGE_BYTES / 2;
+/// Bytes of one write: it becomes one operation, which must fit a push.
+const BATCH_BYTES: usize = mfpsync_proto::limit::PUSH_BYTES / 4 * 3;
 
 /// What an import would do.
 #[derive(Debug, Default)]
