@@ -70,12 +70,14 @@ pub(crate) async fn run(context: &Context, args: DemoArgs) -> Result<Exit, Failu
             fleet.let_go();
         }
         Ok(()) => {}
+        Err(Failure::Interrupted) => {
+            fleet.stop_all().await;
+            return Err(Failure::Interrupted);
+        }
         Err(failure) => {
-            let logs = fleet.give_up().await;
-            if !matches!(failure, Failure::Interrupted) {
-                narrator
-                    .aside(&format!("the daemons are stopped; their logs are kept in {}", logs.display()))?;
-            }
+            fleet.stop_all().await;
+            let logs = fleet.keep_files();
+            narrator.aside(&format!("the daemons are stopped; their logs are kept in {}", logs.display()))?;
             return Err(failure);
         }
     }

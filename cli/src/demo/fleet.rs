@@ -162,12 +162,15 @@ impl Fleet {
         self.home.disable_cleanup(true);
     }
 
-    /// Ends what runs after a failure and keeps the files, whose directory it returns.
-    pub(crate) async fn give_up(mut self) -> PathBuf {
+    /// Ends what runs after a failure, which is the one to report; whoever does not end is killed.
+    pub(crate) async fn stop_all(&mut self) {
         for at in 0..self.devices.len() {
-            // The failure that led here is the one to report; whoever does not end is killed anyway.
             let _status = self.stop(at).await;
         }
+    }
+
+    /// Keeps the files of stopped daemons, whose directory it returns.
+    pub(crate) fn keep_files(mut self) -> PathBuf {
         self.home.disable_cleanup(true);
         self.home.path().to_owned()
     }
