@@ -30,7 +30,7 @@ pub mod refusal;
 pub mod role;
 pub mod server;
 pub mod shutdown;
-mod signing;
+pub mod signing;
 pub mod storage_fault;
 pub mod systemd;
 pub mod tasks;

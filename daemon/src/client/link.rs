@@ -159,7 +159,7 @@ fn believed<T>(verified: Result<T, VerifyError>) -> Result<T, Failure> {
 pub(super) fn failed(status: &Status) -> Failure {
     let refusal = refusal::reason_of(status).and_then(|refusal| convert::refusal_from_wire(&refusal).ok());
     match refusal {
-        Some(refusal) => Failure::Refused { refusal, push_back: None },
+        Some(refusal) => Failure::Refused { refusal: Box::new(refusal), push_back: None },
         None => Failure::Transport,
     }
 }
@@ -182,7 +182,7 @@ pub(super) fn not_dialled(error: LinkError) -> Failure {
     match error {
         LinkError::Dial(DialError::WrongKey) => Failure::Impostor,
         LinkError::Dial(DialError::Refused(refusal)) => match convert::refusal_from_wire(&refusal) {
-            Ok(refusal) => Failure::Refused { refusal, push_back: None },
+            Ok(refusal) => Failure::Refused { refusal: Box::new(refusal), push_back: None },
             Err(_) => Failure::Malformed,
         },
         LinkError::Call(status) => failed(&status),

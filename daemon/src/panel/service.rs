@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status};
 use super::status::{revision, role};
 use super::{join, status};
 use crate::db::READ_DEADLINE;
-use crate::debug_socket::DebugLock;
+use crate::debug_socket::{DebugLock, SOCKET_NAME};
 use crate::device::Device;
 use crate::pairing::State as Pairing;
 use crate::refusal;
@@ -154,7 +154,7 @@ impl Panel for PanelService {
             return Err(Status::internal("pairing did not open"));
         };
         Ok(Response::new(wire::OpenPairingReply {
-            code: code.to_show().to_owned(),
+            code: code.reveal().to_string(),
             seconds: u32::try_from(remaining.as_secs_f32().round() as u64).unwrap_or(u32::MAX),
             tries: tries_left.into(),
             addresses: self.0.device.endpoints(&server.listening),
@@ -190,20 +190,18 @@ impl Panel for PanelService {
         request: Request<wire::UnlockDebugRequest>,
     ) -> Result<Response<wire::UnlockDebugReply>, Status> {
         let minutes = request.into_inner().minutes;
-        let path = self
-            .0
-            .debug
-            .unlock(minutes)
-            .await
-            .map_err(|error| Status::failed_precondition(error.to_string()))?;
-        Ok(Response::new(wire::UnlockDebugReply { path: path.display().to_string(), minutes }))
+        let unlocked = self.0.debug.unlock(minutes).await;
+        unlocked.map_err(|error| Status::failed_precondition(error.to_string()))?;
+        let path = self.0.device.config.run_dir.join(SOCKET_NAME).display().to_string();
+        Ok(Response::new(wire::UnlockDebugReply { path, minutes }))
     }
 
     async fn lock_debug(
         &self,
         _: Request<wire::LockDebugRequest>,
     ) -> Result<Response<wire::LockDebugReply>, Status> {
-        self.0.debug.lock().await;
+        let locked = self.0.debug.lock().await;
+        locked.map_err(|error| Status::unavailable(error.to_string()))?;
         Ok(Response::new(wire::LockDebugReply {}))
     }
 }

@@ -1,5 +1,6 @@
 //! One follow stream: snapshot and catch-up from disk in bounded batches, then live from the hub.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,31 +35,41 @@ pub struct Follower {
     pub membership: watch::Receiver<Arc<wire::FollowEvent>>,
     /// Silence is broken at least this often.
     pub heartbeat: Duration,
-    /// Cancelled when the device is released or the server stops.
-    pub cancelled: CancellationToken,
+    /// Cancelled when the connection ends, as when the device is released.
+    pub released: CancellationToken,
+    /// Cancelled when the server stops.
+    pub stop: CancellationToken,
     /// Told how far the stream is, for the device list.
     pub progress: watch::Sender<Sequence>,
 }
 
-/// Why a stream ended without a fault.
-struct Ended;
-
 impl Follower {
     /// Runs the stream until the follower leaves or the stream is cancelled.
     pub async fn run(mut self, start: Start, cursor: Option<Cursor>, to: Sender) {
-        let cancelled = self.cancelled.clone();
-        let run = self.stream(start, cursor, &to);
-        let ended = tokio::select! {
-            ended = run => ended,
-            () = cancelled.cancelled() => Err(refusal::stopping()),
+        let (released, stop) = (self.released.clone(), self.stop.clone());
+        let status = tokio::select! {
+            status = self.stream(start, cursor, &to) => status,
+            () = stop.cancelled() => refusal::stopping(),
+            () = released.cancelled() => return,
         };
-        if let Err(status) = ended {
-            // The follower may be gone already.
-            drop(to.send(Err(status)).await);
+        // The follower may be gone already; a slow one need not hear why.
+        drop(to.try_send(Err(status)));
+    }
+
+    /// Sends until something ends the stream, and says what.
+    async fn stream(&mut self, start: Start, cursor: Option<Cursor>, to: &Sender) -> Status {
+        match self.send_all(start, cursor, to).await {
+            Ok(never) => match never {},
+            Err(status) => status,
         }
     }
 
-    async fn stream(&mut self, start: Start, cursor: Option<Cursor>, to: &Sender) -> Result<Ended, Status> {
+    async fn send_all(
+        &mut self,
+        start: Start,
+        cursor: Option<Cursor>,
+        to: &Sender,
+    ) -> Result<Infallible, Status> {
         let mut live = self.hub.subscribe();
         let mut at = match (start, cursor) {
             (Start::Resume, Some(cursor)) => cursor.sequence,
