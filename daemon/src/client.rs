@@ -22,7 +22,8 @@ use self::driver::Driver;
 use self::link::Servers;
 use crate::db::READ_DEADLINE;
 use crate::device::{Device, anchor};
-use crate::fault::{self, Fault, FaultCode};
+use crate::fault::{Fault, FaultCode};
+use crate::storage_fault::start_fault;
 
 /// How long a call under way may take when the client part stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -45,15 +46,15 @@ impl ClientPart {
     /// # Cancel safety
     /// Nothing runs when the future is dropped.
     pub async fn start(device: &Arc<Device>) -> Result<Self, Fault> {
-        let membership = device.membership().await.map_err(|error| fault::of_storage(&error))?;
+        let membership = device.membership().await.map_err(|error| start_fault(&error))?;
         let membership = membership.ok_or_else(|| {
             Fault::with_detail(FaultCode::ControlFile, "the role is client, but this device belongs to no group")
         })?;
-        device.load_roster().await.map_err(|error| fault::of_storage(&error))?;
+        device.load_roster().await.map_err(|error| start_fault(&error))?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let driver = Driver::prepare(device.clone(), anchor(&membership), tasks.clone(), stop.clone())
             .await
-            .map_err(|error| fault::of_storage(&error))?;
+            .map_err(|error| start_fault(&error))?;
         tasks.spawn(driver.run());
         Ok(Self { stop, tasks })
     }

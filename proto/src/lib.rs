@@ -11,7 +11,7 @@ pub const PROTOCOL_VERSION_MIN: u32 = 1;
 
 /// ALPN name of the sync port for enrolled devices: plain HTTP/2, as gRPC expects it.
 pub const ALPN_SYNC: &[u8] = b"h2";
-/// ALPN name that reaches only the pairing service, without a client certificate.
+/// ALPN name that reaches only the pairing service, with a key that is not enrolled yet.
 pub const ALPN_ENROLL: &[u8] = b"mfpsync-enroll/1";
 
 /// Size limits on the wire and at the local sockets (counts, and bytes of the encoded form).

@@ -10,6 +10,7 @@ pub mod follow;
 pub mod lineage;
 pub mod merge;
 pub mod message;
+pub mod round;
 pub mod wire;
 
 pub use error::WireError;

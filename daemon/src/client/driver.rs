@@ -78,8 +78,8 @@ impl Driver {
         let (own, outbox, lineage, issuers) = read.await?;
         let servers = Servers::of(&device).await.map(|servers| servers.endpoints()).unwrap_or_default();
         let timing = Timing {
-            heartbeat: device.config.sync.heartbeat,
-            longest_wait: device.config.sync.reconnect_max,
+            heartbeat: device.config.heartbeat,
+            longest_wait: device.config.reconnect_max,
             dial: DIAL,
             ..Timing::default()
         };
@@ -101,7 +101,7 @@ impl Driver {
         let (round, effects) = Round::start(start, at);
         let (answers, answered) = mpsc::channel(ANSWERS);
         Ok(Self {
-            retained: device.config.retained_limits(),
+            retained: device.retained_limits(),
             device,
             anchor,
             group: anchor.group,

@@ -46,7 +46,7 @@ pub(super) struct Servers {
     members: Vec<(DeviceId, PublicKey, Vec<String>)>,
     /// The server of the reign known last: who is expected at an address nobody has named.
     present: Option<DeviceId>,
-    dial_only: Option<Vec<String>>,
+    dial_only: Vec<String>,
 }
 
 impl Servers {
@@ -61,13 +61,13 @@ impl Servers {
             .map(|member| (member.device, member.public_key, member.endpoints.clone()))
             .collect();
         let present = lineage.last().map(|signed| signed.record.device);
-        Ok(Self { members, present, dial_only: device.config.dial_only.clone() })
+        Ok(Self { members, present, dial_only: device.config.dial_only.iter().map(ToString::to_string).collect() })
     }
 
     /// Where to dial, the present server's addresses first.
     pub(super) fn endpoints(&self) -> Vec<String> {
-        if let Some(only) = &self.dial_only {
-            return only.clone();
+        if !self.dial_only.is_empty() {
+            return self.dial_only.clone();
         }
         let mut seen = BTreeSet::new();
         let (present, others): (Vec<_>, Vec<_>) =
@@ -159,7 +159,7 @@ fn believed<T>(verified: Result<T, VerifyError>) -> Result<T, Failure> {
 pub(super) fn failed(status: &Status) -> Failure {
     let refusal = refusal::reason_of(status).and_then(|refusal| convert::refusal_from_wire(&refusal).ok());
     match refusal {
-        Some(refusal) => Failure::Refused { refusal, push_back: None },
+        Some(refusal) => Failure::Refused { refusal: Box::new(refusal), push_back: None },
         None => Failure::Transport,
     }
 }
@@ -182,7 +182,7 @@ pub(super) fn not_dialled(error: LinkError) -> Failure {
     match error {
         LinkError::Dial(DialError::WrongKey) => Failure::Impostor,
         LinkError::Dial(DialError::Refused(refusal)) => match convert::refusal_from_wire(&refusal) {
-            Ok(refusal) => Failure::Refused { refusal, push_back: None },
+            Ok(refusal) => Failure::Refused { refusal: Box::new(refusal), push_back: None },
             Err(_) => Failure::Malformed,
         },
         LinkError::Call(status) => failed(&status),
