@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use mfpsync_daemon::enroll;
 use mfpsync_daemon::identity::Identity;
 use mfpsync_daemon::keystore::FileKeyStore;
@@ -62,7 +62,7 @@ impl Enrolled {
     /// The server is away or refuses.
     pub(crate) async fn connect(&self, number: usize) -> Result<Pusher> {
         let tls = ClientTls::sync(&self.identity, self.server)?;
-        let incarnation: u64 = rand::random();
+        let incarnation = incarnation()?;
         let mut client = SyncClient::new(dial(&self.address, &tls, DEADLINE).await?);
         let group = Bytes::copy_from_slice(&self.group.0);
         let hello = HelloRequest {
@@ -76,6 +76,11 @@ impl Enrolled {
         let epoch = client.hello(hello).await?.into_inner().epoch.context("epoch in the hello")?;
         Ok(Pusher { client, group, epoch, incarnation, author: Author::new(number) })
     }
+}
+
+fn incarnation() -> Result<u64> {
+    let random = ring::rand::generate::<[u8; 8]>(&SystemRandom::new());
+    Ok(u64::from_be_bytes(random.map_err(|_| anyhow!("no random number"))?.expose()))
 }
 
 /// One connection that pushes one operation after the other.
@@ -103,7 +108,7 @@ impl Pusher {
         let client = SyncClient::new(dial(address, &tls, DEADLINE).await?);
         let epoch = Epoch { number: 1, nonce: Bytes::from_static(&[7; 16]) };
         let group = Bytes::from_static(&[7; 16]);
-        Ok(Self { client, group, epoch, incarnation: rand::random(), author: Author::new(number) })
+        Ok(Self { client, group, epoch, incarnation: incarnation()?, author: Author::new(number) })
     }
 
     async fn push(&mut self, low_water: u64, operations: Vec<Bytes>) -> Result<PushReply> {

@@ -67,7 +67,10 @@ impl Process {
 
     fn status_mib(&self, field: &str) -> Result<f64> {
         let status = self.proc("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix(field)).context("field of /proc/<pid>/status")?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(field))
+            .context("field of /proc/<pid>/status")?;
         let kib: f64 = line.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?;
         Ok(kib / 1024.0)
     }

@@ -18,9 +18,8 @@ const ITEMS_AT_START: usize = 100_000;
 pub(crate) async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     report.section("Start with 100,000 items")?;
     let items = bench.size(ITEMS_AT_START, 2_000);
-    let (mut server, filler) = filled(bench, "start", items).await?;
+    let (mut server, _) = filled(bench, "start", items).await?;
     starts(bench, report, &mut server, "server").await?;
-    drop(filler);
     let mut client = bench.device("start-client").await?;
     client.join(&server).await?;
     client.caught_up(&server).await?;

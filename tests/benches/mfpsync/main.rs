@@ -63,7 +63,9 @@ fn arguments() -> Result<Arguments> {
     while let Some(argument) = given.next() {
         match argument.as_str() {
             "--quick" => found.quick = true,
-            echo::ARGUMENT => found.echo = Some(given.next().context("a directory for the echo server")?.into()),
+            echo::ARGUMENT => {
+                found.echo = Some(given.next().context("a directory for the echo server")?.into())
+            }
             // Passed by `cargo bench`.
             "--bench" => {}
             name if SECTIONS.contains(&name) => found.sections.push(argument),
@@ -99,7 +101,8 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     let home = tempfile::Builder::new().prefix("run-").tempdir_in(&results)?;
     let command = daemon.with_file_name("mfpsync");
     let bench = Bench { daemon, command, home, quick: arguments.quick };
-    let wanted = |section: &str| arguments.sections.is_empty() || arguments.sections.iter().any(|one| one == section);
+    let wanted =
+        |section: &str| arguments.sections.is_empty() || arguments.sections.iter().any(|one| one == section);
     let mut report = Report::default();
     let machine = machine(&bench)?;
     say(format_args!("{machine}"))?;

@@ -13,7 +13,8 @@ use mfpsync_proto::local::local_client::LocalClient;
 use mfpsync_proto::panel::client_status::Link;
 use mfpsync_proto::panel::panel_client::PanelClient;
 use mfpsync_proto::panel::{
-    JoinPolicy, JoinRequest, OpenPairingRequest, Role, RolePhase, StartServerRequest, StatusReply, StatusRequest,
+    JoinPolicy, JoinRequest, OpenPairingRequest, Role, RolePhase, StartServerRequest, StatusReply,
+    StatusRequest,
 };
 use tempfile::TempDir;
 use tokio::net::UnixStream;
@@ -156,7 +157,11 @@ impl Device {
     ///
     /// # Errors
     /// It never is, or the device reports a fault meanwhile.
-    pub(crate) async fn wait(&self, what: &str, wanted: impl Fn(&StatusReply) -> bool) -> Result<StatusReply> {
+    pub(crate) async fn wait(
+        &self,
+        what: &str,
+        wanted: impl Fn(&StatusReply) -> bool,
+    ) -> Result<StatusReply> {
         let mut panel = self.panel().await?;
         let deadline = Instant::now() + READY;
         loop {
@@ -183,7 +188,9 @@ impl Device {
         };
         self.panel().await?.start_server(request).await?;
         let serves = |status: &StatusReply| {
-            status.running() == Role::Server && status.phase() == RolePhase::Running && status.server.is_some()
+            status.running() == Role::Server
+                && status.phase() == RolePhase::Running
+                && status.server.is_some()
         };
         self.wait("running server", serves).await?;
         Ok(())
@@ -207,7 +214,8 @@ impl Device {
     /// # Errors
     /// It does not get there.
     pub(crate) async fn caught_up(&self, server: &Self) -> Result<()> {
-        let head = server.status().await?.server.and_then(|server| server.head).context("the server's head")?;
+        let head =
+            server.status().await?.server.and_then(|server| server.head).context("the server's head")?;
         let current = |status: &StatusReply| {
             status.client.as_ref().is_some_and(|client| {
                 let position = client.position.map_or(0, |position| position.sequence);

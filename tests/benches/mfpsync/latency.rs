@@ -94,7 +94,8 @@ fn key(number: usize) -> ItemKey {
 }
 
 fn edit(round: usize) -> WriteRequest {
-    let field = |name: &str, value| Field { name: name.to_owned(), value: Some(Value { value: Some(value) }) };
+    let field =
+        |name: &str, value| Field { name: name.to_owned(), value: Some(Value { value: Some(value) }) };
     let fields = vec![
         field("class", value::Value::Text("email".to_owned())),
         field("mail", value::Value::Text("person@example.com".to_owned())),
@@ -136,7 +137,12 @@ async fn reads(local: &mut LocalClient<Channel>, count: usize, stop: Option<&Ato
 }
 
 /// Reads at `device` while others push to its server as fast as they can.
-async fn busy(bench: &Bench, server: &Device, device: &Device, pushers: Vec<Pusher>) -> Result<(Samples, f64)> {
+async fn busy(
+    bench: &Bench,
+    server: &Device,
+    device: &Device,
+    pushers: Vec<Pusher>,
+) -> Result<(Samples, f64)> {
     let stop = Arc::new(AtomicBool::new(false));
     let mut local = device.local().await?;
     let reading = {

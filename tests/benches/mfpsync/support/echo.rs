@@ -129,7 +129,11 @@ impl AsyncRead for EchoStream {
 }
 
 impl AsyncWrite for EchoStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, bytes)
     }
 
@@ -161,7 +165,8 @@ struct EchoService {
 
 impl EchoService {
     fn answer(&self, record: &[u8]) -> Result<Outcome, Status> {
-        let number = Operation::peek_number(record).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let number =
+            Operation::peek_number(record).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let sequence = Sequence(self.sequence.fetch_add(1, Ordering::Relaxed) + 1);
         let revision = Revision { epoch: 1, sequence };
         let outcome = model::Outcome::Accepted { revision, edits: vec![EditOutcome::Applied] };

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use data_encoding::BASE64;
 use hyper_util::rt::TokioIo;
 use mfpsync_storage::model::{Revision, Sequence};
 use prost::bytes::Bytes;
@@ -175,11 +176,12 @@ fn certificates(home: &Path) -> Result<ClientConfig> {
         Ok((params.signed_by(&key, &authority)?, key))
     };
     // The node dials itself for its JSON gateway, with its server certificate.
-    let (server, server_key) = issue(&[ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth])?;
+    let (server, server_key) =
+        issue(&[ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth])?;
     let (client, client_key) = issue(&[ExtendedKeyUsagePurpose::ClientAuth])?;
-    fs::write(home.join("ca.pem"), authority.as_ref().pem())?;
-    fs::write(home.join("server.pem"), server.pem())?;
-    fs::write(home.join("server.key"), server_key.serialize_pem())?;
+    fs::write(home.join("ca.pem"), pem("CERTIFICATE", authority.as_ref().der()))?;
+    fs::write(home.join("server.pem"), pem("CERTIFICATE", server.der()))?;
+    fs::write(home.join("server.key"), pem("PRIVATE KEY", server_key.serialized_der()))?;
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(authority.as_ref().der().to_vec()))?;
     let key = PrivateKeyDer::try_from(client_key.serialize_der()).map_err(|text| anyhow::anyhow!(text))?;
@@ -190,6 +192,11 @@ fn certificates(home: &Path) -> Result<ClientConfig> {
         .with_client_auth_cert(vec![client.der().clone()], key)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
+}
+
+/// **Source**: RFC 7468, section 2; readers accept lines of any length.
+fn pem(label: &str, der: &[u8]) -> String {
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64.encode(der))
 }
 
 fn free_address() -> io::Result<SocketAddr> {

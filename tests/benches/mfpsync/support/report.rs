@@ -89,9 +89,9 @@ fn figure(value: f64) -> String {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rounds = self.rounds.map_or_else(String::new, |rounds| {
-            format!("{}..{}", figure(rounds.min), figure(rounds.max))
-        });
+        let rounds = self
+            .rounds
+            .map_or_else(String::new, |rounds| format!("{}..{}", figure(rounds.min), figure(rounds.max)));
         let aim = match self.aim {
             Some(Aim::AtMost(limit)) => format!("<= {limit}"),
             Some(Aim::AtLeast(limit)) => format!(">= {limit}"),

@@ -94,8 +94,11 @@ fn tell(report: &mut Report, rounds: &[Round], aimed: bool) -> Result<()> {
 
 fn figures(report: &mut Report, rounds: &[Round], what: &str, unit: &'static str, pick: Pick) -> Result<()> {
     let of = |target: fn(&Round) -> &Window| Spread::of(rounds.iter().map(|round| pick(target(round))));
-    let targets =
-        [("mfpsyncd", of(|round| &round.ours)), ("etcd", of(|round| &round.etcd)), ("echo", of(|round| &round.echo))];
+    let targets = [
+        ("mfpsyncd", of(|round| &round.ours)),
+        ("etcd", of(|round| &round.etcd)),
+        ("echo", of(|round| &round.echo)),
+    ];
     for (name, spread) in targets {
         let noise = format!("noise {:.0} %", spread.noise() * 100.0);
         report.add(Row::spread(format!("{what}, {name}"), spread, unit).note(noise))?;

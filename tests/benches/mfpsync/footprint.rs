@@ -50,7 +50,12 @@ pub(crate) async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
 ///
 /// # Errors
 /// It does not come back.
-pub(crate) async fn starts(bench: &Bench, report: &mut Report, device: &mut Device, what: &str) -> Result<()> {
+pub(crate) async fn starts(
+    bench: &Bench,
+    report: &mut Report,
+    device: &mut Device,
+    what: &str,
+) -> Result<()> {
     let (mut answered, mut running) = (Vec::new(), Vec::new());
     for _ in 0..bench.size(STARTS, 3) {
         let (answer, run) = device.restart().await?;
