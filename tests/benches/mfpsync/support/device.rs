@@ -1,4 +1,7 @@
 //! One device: a daemon process with its directories, and the calls every measurement needs.
+//!
+//! Not the tests' device: this one runs with the settings of a product as it is installed, on the
+//! disk of the build directory, and is asked finely enough to time a start of a few milliseconds.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
@@ -7,7 +10,6 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use hyper_util::rt::TokioIo;
 use mfpsync_proto::limit;
 use mfpsync_proto::local::local_client::LocalClient;
 use mfpsync_proto::panel::client_status::Link;
@@ -17,8 +19,7 @@ use mfpsync_proto::panel::{
     StatusRequest,
 };
 use tempfile::TempDir;
-use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Channel, Endpoint};
 
 use super::process::Process;
 
@@ -139,12 +140,8 @@ impl Device {
     }
 
     async fn channel(&self, socket: &str) -> Result<Channel> {
-        let path = self.run.path().join(socket);
-        let connector = tower::service_fn(move |_: Uri| {
-            let path = path.clone();
-            async move { UnixStream::connect(path).await.map(TokioIo::new) }
-        });
-        Ok(Endpoint::from_static("http://mfpsyncd").connect_with_connector(connector).await?)
+        let uri = format!("unix://{}", self.run.path().join(socket).display());
+        Ok(Endpoint::from_shared(uri)?.connect().await?)
     }
 
     /// # Errors
