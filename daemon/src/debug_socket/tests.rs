@@ -23,6 +23,9 @@ impl Inspect for Fixed {
     async fn stats(&self) -> Answer {
         Ok(Vec::new())
     }
+    async fn hashes(&self) -> Answer {
+        Ok(vec![json!({ "mirror": [] })])
+    }
     async fn faults(&self) -> Answer {
         std::future::pending().await
     }
