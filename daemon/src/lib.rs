@@ -1,1 +1,11 @@
-//! daemon
+//! The process of `mfpsyncd`: roles, configuration, sockets and life from start to stop.
+//!
+//! It alone assembles the other crates. Start with [`role`] for what a device can be asked to do.
+
+pub mod control_file;
+pub mod fault;
+pub mod role;
+pub mod shutdown;
+pub mod systemd;
+pub mod tasks;
+pub mod telemetry;
