@@ -2,10 +2,14 @@
 //!
 //! It alone assembles the other crates. Start with [`role`] for what a device can be asked to do.
 
+pub mod config;
 pub mod control_file;
+pub mod debug_socket;
 pub mod fault;
+pub mod instance;
 pub mod role;
 pub mod shutdown;
 pub mod systemd;
 pub mod tasks;
 pub mod telemetry;
+pub mod unix_socket;
