@@ -59,6 +59,8 @@ pub trait Inspect: Send + Sync + 'static {
     async fn stats(&self) -> Answer;
     /// The faults that stand.
     async fn faults(&self) -> Answer;
+    /// Content hashes of the mirror, of what readers see, and of the master.
+    async fn hashes(&self) -> Answer;
     /// What is known about one item, named as an engineer types it.
     async fn explain(&self, item: &str) -> Answer;
 }

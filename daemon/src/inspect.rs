@@ -9,6 +9,7 @@ use mfpsync_storage::model::{ContentHash, Cursor, ItemKey, Kind, Scope, Value as
 use serde_json::{Value, json};
 
 use crate::db::{READ_DEADLINE, SCAN_DEADLINE};
+use crate::debug_socket::{Answer, Inspect, Unanswered};
 use crate::device::Device;
 use crate::role::SupervisorHandle;
 
@@ -30,8 +31,7 @@ impl Inspector {
     }
 
     /// The role, its parts, and who this is.
-    #[must_use]
-    pub fn state(&self) -> Value {
+    fn role_state(&self) -> Value {
         let state = self.supervisor.watch().borrow().clone();
         let link = self.device.link.borrow().clone();
         json!({
@@ -49,7 +49,7 @@ impl Inspector {
     ///
     /// # Errors
     /// The database's.
-    pub async fn positions(&self) -> Result<Value> {
+    async fn read_positions(&self) -> Result<Value> {
         let own = self.device.own.db().read(READ_DEADLINE, |read| {
             Ok((read.device()?, read.waiting()?, read.retained_count()?, read.rejected_count()?))
         });
@@ -78,7 +78,7 @@ impl Inspector {
     ///
     /// # Errors
     /// The database's.
-    pub async fn stats(&self) -> Result<Value> {
+    async fn read_stats(&self) -> Result<Value> {
         let (own_bytes, own_wal) = self.device.own.db().store().bytes();
         let mut stats = json!({ "own_bytes": own_bytes, "own_wal_bytes": own_wal });
         if let Some(server) = self.device.server.load_full() {
@@ -94,8 +94,7 @@ impl Inspector {
     }
 
     /// The faults that stand.
-    #[must_use]
-    pub fn faults(&self) -> Value {
+    fn standing_faults(&self) -> Value {
         let faults = self.device.faults.snapshot().into_iter().map(|fault| {
             json!({ "code": fault.code.as_str(), "text": fault.text, "since": fault.since_unix_millis })
         });
@@ -106,7 +105,7 @@ impl Inspector {
     ///
     /// # Errors
     /// The database's, or its reader's deadline.
-    pub async fn hashes(&self) -> Result<Value> {
+    async fn read_hashes(&self) -> Result<Value> {
         let own = self.device.own.db().read(SCAN_DEADLINE, |read| {
             Ok((read.mirror_hashes()?, read.visible_hashes()?))
         });
@@ -128,7 +127,7 @@ impl Inspector {
     ///
     /// # Errors
     /// The database's.
-    pub async fn explain(&self, key: ItemKey) -> Result<Value> {
+    async fn explain_item(&self, key: ItemKey) -> Result<Value> {
         let own_key = key.clone();
         let own = self.device.own.db().read(READ_DEADLINE, move |read| {
             Ok((read.item(&own_key)?, read.mirror_sequence(&own_key)?))
@@ -147,6 +146,47 @@ impl Inspector {
             "mirror_sequence": mirror.map(|sequence| sequence.0),
             "master": master,
         }))
+    }
+}
+
+fn one(read: Result<Value>) -> Answer {
+    read.map(|value| vec![value]).map_err(|error| Unanswered(error.to_string()))
+}
+
+#[tonic::async_trait]
+impl Inspect for Inspector {
+    async fn state(&self) -> Answer {
+        Ok(vec![self.role_state()])
+    }
+
+    async fn positions(&self) -> Answer {
+        one(self.read_positions().await)
+    }
+
+    async fn stats(&self) -> Answer {
+        one(self.read_stats().await)
+    }
+
+    async fn faults(&self) -> Answer {
+        Ok(vec![json!({ "faults": self.standing_faults() })])
+    }
+
+    async fn hashes(&self) -> Answer {
+        one(self.read_hashes().await)
+    }
+
+    async fn explain(&self, item: &str) -> Answer {
+        let usage = || Unanswered("usage: explain SCOPE KIND ID [DEVICE]".to_owned());
+        let mut words = item.split_whitespace();
+        let (Some(scope), Some(kind), Some(id)) = (words.next(), words.next(), words.next()) else {
+            return Err(usage());
+        };
+        let device = words.next().unwrap_or_default();
+        if words.next().is_some() {
+            return Err(usage());
+        }
+        let key = ItemKey::parse(scope, kind, device, id).map_err(|error| Unanswered(error.to_string()))?;
+        one(self.explain_item(key).await)
     }
 }
 

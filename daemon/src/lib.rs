@@ -3,9 +3,12 @@
 //! It alone assembles the other crates. Start with [`app`] for how the parts come together,
 //! [`role`] for what a device can be asked to do, and [`device`] for what all of it shares.
 
+pub mod app;
+pub mod assemble;
 pub mod authority;
 pub mod client;
 pub mod clock;
+pub mod command_line;
 pub mod config;
 pub mod control_file;
 pub mod db;

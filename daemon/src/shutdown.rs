@@ -56,6 +56,10 @@ impl Signals {
     }
 }
 
+/// Signals reach every test of the process, so those that send some take turns.
+#[cfg(test)]
+pub(crate) static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 #[cfg(test)]
 mod tests {
     use rustix::process::{Signal, getpid, kill_process};
@@ -64,6 +68,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hangup_asks_for_a_reload_and_a_terminate_for_a_stop() {
+        let _turn = ONE_AT_A_TIME.lock().await;
         let mut signals = Signals::install().unwrap();
         kill_process(getpid(), Signal::HUP).unwrap();
         assert_eq!(signals.next().await, Request::Reload);

@@ -22,6 +22,8 @@ pub mod limit {
     pub const BATCH_BYTES: usize = 1 << 20;
     /// Largest message of a follow stream, in bytes: a batch, and the largest operation that may end it.
     pub const FOLLOW_MESSAGE_BYTES: usize = 9 << 20;
+    /// Largest message on a local socket, in bytes: the largest operation, or all items of a user.
+    pub const LOCAL_MESSAGE_BYTES: usize = 8 << 20;
     /// Operations in one `PushRequest`.
     pub const PUSH_OPERATIONS: usize = 200;
     /// Bytes of all operation records in one `PushRequest`.

@@ -16,18 +16,20 @@ pub(super) enum Command {
     Positions,
     Stats,
     Faults,
+    Hashes,
     Explain { item: String },
     LogFilter { level: Level, minutes: u32 },
     Quit,
 }
 
 /// Name, arguments and purpose of each command, in the order of `help`.
-const HELP: [(&str, &str, &str); 8] = [
+const HELP: [(&str, &str, &str); 9] = [
     ("help", "", "this list"),
     ("state", "", "role, group, epoch and connection of this device"),
     ("positions", "", "where every copy and cursor stands"),
     ("stats", "", "counters since the start"),
     ("faults", "", "conditions that need a person"),
+    ("hashes", "", "content hashes of the mirror, of what readers see, and of the master"),
     ("explain", "ITEM", "what is known about one item, without its contents"),
     (
         "log-filter",
@@ -53,6 +55,7 @@ impl Command {
             "positions" => alone(Self::Positions),
             "stats" => alone(Self::Stats),
             "faults" => alone(Self::Faults),
+            "hashes" => alone(Self::Hashes),
             "quit" => alone(Self::Quit),
             "explain" if arguments.is_empty() => Err("usage: explain ITEM".to_owned()),
             "explain" => Ok(Self::Explain { item: arguments.to_owned() }),
@@ -69,6 +72,7 @@ impl Command {
             Self::Positions => "positions",
             Self::Stats => "stats",
             Self::Faults => "faults",
+            Self::Hashes => "hashes",
             Self::Explain { .. } => "explain",
             Self::LogFilter { .. } => "log-filter",
             Self::Quit => "quit",

@@ -89,6 +89,7 @@ impl Session {
                 Command::Positions => self.inspect.positions().await,
                 Command::Stats => self.inspect.stats().await,
                 Command::Faults => self.inspect.faults().await,
+                Command::Hashes => self.inspect.hashes().await,
                 Command::Explain { item } => self.inspect.explain(&item).await,
                 Command::LogFilter { level, minutes } => {
                     let duration = Duration::from_secs(u64::from(minutes) * 60);

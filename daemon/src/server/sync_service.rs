@@ -28,7 +28,7 @@ use crate::refusal::{self, status};
 
 /// Serves `mfpsync.sync.v1.Sync`.
 #[derive(Debug, Clone)]
-pub struct SyncService(pub Arc<Serving>);
+pub(super) struct SyncService(pub(super) Arc<Serving>);
 
 impl SyncService {
     /// The client at the other end; asked at every call, since rows change under open connections.
