@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -24,6 +25,8 @@ mod pushes;
 mod support;
 
 const SECTIONS: [&str; 4] = ["footprint", "latency", "pushes", "join"];
+/// Open files a process of a run may have.
+const FILES: u64 = 8192;
 
 /// What a run is made with.
 pub(crate) struct Bench {
@@ -93,6 +96,7 @@ fn main() -> Result<()> {
 }
 
 async fn measure(arguments: &Arguments) -> Result<()> {
+    raise_file_limit()?;
     let release = release_directory()?;
     let daemon = env::var_os("MFPSYNCD").map_or_else(|| release.join("mfpsyncd"), PathBuf::from);
     ensure!(daemon.is_file(), "no daemon at {}: run `make bench`, or set MFPSYNCD", daemon.display());
@@ -128,6 +132,16 @@ fn release_directory() -> Result<PathBuf> {
     let own = env::current_exe()?;
     let directory = own.parent().and_then(Path::parent).context("the build directory")?;
     Ok(directory.to_owned())
+}
+
+/// A thousand connections need more files than a shell usually allows; the daemons inherit it.
+fn raise_file_limit() -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(FILES, |maximum| maximum.min(FILES));
+    if limit.current.is_some_and(|current| current < wanted) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit })?;
+    }
+    Ok(())
 }
 
 fn machine(bench: &Bench) -> Result<Value> {

@@ -91,7 +91,9 @@ impl Device {
                 self.process = Some(process);
                 return Ok(took);
             }
-            process.still_runs().with_context(|| self.last_words())?;
+            if let Err(ended) = process.still_runs() {
+                bail!("{ended}\n{}", self.last_words());
+            }
             if began.elapsed() > READY {
                 bail!("{} is not ready: {}", self.name, self.last_words());
             }

@@ -14,10 +14,11 @@ use mfpsync_daemon::tls::ClientTls;
 use mfpsync_proto::PROTOCOL_VERSION;
 use mfpsync_proto::panel::OpenPairingRequest;
 use mfpsync_proto::sync::sync_client::SyncClient;
-use mfpsync_proto::sync::{Epoch, HelloRequest, PushReply, PushRequest};
+use mfpsync_proto::sync::{Epoch, FollowEvent, FollowRequest, HelloRequest, PushReply, PushRequest};
 use mfpsync_storage::model::{GroupId, Outcome, PublicKey};
 use prost::bytes::Bytes;
 use ring::rand::SystemRandom;
+use tonic::Streaming;
 use tonic::transport::Channel;
 
 use super::device::Device;
@@ -120,6 +121,15 @@ impl Pusher {
             operations,
         };
         Ok(self.client.push(request).await?.into_inner())
+    }
+
+    /// Follows from nothing, as a newcomer does.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub(crate) async fn follow(&mut self) -> Result<Streaming<FollowEvent>> {
+        let (group_id, incarnation) = (self.group.clone(), self.incarnation);
+        Ok(self.client.follow(FollowRequest { group_id, incarnation, cursor: None }).await?.into_inner())
     }
 
     /// Creates `items` items on the server, in large operations. For a connection of its own that
