@@ -159,10 +159,10 @@ impl World {
     }
 
     fn act(&mut self, choice: u8, number: u64, random: u64) {
-        let near = self.mirror.map_or(0, |mirror| mirror.sequence.0) + number;
+        let near = self.mirror.map_or(0, |mirror| mirror.sequence.0) + number / 8;
         // Often the present reign, now and then before what came already.
         let reign = self.mirror.map_or(1, |mirror| mirror.epoch.number).max(1 + random % 3);
-        let here = cursor(reign, near.saturating_sub(random / 64 % 8));
+        let here = cursor(reign, near.saturating_sub(if (random / 64).is_multiple_of(4) { 5 } else { 0 }));
         match choice {
             0..=5 => {
                 self.now = if random.is_multiple_of(4) { self.now } else { self.alarm.unwrap_or(self.now) };
