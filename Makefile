@@ -1,0 +1,36 @@
+# Everything a person does with this checkout. Each target installs what it needs.
+
+CARGO ?= cargo
+BIN := target/debug
+
+.PHONY: help demo test check bench build clean
+
+help: ## What can be done here
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+demo: build ## Three daemons on this machine, one address book, a cut and a merge (KEEP=1 leaves them running)
+	$(BIN)/mfpsync demo --daemon $(BIN)/mfpsyncd $(if $(KEEP),--keep)
+
+build: tools
+	$(CARGO) build --locked -p mfpsync-daemon -p mfpsync-cli
+
+test: build ## All tests, over real files, sockets and processes
+	$(CARGO) test --locked --workspace
+
+check: tools ## Formatting, lints as errors, documentation
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
+
+bench: tools ## Measure against etcd over TLS and a bare echo, in one run
+	scripts/need etcd:etcd-server
+	$(CARGO) build --locked --release -p mfpsync-daemon -p mfpsync-cli
+	$(CARGO) bench --locked -p mfpsync-tests
+
+.PHONY: tools
+tools:
+	@scripts/need cc:build-essential
+	@scripts/need-rust
+
+clean: ## Remove everything that was built
+	$(CARGO) clean

@@ -1,0 +1,210 @@
+//! The device's own data in every role: reads and edits of its database, and news of what changed.
+//!
+//! The local API, the panel and the client role share one [`OwnData`]; nobody else writes the file.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mfpsync_storage::local::{EditContext, Local, LocalEdit, LocalItem, LocalWrite, OutboxLimits};
+use mfpsync_storage::model::{Incarnation, ItemKey, Kind, OperationNumber, Scope};
+use mfpsync_storage::{Priority, Result};
+use ring::rand::SecureRandom;
+use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
+
+use crate::clock::unix_millis;
+use crate::db::{Db, READ_DEADLINE};
+
+/// Changed keys kept for a watcher that is a moment behind; then it is told to list again.
+const EVENTS: usize = 1024;
+/// Items read from the database at a time.
+const LIST_CHUNK: u32 = 500;
+
+/// How current the device's data is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Freshness {
+    /// Connected, and everything is here.
+    pub current: bool,
+    /// When everything was here last; none if never since the daemon started.
+    pub last_current: Option<Instant>,
+}
+
+impl Freshness {
+    /// How long ago everything was here.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        if self.current { Some(Duration::ZERO) } else { self.last_current.map(|at| at.elapsed()) }
+    }
+}
+
+/// The device's own data.
+#[derive(Debug)]
+pub struct OwnData {
+    db: Db<Local>,
+    events: broadcast::Sender<Arc<[ItemKey]>>,
+    edits: watch::Sender<u64>,
+    freshness: watch::Sender<Freshness>,
+    limits: OutboxLimits,
+}
+
+impl OwnData {
+    /// Wraps the open database.
+    #[must_use]
+    pub fn new(db: Db<Local>, limits: OutboxLimits) -> Self {
+        Self {
+            db,
+            events: broadcast::Sender::new(EVENTS),
+            edits: watch::Sender::new(0),
+            freshness: watch::Sender::new(Freshness::default()),
+            limits,
+        }
+    }
+
+    /// The database, for reads.
+    #[must_use]
+    pub fn db(&self) -> &Db<Local> {
+        &self.db
+    }
+
+    /// Stores edits that belong together, and tells watchers and the client role.
+    ///
+    /// # Errors
+    /// The outbox is full, an item would be too large, or the database fails; nothing is stored.
+    ///
+    /// # Cancel safety
+    /// The edits may be stored although the future was dropped.
+    pub async fn edit(&self, edits: Vec<LocalEdit>, actor: String) -> Result<Option<OperationNumber>> {
+        let context = EditContext { actor, now: unix_millis(), limits: self.limits };
+        let keys: Arc<[ItemKey]> = edits.iter().map(|edit| edit.key.clone()).collect();
+        let number =
+            self.db.write(Priority::Panel, move |write| write.edit(edits.clone(), &context)).await?;
+        self.announce(keys);
+        if number.is_some() {
+            self.edits.send_modify(|count| *count += 1);
+        }
+        Ok(number)
+    }
+
+    /// Runs a write of the client role and tells watchers which keys it changed.
+    ///
+    /// # Errors
+    /// As the closure, or the commit.
+    ///
+    /// # Cancel safety
+    /// As [`OwnData::edit`].
+    pub async fn write<T: Send + 'static>(
+        &self,
+        mut write: impl FnMut(&LocalWrite<'_>) -> Result<(T, Vec<ItemKey>)> + Send + 'static,
+    ) -> Result<T> {
+        let (value, changed) = self.db.write(Priority::Sync, move |db| write(db)).await?;
+        self.announce(changed.into());
+        Ok(value)
+    }
+
+    fn announce(&self, keys: Arc<[ItemKey]>) {
+        if !keys.is_empty() {
+            // An error means that nobody watches.
+            drop(self.events.send(keys));
+        }
+    }
+
+    /// Keys whose visible state changed, from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<[ItemKey]>> {
+        self.events.subscribe()
+    }
+
+    /// Rises whenever an edit entered the outbox.
+    #[must_use]
+    pub fn edits(&self) -> watch::Receiver<u64> {
+        self.edits.subscribe()
+    }
+
+    /// How current the data is, as the client role last said.
+    #[must_use]
+    pub fn freshness(&self) -> watch::Receiver<Freshness> {
+        self.freshness.subscribe()
+    }
+
+    /// Notes whether everything is here.
+    pub fn set_current(&self, current: bool) {
+        self.freshness.send_if_modified(|freshness| {
+            let changed = freshness.current != current;
+            if current || freshness.current {
+                freshness.last_current = Some(Instant::now());
+            }
+            freshness.current = current;
+            changed
+        });
+    }
+
+    /// One item as readers see it.
+    ///
+    /// # Errors
+    /// The database's.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn item(&self, key: ItemKey) -> Result<Option<LocalItem>> {
+        self.db.read(READ_DEADLINE, move |read| read.item(&key)).await
+    }
+
+    /// The next items of a scope in key order, behind `after`; fewer than a chunk means the end.
+    ///
+    /// # Errors
+    /// The database's.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn chunk(
+        &self,
+        scope: Scope,
+        kind: Option<Kind>,
+        after: Option<ItemKey>,
+    ) -> Result<(Vec<LocalItem>, bool)> {
+        let items = self
+            .db
+            .read(READ_DEADLINE, move |read| read.items(&scope, kind.as_ref(), after.as_ref(), LIST_CHUNK))
+            .await?;
+        let more = items.len() == LIST_CHUNK as usize;
+        Ok((items, more))
+    }
+
+    /// All items of a scope.
+    ///
+    /// # Errors
+    /// The database's.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn all(&self, scope: Scope) -> Result<Vec<LocalItem>> {
+        let mut items: Vec<LocalItem> = Vec::new();
+        loop {
+            let after = items.last().map(|item| item.key.clone());
+            let (chunk, more) = self.chunk(scope.clone(), None, after).await?;
+            items.extend(chunk);
+            if !more {
+                return Ok(items);
+            }
+        }
+    }
+}
+
+/// A new life's number for the own data; none when there are no random numbers.
+#[must_use]
+pub fn draw_incarnation(random: &dyn SecureRandom) -> Option<Incarnation> {
+    let mut bytes = [0; 8];
+    random.fill(&mut bytes).ok()?;
+    // Databases keep it as a signed integer; zero means none on the wire.
+    Some(Incarnation((u64::from_be_bytes(bytes) >> 1).max(1)))
+}
+
+/// Luck for waits. Without random numbers devices wait alike, which is harmless.
+#[must_use]
+pub fn draw(random: &dyn SecureRandom) -> u64 {
+    let mut bytes = [0; 8];
+    if random.fill(&mut bytes).is_err() {
+        return u64::MAX / 2;
+    }
+    u64::from_be_bytes(bytes)
+}
