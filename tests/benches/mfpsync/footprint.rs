@@ -54,7 +54,8 @@ async fn idle(bench: &Bench, report: &mut Report, processes: &[(&str, &Process, 
     let elapsed = began.elapsed().as_secs_f64();
     for ((role, process, aim), before) in processes.iter().zip(before) {
         let memory = Row::new(format!("resident memory, {role}"), process.rss_mib()?, "MiB");
-        report.add(memory.aim(Aim::AtMost(*aim)))?;
+        let anonymous = format!("{:.1} without mapped files", process.anonymous_mib()?);
+        report.add(memory.aim(Aim::AtMost(*aim)).note(anonymous))?;
         let used = process.cpu_of_threads()?.saturating_sub(before).as_secs_f64();
         let share = Row::new(format!("processor time, {role}"), used / elapsed * 100.0, "%");
         report.add(share.aim(Aim::AtMost(0.1)))?;

@@ -83,6 +83,14 @@ impl Process {
         self.status_mib("VmRSS")
     }
 
+    /// The part of it that is no file's: what the process itself made, in MiB.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub(crate) fn anonymous_mib(&self) -> Result<f64> {
+        self.status_mib("RssAnon")
+    }
+
     /// The highest resident memory since the process started, in MiB.
     ///
     /// # Errors
