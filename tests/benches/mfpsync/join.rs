@@ -29,8 +29,10 @@ pub(crate) async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
 
     report.section("Join of a group with 155,000 items")?;
     let items = bench.size(ITEMS, 3_000);
-    let (server, filling) = filled(bench, "large", items).await?;
+    let (mut server, filling) = filled(bench, "large", items).await?;
     report.add(Row::new("filling it, 100 items an operation", filling, "s"))?;
+    // Founding a group seals the recovery kit, which takes 64 MiB for a moment.
+    server.restart().await?;
     let newcomer = bench.device("newcomer").await?;
     let empty = newcomer.process()?.rss_mib()?;
     let cpu_before = server.process()?.cpu()?;
@@ -46,7 +48,7 @@ pub(crate) async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     report.add(Row::new("newcomer's processor time", process.cpu()?.as_secs_f64(), "s"))?;
     let cpu = server.process()?.cpu()?.saturating_sub(cpu_before);
     report.add(Row::new("server's processor time", cpu.as_secs_f64(), "s"))?;
-    report.add(Row::new("server's memory, peak since its start", server.process()?.peak_rss_mib()?, "MiB"))
+    report.add(Row::new("server's memory, peak", server.process()?.peak_rss_mib()?, "MiB"))
 }
 
 /// A server with so many items, pushed by one enrolled device, and the seconds that took.

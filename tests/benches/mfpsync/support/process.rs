@@ -1,7 +1,8 @@
 //! A child process: started, looked at through `/proc`, ended. Never outlives its handle.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -112,20 +113,34 @@ impl Process {
         Ok(Duration::from_millis((user + system) * 1000 / TICKS))
     }
 
-    /// Processor time of the threads alive now, in nanoseconds: fine enough for an idle process,
-    /// but forgets threads that ended.
+    /// Processor time of each thread alive now, by thread id: counted in nanoseconds, so fine
+    /// enough for an idle process.
     ///
     /// # Errors
     /// The process is gone.
-    pub(crate) fn cpu_of_threads(&self) -> Result<Duration> {
+    pub(crate) fn thread_times(&self) -> Result<ThreadTimes> {
         let tasks = format!("/proc/{}/task", self.child.id());
-        let mut sum = 0;
-        for task in fs::read_dir(Path::new(&tasks))? {
+        let mut times = BTreeMap::new();
+        for task in fs::read_dir(tasks)? {
+            let task = task?;
             // A thread may end between the listing and the look.
-            let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
-            sum += text.split_whitespace().next().context("schedstat")?.parse::<u64>()?;
+            let Ok(text) = fs::read_to_string(task.path().join("schedstat")) else { continue };
+            let nanos = text.split_whitespace().next().context("schedstat")?.parse()?;
+            times.insert(task.file_name(), Duration::from_nanos(nanos));
         }
-        Ok(Duration::from_nanos(sum))
+        Ok(ThreadTimes(times))
+    }
+}
+
+/// What [`Process::thread_times`] saw.
+#[derive(Debug)]
+pub(crate) struct ThreadTimes(BTreeMap<OsString, Duration>);
+
+impl ThreadTimes {
+    /// What was used since `earlier` by the threads that are still alive.
+    pub(crate) fn since(&self, earlier: &Self) -> Duration {
+        let before = |thread| earlier.0.get(thread).copied().unwrap_or_default();
+        self.0.iter().map(|(thread, time)| time.saturating_sub(before(thread))).sum()
     }
 }
 
