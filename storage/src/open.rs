@@ -23,6 +23,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
 const CACHE_KIB: i64 = 2000;
 /// A database's files: its log, the log's index, itself.
 const LOG_SUFFIXES: [&str; 3] = ["-wal", "-shm", ""];
+/// Length to which the log's file is cut when the log starts over.
+const LOG_BYTES: i64 = 16 << 20;
 /// SQLite before this loses committed pages when a checkpoint meets a log restart.
 const OLDEST_SQLITE: i32 = 3_053_002;
 
@@ -51,6 +53,8 @@ pub(crate) fn writable(path: &Path, kind: FileKind, create: bool) -> Result<Conn
     connection.pragma_update(None, "synchronous", "full")?;
     // `checkpoint.rs` decides when the log is folded back.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    // A single large transaction may outgrow the log's bound; its file shrinks at the next restart.
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
     migrate(&mut connection, kind)?;
     Ok(connection)
 }
