@@ -17,6 +17,7 @@ CREATE TABLE head (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     group_id BLOB NOT NULL,
     group_name TEXT NOT NULL,
+    root_key BLOB NOT NULL,
     epoch INTEGER NOT NULL,
     nonce BLOB NOT NULL,
     sequence INTEGER NOT NULL,

@@ -1,11 +1,12 @@
 //! One follow stream: snapshot and catch-up from disk in bounded batches, then live from the hub.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mfpsync_proto::{limit, sync as wire};
 use mfpsync_replication::follow::Start;
-use mfpsync_replication::wire as convert;
+use mfpsync_replication::wire::{batch_to_wire, caught_up_to_wire, heartbeat_to_wire, reset_to_wire};
 use mfpsync_storage::master::Master;
 use mfpsync_storage::model::{Cursor, Sequence};
 use tokio::sync::broadcast::error::RecvError;
@@ -16,6 +17,7 @@ use tonic::Status;
 use super::hub::{Hub, Live, cursor_at};
 use crate::db::{Db, READ_DEADLINE};
 use crate::refusal;
+use crate::storage_fault;
 
 /// Batches read ahead of a slow follower.
 pub const LOOK_AHEAD: usize = 2;
@@ -29,46 +31,55 @@ pub struct Follower {
     pub master: Db<Master>,
     /// Live changes.
     pub hub: Arc<Hub>,
-    /// Membership rows and issuers as they change, encoded.
-    pub membership: watch::Receiver<Arc<wire::Membership>>,
+    /// Membership rows and issuers as they change, as the event that carries them.
+    pub membership: watch::Receiver<Arc<wire::FollowEvent>>,
     /// Silence is broken at least this often.
     pub heartbeat: Duration,
-    /// Cancelled when the device is released or the server stops.
-    pub cancelled: CancellationToken,
+    /// Cancelled when the connection ends, as when the device is released.
+    pub released: CancellationToken,
+    /// Cancelled when the server stops.
+    pub stop: CancellationToken,
     /// Told how far the stream is, for the device list.
     pub progress: watch::Sender<Sequence>,
 }
 
-/// Why a stream ended without a fault.
-struct Ended;
-
 impl Follower {
     /// Runs the stream until the follower leaves or the stream is cancelled.
     pub async fn run(mut self, start: Start, cursor: Option<Cursor>, to: Sender) {
-        let cancelled = self.cancelled.clone();
-        let run = self.stream(start, cursor, &to);
-        let ended = tokio::select! {
-            ended = run => ended,
-            () = cancelled.cancelled() => Err(refusal::stopping()),
+        let (released, stop) = (self.released.clone(), self.stop.clone());
+        let status = tokio::select! {
+            status = self.stream(start, cursor, &to) => status,
+            () = stop.cancelled() => refusal::stopping(),
+            () = released.cancelled() => return,
         };
-        if let Err(status) = ended {
-            // The follower may be gone already.
-            drop(to.send(Err(status)).await);
+        // The follower may be gone already; a slow one need not hear why.
+        drop(to.try_send(Err(status)));
+    }
+
+    /// Sends until something ends the stream, and says what.
+    async fn stream(&mut self, start: Start, cursor: Option<Cursor>, to: &Sender) -> Status {
+        match self.send_all(start, cursor, to).await {
+            Ok(never) => match never {},
+            Err(status) => status,
         }
     }
 
-    async fn stream(&mut self, start: Start, cursor: Option<Cursor>, to: &Sender) -> Result<Ended, Status> {
+    async fn send_all(
+        &mut self,
+        start: Start,
+        cursor: Option<Cursor>,
+        to: &Sender,
+    ) -> Result<Infallible, Status> {
         let mut live = self.hub.subscribe();
         let mut at = match (start, cursor) {
             (Start::Resume, Some(cursor)) => cursor.sequence,
             (Start::Reset(reason), _) => {
-                send(to, event(convert::reset(reason))).await?;
+                send(to, reset_to_wire(reason)).await?;
                 Sequence::ZERO
             }
             (Start::Resume | Start::RolledBack, _) => return Err(refusal::rolled_back()),
         };
-        let rows = self.membership.borrow_and_update().clone();
-        send(to, event(wire::follow_event::Event::Membership((*rows).clone()))).await?;
+        self.send_membership(to).await?;
         at = self.catch_up(at, to).await?;
         loop {
             at = match self.next_live(&mut live, at, to).await? {
@@ -77,6 +88,11 @@ impl Follower {
             };
             self.progress.send_replace(at);
         }
+    }
+
+    async fn send_membership(&mut self, to: &Sender) -> Result<(), Status> {
+        let rows = self.membership.borrow_and_update().clone();
+        send(to, (*rows).clone()).await
     }
 
     /// Sends everything behind `at` from disk, then `caught-up`.
@@ -91,16 +107,15 @@ impl Follower {
                     Ok((changes.batch, cursor, changes.complete))
                 })
                 .await
-                .map_err(|error| refusal::storage(&error))?;
+                .map_err(|error| storage_fault::refusal(&error))?;
             at = cursor.sequence;
             if !batch.is_empty() {
                 let count = batch.count();
-                send(to, batch_event(batch.finish().into(), count, &cursor)).await?;
+                send(to, batch_to_wire(batch.finish().into(), count, &cursor)).await?;
             }
             self.progress.send_replace(at);
             if complete {
-                let caught_up = wire::CaughtUp { cursor: Some(convert::cursor(&cursor)), safe_sequence: None };
-                send(to, event(wire::follow_event::Event::CaughtUp(caught_up))).await?;
+                send(to, caught_up_to_wire(&cursor, None)).await?;
                 return Ok(at);
             }
         }
@@ -116,7 +131,7 @@ impl Follower {
             received = live.recv() => match received {
                 Ok(batch) if batch.cursor.sequence <= at => Ok(Next::At(at)),
                 Ok(batch) if batch.previous == at => {
-                    send(to, batch_event(batch.changes.clone(), batch.count, &batch.cursor)).await?;
+                    send(to, batch_to_wire(batch.changes.clone(), batch.count, &batch.cursor)).await?;
                     Ok(Next::At(batch.cursor.sequence))
                 }
                 Ok(_) | Err(RecvError::Lagged(_)) => Ok(Next::Behind),
@@ -124,14 +139,12 @@ impl Follower {
             },
             changed = self.membership.changed() => {
                 changed.map_err(|_| refusal::stopping())?;
-                let rows = self.membership.borrow_and_update().clone();
-                send(to, event(wire::follow_event::Event::Membership((*rows).clone()))).await?;
+                self.send_membership(to).await?;
                 Ok(Next::At(at))
             }
             () = tokio::time::sleep(self.heartbeat) => {
                 let head = self.hub.head().borrow().sequence;
-                let heartbeat = wire::Heartbeat { head_sequence: head.0, safe_sequence: None };
-                send(to, event(wire::follow_event::Event::Heartbeat(heartbeat))).await?;
+                send(to, heartbeat_to_wire(head, None)).await?;
                 Ok(if head > at { Next::Behind } else { Next::At(at) })
             }
         }
@@ -142,18 +155,6 @@ enum Next {
     At(Sequence),
     /// Batches were missed: read them from disk.
     Behind,
-}
-
-fn event(event: wire::follow_event::Event) -> wire::FollowEvent {
-    wire::FollowEvent { event: Some(event) }
-}
-
-fn batch_event(changes: bytes::Bytes, count: u32, cursor: &Cursor) -> wire::FollowEvent {
-    event(wire::follow_event::Event::Batch(wire::Batch {
-        changes,
-        count,
-        cursor: Some(convert::cursor(cursor)),
-    }))
 }
 
 /// Hands an event to the connection; waits while the follower is slow.

@@ -5,7 +5,8 @@ use rusqlite::{OptionalExtension, params};
 use super::{MasterRead, MasterWrite};
 use crate::error::Result;
 use crate::model::{
-    Chain, DeviceId, Incarnation, IssuingCertificate, Member, OperationNumber, Promotion, Sequence, Signed,
+    Chain, DeviceId, Incarnation, IssuingCertificate, Member, OperationNumber, Promotion, PublicKey,
+    Sequence, Signed,
 };
 use crate::roster;
 
@@ -14,6 +15,8 @@ use crate::roster;
 pub struct Founding {
     /// Its name for people.
     pub group_name: String,
+    /// Its trust anchor.
+    pub root_key: PublicKey,
     /// The founding record: the first reign.
     pub promotion: Signed<Promotion>,
     /// The first issuing certificate.
@@ -45,11 +48,13 @@ impl MasterWrite<'_> {
     pub fn found(&self, founding: &Founding) -> Result<()> {
         let record = &founding.promotion.record;
         self.connection.execute(
-            "INSERT INTO head (id, group_id, group_name, epoch, nonce, sequence, chain, tombstone_floor)
-                VALUES (1, ?, ?, ?, ?, 0, ?, 0)",
+            "INSERT INTO head (id, group_id, group_name, root_key, epoch, nonce, sequence, chain,
+                    tombstone_floor)
+                VALUES (1, ?, ?, ?, ?, ?, 0, ?, 0)",
             params![
                 record.group.0,
                 founding.group_name,
+                founding.root_key.0,
                 record.epoch.number as i64,
                 record.epoch.nonce,
                 Chain::START.0

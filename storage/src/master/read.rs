@@ -9,7 +9,7 @@ use crate::codec::DecodeError;
 use crate::error::{Error, Result};
 use crate::model::{
     Chain, ChangeBatch, ContentHash, Cursor, Epoch, FieldSequences, Fields, GroupId, Incarnation, ItemKey,
-    Kind, Revision, Scope, Sequence,
+    Kind, PublicKey, Revision, Scope, Sequence,
 };
 
 /// Where the master stands.
@@ -19,6 +19,8 @@ pub struct Head {
     pub group: GroupId,
     /// Its name for people.
     pub group_name: String,
+    /// The trust anchor.
+    pub root_key: PublicKey,
     /// The reign.
     pub epoch: Epoch,
     /// The last accepted operation.
@@ -73,16 +75,18 @@ impl MasterRead<'_> {
     /// # Errors
     /// The database's.
     pub fn head(&self) -> Result<Option<Head>> {
-        const SQL: &str = "SELECT group_id, group_name, epoch, nonce, sequence, chain, tombstone_floor
+        const SQL: &str =
+            "SELECT group_id, group_name, root_key, epoch, nonce, sequence, chain, tombstone_floor
             FROM head WHERE id = 1";
         let head = self.connection.prepare_cached(SQL)?.query_row([], |row| {
             Ok(Head {
                 group: GroupId(row.get(0)?),
                 group_name: row.get(1)?,
-                epoch: Epoch { number: row.get::<_, i64>(2)? as u64, nonce: row.get(3)? },
-                sequence: Sequence(row.get::<_, i64>(4)? as u64),
-                chain: Chain(row.get(5)?),
-                tombstone_floor: Sequence(row.get::<_, i64>(6)? as u64),
+                root_key: PublicKey(row.get(2)?),
+                epoch: Epoch { number: row.get::<_, i64>(3)? as u64, nonce: row.get(4)? },
+                sequence: Sequence(row.get::<_, i64>(5)? as u64),
+                chain: Chain(row.get(6)?),
+                tombstone_floor: Sequence(row.get::<_, i64>(7)? as u64),
             })
         });
         Ok(head.optional()?)

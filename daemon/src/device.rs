@@ -1,0 +1,109 @@
+//! What lives as long as the daemon: identity, the device's own data, the membership it knows, and
+//! the running server, if there is one. Shared by the parts and the sockets.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use mfpsync_storage::Error;
+use mfpsync_storage::local::{Membership, RetainedLimits};
+use ring::rand::SecureRandom;
+use tokio::sync::watch;
+
+use crate::authority::TrustAnchor;
+use crate::client::LinkReport;
+use crate::config::Config;
+use crate::db::READ_DEADLINE;
+use crate::fault::FaultBoard;
+use crate::identity::Identity;
+use crate::keystore::KeyStore;
+use crate::membership::Roster;
+use crate::own_data::OwnData;
+use crate::server::ServerPart;
+use crate::storage_fault;
+
+/// This device.
+pub struct Device {
+    /// Its settings.
+    pub config: Config,
+    /// Its id and key.
+    pub identity: Arc<Identity>,
+    /// Its other keys.
+    pub keys: Arc<dyn KeyStore>,
+    /// Its random numbers.
+    pub random: Arc<dyn SecureRandom + Send + Sync>,
+    /// Its own data.
+    pub own: Arc<OwnData>,
+    /// The membership it knows.
+    pub roster: Arc<Roster>,
+    /// What people should see to.
+    pub faults: FaultBoard,
+    /// The running server.
+    pub server: ArcSwapOption<ServerPart>,
+    /// How the client part is doing.
+    pub link: watch::Sender<LinkReport>,
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Device").field("id", &self.identity.device()).finish_non_exhaustive()
+    }
+}
+
+impl Device {
+    /// The addresses told to others, given those listened on.
+    #[must_use]
+    pub fn endpoints(&self, bound: &[SocketAddr]) -> Vec<String> {
+        self.config.advertised(bound).iter().map(ToString::to_string).collect()
+    }
+
+    /// How much of what was accepted is kept until it is safe.
+    #[must_use]
+    pub fn retained_limits(&self) -> RetainedLimits {
+        let limits = &self.config.limits;
+        RetainedLimits { operations: limits.retained_operations, bytes: limits.retained_bytes }
+    }
+
+    /// Shows what a person should see to after an error of the own database.
+    pub fn storage_failed(&self, error: &Error) {
+        tracing::warn!(%error, "own database");
+        if let Some(fault) = storage_fault::fault(error) {
+            self.faults.set(fault);
+        }
+    }
+
+    /// Takes down faults that are over once the own database was written.
+    pub fn storage_works(&self) {
+        storage_fault::PASSING.into_iter().for_each(|code| self.faults.clear(code));
+    }
+
+    /// The group the device's own data belongs to.
+    ///
+    /// # Errors
+    /// The database's.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn membership(&self) -> Result<Option<Membership>, Error> {
+        self.own.db().read(READ_DEADLINE, |read| read.membership()).await
+    }
+
+    /// Fills the roster with what the device's own data knows of its group.
+    ///
+    /// # Errors
+    /// The database's.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn load_roster(&self) -> Result<(), Error> {
+        let members = self.own.db().read(READ_DEADLINE, |read| read.members()).await?;
+        self.roster.update(members.into_iter().map(|signed| signed.record));
+        Ok(())
+    }
+}
+
+/// What a membership trusts.
+#[must_use]
+pub fn anchor(membership: &Membership) -> TrustAnchor {
+    TrustAnchor { group: membership.group, root: membership.root_key }
+}

@@ -1,0 +1,153 @@
+//! Founding a group: keys, recovery kit, and the first state of the master database.
+//!
+//! Called by the panel before the server role starts; what it leaves behind is complete or absent.
+
+use std::path::{Path, PathBuf};
+
+use mfpsync_storage::local::Membership;
+use mfpsync_storage::master::{Founding, Head, Master};
+use mfpsync_storage::model::{Capabilities, Epoch, Member, Promotion, PromotionReason};
+use mfpsync_storage::{Error, Inline};
+use ring::rand::SecureRandom;
+use thiserror::Error;
+
+use crate::authority::{IssuingKey, Root};
+use crate::clock::unix_millis;
+use crate::identity::Identity;
+use crate::keystore::KeyStore;
+use crate::kit::{self, KitError, WorkFactor};
+use crate::signing::KeyError;
+
+/// The master database's file within the data directory.
+pub const MASTER_FILE: &str = "master.db";
+/// The group's name, in bytes.
+const NAME_BYTES: usize = 64;
+
+/// Why no group was founded. Nothing was changed.
+#[derive(Debug, Error)]
+pub enum FoundError {
+    /// This device holds a group's master database already.
+    #[error("this device already holds the master database of group {0}; start the server without a new group")]
+    Exists(String),
+    /// The name is empty, too long, or holds control characters.
+    #[error("the group's name must have 1 to 64 bytes and no control characters")]
+    Name,
+    /// The recovery kit.
+    #[error("recovery kit: {0}")]
+    Kit(#[from] KitError),
+    /// The keys.
+    #[error("keys: {0}")]
+    Key(#[from] KeyError),
+    /// The database.
+    #[error("master database: {0}")]
+    Storage(#[from] Error),
+}
+
+/// Who founds, and where.
+#[derive(Clone, Copy)]
+pub struct Founder<'a> {
+    /// The device.
+    pub identity: &'a Identity,
+    /// Its name for people.
+    pub name: &'a str,
+    /// Its keys.
+    pub keys: &'a dyn KeyStore,
+    /// The data directory.
+    pub data_dir: &'a Path,
+    /// Where it will be reached.
+    pub endpoints: &'a [String],
+}
+
+impl Founder<'_> {
+    /// The master database's path.
+    #[must_use]
+    pub fn master_path(&self) -> PathBuf {
+        self.data_dir.join(MASTER_FILE)
+    }
+
+    /// Makes the group and returns its recovery kit. The root key exists only in it from then on.
+    ///
+    /// Blocks for about a second: the kit's passphrase is made expensive to guess.
+    ///
+    /// # Errors
+    /// See [`FoundError`].
+    pub fn found(
+        &self,
+        group_name: &str,
+        passphrase: &str,
+        random: &dyn SecureRandom,
+    ) -> Result<String, FoundError> {
+        if group_name.is_empty() || group_name.len() > NAME_BYTES || group_name.chars().any(char::is_control) {
+            return Err(FoundError::Name);
+        }
+        if let Some(head) = head(&self.master_path())? {
+            return Err(FoundError::Exists(head.group_name));
+        }
+        let root = Root::generate(random)?;
+        let recovery_kit = kit::seal(&root, group_name, passphrase, WorkFactor::DEVICE)?;
+        let issuing = IssuingKey::load_or_create(self.keys, self.identity.device(), random)?;
+        let founding = self.founding(&root, &issuing, group_name, random)?;
+        let mut master = Inline::<Master>::open(&self.master_path(), true)?;
+        master.write(|write| write.found(&founding))?;
+        Ok(recovery_kit)
+    }
+
+    fn founding(
+        &self,
+        root: &Root,
+        issuing: &IssuingKey,
+        group_name: &str,
+        random: &dyn SecureRandom,
+    ) -> Result<Founding, FoundError> {
+        let anchor = root.anchor();
+        let mut nonce = [0; 16];
+        random.fill(&mut nonce).map_err(|_| KeyError::Random)?;
+        let capabilities = Capabilities::CLIENT
+            .with(Capabilities::SERVE)
+            .with(Capabilities::REPLICATE)
+            .with(Capabilities::ADMINISTER);
+        Ok(Founding {
+            group_name: group_name.to_owned(),
+            root_key: anchor.root,
+            promotion: issuing.sign_promotion(Promotion {
+                group: anchor.group,
+                epoch: Epoch { number: 1, nonce },
+                parent: None,
+                device: self.identity.device(),
+                operator: "panel".to_owned(),
+                reason: PromotionReason::Founded,
+                made_at: unix_millis(),
+            }),
+            issuer: root.certify(issuing),
+            member: issuing.sign_member(Member {
+                group: anchor.group,
+                device: self.identity.device(),
+                public_key: self.identity.public_key(),
+                name: self.name.to_owned(),
+                capabilities,
+                released: false,
+                version: 1,
+                endpoints: self.endpoints.to_vec(),
+                issuer: self.identity.device(),
+            }),
+        })
+    }
+}
+
+/// The head of a master database file; none when there is no file, or no group in it.
+///
+/// # Errors
+/// A damaged, foreign or newer file.
+pub fn head(path: &Path) -> Result<Option<Head>, Error> {
+    match Inline::<Master>::open(path, false) {
+        Ok(master) => master.read(|read| read.head()),
+        Err(Error::Missing(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The membership that the server's own client function uses.
+#[must_use]
+pub fn membership_of(head: &Head) -> Membership {
+    Membership { group: head.group, group_name: head.group_name.clone(), root_key: head.root_key }
+}

@@ -1,0 +1,267 @@
+//! Becoming a server, joining a group and leaving it: each decision durable before its effect, each
+//! step harmless when it is repeated after a power cut.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mfpsync_proto::panel as wire;
+use mfpsync_storage::local::Membership;
+use mfpsync_storage::model::Incarnation;
+use tonic::Status;
+
+use super::service::Session;
+use crate::client;
+use crate::clock::unix_millis;
+use crate::db::READ_DEADLINE;
+use crate::device::Device;
+use crate::enroll::{self, JoinError, Joined};
+use crate::group::{FoundError, Founder, MASTER_FILE, head, membership_of};
+use crate::pairing::Code;
+use crate::role::{Role, SupervisorHandle};
+use crate::storage_fault;
+
+/// Pairing is two round trips; a person waits.
+const JOIN_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a leaving device tries to send what waits.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// Starts serving, founding a group when this device holds none.
+pub(super) async fn start_server(
+    session: &Session,
+    request: wire::StartServerRequest,
+) -> Result<wire::StartServerReply, Status> {
+    let wanted = session.wanted();
+    if matches!(wanted, Role::Client | Role::Replica | Role::ReplicaClient) {
+        return Err(Status::failed_precondition(format!(
+            "this device is {wanted} of a group; leave that group first, then start the server"
+        )));
+    }
+    let device = session.device.clone();
+    let with_client = request.with_client || wanted == Role::ServerClient;
+    let recovery_kit = found(&device, &request).await?;
+    if with_client {
+        enter_own_group(&device).await?;
+    }
+    let role = session.switch(if with_client { Role::ServerClient } else { Role::Server }).await?;
+    Ok(wire::StartServerReply { role: Some(role), recovery_kit })
+}
+
+/// Founds a group unless this device holds one; an empty kit says that it did.
+async fn found(device: &Arc<Device>, request: &wire::StartServerRequest) -> Result<String, Status> {
+    if device.server.load().is_some() || own_head(device).await?.is_some() {
+        return Ok(String::new());
+    }
+    let (device, name, passphrase) =
+        (device.clone(), request.group_name.clone(), request.kit_passphrase.clone());
+    let founding = tokio::task::spawn_blocking(move || {
+        let endpoints = device.endpoints(&device.config.listen);
+        let founder = Founder {
+            identity: &device.identity,
+            name: &device.config.name,
+            keys: &*device.keys,
+            data_dir: &device.config.data_dir,
+            endpoints: &endpoints,
+        };
+        founder.found(&name, &passphrase, &*device.random)
+    });
+    let founded = founding.await.map_err(|_| Status::internal("founding the group was interrupted"))?;
+    founded.map_err(|error| match error {
+        FoundError::Name | FoundError::Kit(_) => Status::invalid_argument(error.to_string()),
+        FoundError::Exists(_) => Status::failed_precondition(error.to_string()),
+        FoundError::Key(_) => Status::internal(error.to_string()),
+        FoundError::Storage(error) => storage_fault::refusal(&error),
+    })
+}
+
+async fn own_head(device: &Arc<Device>) -> Result<Option<mfpsync_storage::master::Head>, Status> {
+    let path = device.config.data_dir.join(MASTER_FILE);
+    let read = tokio::task::spawn_blocking(move || head(&path));
+    let head = read.await.map_err(|_| Status::internal("reading the master database was interrupted"))?;
+    head.map_err(|error| storage_fault::refusal(&error))
+}
+
+/// Makes a server a client of its own group as well.
+pub(super) async fn start_client(session: &Session) -> Result<wire::RoleReply, Status> {
+    match session.wanted() {
+        Role::Server | Role::ServerClient => {
+            enter_own_group(&session.device).await?;
+            session.switch(Role::ServerClient).await
+        }
+        Role::Client => session.switch(Role::Client).await,
+        Role::Idle | Role::Replica | Role::ReplicaClient => Err(Status::failed_precondition(
+            "this device belongs to no group: join one with the server's address and pairing code",
+        )),
+    }
+}
+
+/// The own data becomes part of the group that this device serves.
+async fn enter_own_group(device: &Arc<Device>) -> Result<(), Status> {
+    let membership = match device.server.load_full() {
+        Some(server) => membership_of(&server.serving.head()),
+        None => {
+            let head = own_head(device).await?;
+            membership_of(&head.ok_or_else(|| Status::internal("this device holds no group"))?)
+        }
+    };
+    match device.membership().await.map_err(|error| storage_fault::refusal(&error))? {
+        Some(known) if known.group == membership.group => Ok(()),
+        Some(known) => Err(Status::failed_precondition(format!(
+            "this device's own data belongs to group {} already; leave that first",
+            known.group_name
+        ))),
+        None => enter(device, membership).await.map(drop),
+    }
+}
+
+/// Gives the own data its group and a new incarnation; returns how many items are offered.
+async fn enter(device: &Device, membership: Membership) -> Result<u64, Status> {
+    let incarnation = new_incarnation(device)?;
+    let joined = device.own.write(move |write| Ok((write.join(&membership, incarnation, unix_millis())?, Vec::new())));
+    joined.await.map_err(|error| storage_fault::refusal(&error))
+}
+
+fn new_incarnation(device: &Device) -> Result<Incarnation, Status> {
+    crate::own_data::draw_incarnation(&*device.random)
+        .ok_or_else(|| Status::internal("no random numbers"))
+}
+
+/// Pairs with a server and becomes a client of its group.
+pub(super) async fn join(session: &Session, request: wire::JoinRequest) -> Result<wire::JoinReply, Status> {
+    let wanted = session.wanted();
+    if wanted != Role::Idle {
+        return Err(Status::failed_precondition(format!(
+            "this device is {wanted} already; end that first, then join"
+        )));
+    }
+    match request.policy() {
+        wire::JoinPolicy::Unspecified | wire::JoinPolicy::Merge => {}
+        wire::JoinPolicy::ServerWins | wire::JoinPolicy::DeviceWins | wire::JoinPolicy::Fresh => {
+            return Err(Status::unimplemented(
+                "this version joins with the policy merge only; nothing was changed",
+            ));
+        }
+    }
+    let device = &session.device;
+    let known = device.membership().await.map_err(|error| storage_fault::refusal(&error))?;
+    let code = Code::parse(&request.code).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let joined = enroll::join(&request.address, &code, &device.identity, &device.config.name, JOIN_DEADLINE)
+        .await
+        .map_err(|error| refused(&error))?;
+    let membership = Membership {
+        group: joined.anchor.group,
+        group_name: joined.group_name.clone(),
+        root_key: joined.anchor.root,
+    };
+    let offered = match known {
+        // A join that was cut after this step: the data is in the group already.
+        Some(known) if known.group == membership.group => 0,
+        Some(known) => {
+            return Err(Status::failed_precondition(format!(
+                "this device's own data belongs to group {}; leave that first",
+                known.group_name
+            )));
+        }
+        None => enter(device, membership).await?,
+    };
+    adopt(device, joined.clone()).await?;
+    let role = session.switch(Role::Client).await?;
+    Ok(wire::JoinReply {
+        group_id: joined.anchor.group.to_string(),
+        group_name: joined.group_name,
+        role: Some(role),
+        offered,
+    })
+}
+
+async fn adopt(device: &Device, joined: Joined) -> Result<(), Status> {
+    let rows: Vec<_> = joined.members.iter().map(|signed| signed.record.clone()).collect();
+    let stored = device.own.write(move |write| {
+        write.adopt_roster(&joined.lineage, &joined.issuers, &joined.members)?;
+        Ok(((), Vec::new()))
+    });
+    stored.await.map_err(|error| storage_fault::refusal(&error))?;
+    device.roster.update(rows);
+    Ok(())
+}
+
+/// A refused pairing in words a person can act on.
+fn refused(error: &JoinError) -> Status {
+    match error {
+        JoinError::WrongCode { tries_left: Some(left) } => Status::permission_denied(format!(
+            "{error}; {left} tries are left; check the code at the server and type it again"
+        )),
+        JoinError::WrongCode { tries_left: None } => Status::permission_denied(format!(
+            "{error}; check the code at the server and type it again"
+        )),
+        JoinError::Closed => Status::failed_precondition(format!("{error}; open it there, then join again")),
+        JoinError::TooManyTries | JoinError::TooLate => Status::failed_precondition(error.to_string()),
+        JoinError::Unreachable(_) | JoinError::Timeout => {
+            Status::unavailable(format!("{error}; check address and network; nothing was changed here"))
+        }
+        JoinError::Impostor | JoinError::Membership(_) | JoinError::Malformed(_) => Status::permission_denied(
+            format!("{error}; nothing was adopted; somebody may be between the two devices"),
+        ),
+        JoinError::Refused(_) => Status::failed_precondition(error.to_string()),
+        JoinError::Identity => Status::internal(error.to_string()),
+    }
+}
+
+/// Leaves the group: sends what waits, frees the slot, keeps the data as the device's own.
+pub(super) async fn leave(session: &Session, request: wire::LeaveRequest) -> Result<wire::LeaveReply, Status> {
+    let device = &session.device;
+    let next = match session.wanted() {
+        Role::Client => Role::Idle,
+        Role::ServerClient => Role::Server,
+        Role::Idle if device.membership().await.map_err(|error| storage_fault::refusal(&error))?.is_some() => Role::Idle,
+        Role::Idle | Role::Server | Role::Replica | Role::ReplicaClient => {
+            return Err(Status::failed_precondition("this device is not a client of a group"));
+        }
+    };
+    let unsent = flushed(device).await?;
+    if unsent > 0 && request.accept_unsent != Some(unsent) {
+        return Err(Status::failed_precondition(format!(
+            "{unsent} edits have not reached the server; they stay on this device only; to leave all the same, \
+             repeat that number (--accept-unsent {unsent})"
+        )));
+    }
+    // The server's own client function ends without giving up the server's membership.
+    let slot_freed = next == Role::Idle && client::leave(device).await;
+    let role = stop_client(&session.supervisor, session, next).await?;
+    let left = device.own.write(|write| Ok((write.leave()?, Vec::new()))).await;
+    let unsent = left.map_err(|error| storage_fault::refusal(&error))?;
+    if next == Role::Idle {
+        device.roster.clear();
+    }
+    Ok(wire::LeaveReply { role: Some(role), unsent, slot_freed })
+}
+
+/// Switches and waits until the client part has ended, so that nothing writes the mirror any more.
+async fn stop_client(
+    supervisor: &SupervisorHandle,
+    session: &Session,
+    next: Role,
+) -> Result<wire::RoleReply, Status> {
+    let reply = session.switch(next).await?;
+    let mut states = supervisor.watch();
+    let stopped = states.wait_for(|state| state.running_role() == next);
+    match tokio::time::timeout(JOIN_DEADLINE, stopped).await {
+        Ok(Ok(_)) => Ok(reply),
+        Ok(Err(_)) | Err(_) => Err(Status::unavailable("the client function did not stop in time; try again")),
+    }
+}
+
+/// Waits a little for the outbox to empty while the server is there; returns what is left.
+async fn flushed(device: &Device) -> Result<u64, Status> {
+    let mut links = device.link.subscribe();
+    let until = tokio::time::Instant::now() + FLUSH;
+    loop {
+        let waiting = device.own.db().read(READ_DEADLINE, |read| read.waiting()).await;
+        let waiting = waiting.map_err(|error| storage_fault::refusal(&error))?.operations;
+        let online = links.borrow_and_update().link.is_online();
+        if waiting == 0 || !online || tokio::time::Instant::now() >= until {
+            return Ok(waiting);
+        }
+        // The client part reports after each push; without a report the time runs out.
+        drop(tokio::time::timeout_at(until, links.changed()).await);
+    }
+}

@@ -1,0 +1,218 @@
+//! The server part: the master database, the sync port, and pairing, from start to stop.
+//!
+//! Started and stopped by the supervisor through [`crate::parts`]; the panel reads it through
+//! [`crate::device::Device::server`].
+
+pub mod follow;
+pub mod hub;
+pub mod serving;
+mod sync_service;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use mfpsync_proto::enroll::enroll_server::EnrollServer;
+use mfpsync_proto::limit;
+use mfpsync_proto::sync::sync_server::SyncServer;
+use mfpsync_storage::Store;
+use mfpsync_storage::master::Master;
+use tokio::net::TcpListener;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use self::hub::Hub;
+use self::serving::{Made, Serving};
+use self::sync_service::SyncService;
+use crate::authority::{IssuingKey, TrustAnchor};
+use crate::db::{Db, READ_DEADLINE};
+use crate::device::Device;
+use crate::enroll::{Admission, Admitted, EnrollService, PairingDesk};
+use crate::fault::{Fault, FaultCode};
+use crate::group::MASTER_FILE;
+use crate::net::acceptor::{self, Incoming, Limits};
+use crate::net::serve::grpc_server;
+use crate::pairing::Newcomer;
+use crate::storage_fault::start_fault;
+use crate::tls::ServerTls;
+
+/// How long calls under way may take when the server stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// A running server.
+pub struct ServerPart {
+    /// What its connections share.
+    pub serving: Arc<Serving>,
+    /// Where pairing is opened.
+    pub desk: Arc<PairingDesk>,
+    /// Where it listens.
+    pub listening: Vec<SocketAddr>,
+}
+
+impl std::fmt::Debug for ServerPart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerPart").field("listening", &self.listening).finish_non_exhaustive()
+    }
+}
+
+impl ServerPart {
+    /// Opens the master database, then the port.
+    ///
+    /// # Errors
+    /// A fault for a person: no or a damaged database, no issuing key, no free port.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes what was opened.
+    pub async fn start(device: &Device) -> Result<Self, Fault> {
+        let (master, hub) = open_master(device)?;
+        let listeners = listen(&device.config.listen).await?;
+        let listening = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let issuing = IssuingKey::load(&*device.keys, device.identity.device())
+            .map_err(|error| Fault::with_detail(FaultCode::Keys, error))?
+            .ok_or_else(|| Fault::with_detail(FaultCode::Keys, "the issuing key of this server is missing"))?;
+        let made = Made {
+            master,
+            hub,
+            roster: device.roster.clone(),
+            faults: device.faults.clone(),
+            issuing,
+            heartbeat: device.config.heartbeat,
+        };
+        let serving = Serving::new(made).await.map_err(|error| start_fault(&error))?;
+        let part = Self {
+            serving: Arc::new(serving),
+            desk: Arc::new(PairingDesk::new(&device.identity, device.random.clone())),
+            listening,
+        };
+        part.serve(device, listeners)?;
+        let advertised = device.endpoints(&part.listening);
+        part.serving
+            .advertise(advertised)
+            .await
+            .map_err(|status| Fault::with_detail(FaultCode::DiskIo, status.message()))?;
+        Ok(part)
+    }
+
+    fn serve(&self, device: &Device, listeners: Vec<TcpListener>) -> Result<(), Fault> {
+        let tls =
+            ServerTls::new(&device.identity).map_err(|error| Fault::with_detail(FaultCode::Keys, error))?;
+        for listener in listeners {
+            let desk = self.desk.clone();
+            let incoming = acceptor::start(
+                listener,
+                tls.clone(),
+                device.roster.clone(),
+                Arc::new(move || desk.accepts_connections()),
+                Limits { connections: device.config.limits.connections as usize, ..Limits::default() },
+                &self.serving.tasks,
+                self.serving.stop.clone(),
+            );
+            self.serve_connections(incoming);
+        }
+        Ok(())
+    }
+
+    fn serve_connections(&self, incoming: Incoming) {
+        let Incoming { sync, enroll, refused } = incoming;
+        self.serving.count_refused(refused);
+        let sync_service = SyncServer::new(SyncService(self.serving.clone()))
+            .max_decoding_message_size(limit::MESSAGE_BYTES)
+            .max_encoding_message_size(limit::FOLLOW_MESSAGE_BYTES);
+        let stop = self.serving.stop.clone();
+        let serve_sync = grpc_server()
+            .add_service(sync_service)
+            .serve_with_incoming_shutdown(ReceiverStream::new(sync).map(Ok::<_, Status>), stop.cancelled_owned());
+        let desk = self.desk.clone();
+        let enroll_service = EnrollServer::new(EnrollService::new(desk, Enrolment(self.serving.clone())))
+            .max_decoding_message_size(64 << 10);
+        let serve_enroll = grpc_server()
+            .add_service(enroll_service)
+            .serve_with_incoming_shutdown(
+                ReceiverStream::new(enroll).map(Ok::<_, Status>),
+                self.serving.stop.clone().cancelled_owned(),
+            );
+        self.serving.tasks.spawn(async move {
+            if let Err(error) = serve_sync.await {
+                tracing::warn!(%error, "serve devices");
+            }
+        });
+        self.serving.tasks.spawn(async move {
+            if let Err(error) = serve_enroll.await {
+                tracing::warn!(%error, "serve pairing");
+            }
+        });
+    }
+
+    /// Ends streams, lets calls under way finish, and closes the database.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the rest to the end of the process; nothing acknowledged is lost.
+    pub async fn stop(&self) {
+        self.desk.close();
+        self.serving.stop.cancel();
+        self.serving.tasks.close();
+        if tokio::time::timeout(DRAIN, self.serving.tasks.wait()).await.is_err() {
+            tracing::warn!("connections were cut: they did not end in time");
+        }
+        if let Err(error) = self.serving.master.close().await {
+            tracing::error!(%error, "close master database");
+        }
+    }
+}
+
+fn open_master(device: &Device) -> Result<(Db<Master>, Arc<Hub>), Fault> {
+    let path = device.config.data_dir.join(MASTER_FILE);
+    let shared: Arc<OnceLock<Arc<Hub>>> = Arc::default();
+    let publishing = shared.clone();
+    let store = Store::<Master>::open(
+        &path,
+        false,
+        Box::new(move |read| {
+            if let Some(hub) = publishing.get() {
+                hub.publish(read);
+            }
+        }),
+    )
+    .map_err(|error| start_fault(&error))?;
+    let head = store
+        .read_and_wait(READ_DEADLINE, |read| read.founded_head())
+        .map_err(|error| start_fault(&error))?;
+    let hub = shared.get_or_init(|| Arc::new(Hub::new(head))).clone();
+    Ok((Db::new(store), hub))
+}
+
+async fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, Fault> {
+    let mut listeners = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| Fault::with_detail(FaultCode::Listen, format_args!("{address}: {error}")))?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+/// Makes proven newcomers members of the server's group.
+struct Enrolment(Arc<Serving>);
+
+#[tonic::async_trait]
+impl Admission for Enrolment {
+    async fn admit(&self, newcomer: Newcomer) -> Result<Admitted, Status> {
+        self.0.enrol(newcomer.device, newcomer.public_key, newcomer.name).await?;
+        let head = self.0.head();
+        let (issuers, members, lineage) = self
+            .0
+            .master
+            .read(READ_DEADLINE, |read| Ok((read.issuers()?, read.members()?, read.lineage()?)))
+            .await
+            .map_err(|error| self.0.storage_failed(&error))?;
+        Ok(Admitted {
+            anchor: TrustAnchor { group: head.group, root: head.root_key },
+            group_name: head.group_name,
+            issuers,
+            members,
+            lineage,
+        })
+    }
+}

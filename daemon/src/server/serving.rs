@@ -1,0 +1,322 @@
+//! What all connections of a running server share: the database, live changes, membership, and who
+//! is connected.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mfpsync_proto::sync::{self as wire, Reason};
+use mfpsync_replication::accept::UserLimits;
+use mfpsync_replication::wire::membership_to_wire;
+use mfpsync_storage::master::{Head, Master};
+use mfpsync_storage::model::{Capabilities, DeviceId, Member, Promotion, PublicKey, Sequence, Signed};
+use mfpsync_storage::{Error, Priority};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Code, Status};
+
+use super::hub::Hub;
+use crate::authority::{IssuingKey, TrustAnchor};
+use crate::db::{Db, READ_DEADLINE};
+use crate::fault::{Fault, FaultBoard, FaultCode};
+use crate::membership::Roster;
+use crate::net::acceptor::Refused;
+use crate::refusal::{self, status};
+use crate::storage_fault;
+
+/// Devices a group may have.
+const DEVICES: usize = 1_000;
+
+/// A running server's shared state.
+pub struct Serving {
+    /// The master database.
+    pub master: Db<Master>,
+    /// Live changes.
+    pub hub: Arc<Hub>,
+    /// Who may do what.
+    pub roster: Arc<Roster>,
+    /// Who follows.
+    pub connected: Connected,
+    /// Bounds of one user's data.
+    pub user_limits: UserLimits,
+    /// Longest silence on a follow stream.
+    pub heartbeat: Duration,
+    /// The server's tasks.
+    pub tasks: TaskTracker,
+    /// Cancelled when the server stops.
+    pub stop: CancellationToken,
+    faults: FaultBoard,
+    issuing: IssuingKey,
+    refused: Mutex<Vec<Arc<Refused>>>,
+    anchor: TrustAnchor,
+    membership: watch::Sender<Arc<wire::FollowEvent>>,
+}
+
+impl std::fmt::Debug for Serving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Serving").finish_non_exhaustive()
+    }
+}
+
+/// What a server is made of.
+pub struct Made {
+    /// The master database.
+    pub master: Db<Master>,
+    /// Live changes.
+    pub hub: Arc<Hub>,
+    /// Who may do what.
+    pub roster: Arc<Roster>,
+    /// The faults people see.
+    pub faults: FaultBoard,
+    /// Signs membership rows.
+    pub issuing: IssuingKey,
+    /// Longest silence on a follow stream.
+    pub heartbeat: Duration,
+}
+
+impl Serving {
+    /// Puts a server's parts together and fills the roster.
+    ///
+    /// # Errors
+    /// The database's, or a membership row that does not verify.
+    pub async fn new(made: Made) -> Result<Self, Error> {
+        let head = made.hub.head().borrow().clone();
+        let serving = Self {
+            master: made.master,
+            hub: made.hub,
+            roster: made.roster,
+            connected: Connected::default(),
+            user_limits: UserLimits::default(),
+            heartbeat: made.heartbeat,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            faults: made.faults,
+            issuing: made.issuing,
+            refused: Mutex::default(),
+            anchor: TrustAnchor { group: head.group, root: head.root_key },
+            membership: watch::Sender::new(Arc::default()),
+        };
+        serving.reload_membership().await?;
+        Ok(serving)
+    }
+
+    /// Adds a port's counters of refused connections.
+    pub fn count_refused(&self, refused: Arc<Refused>) {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).push(refused);
+    }
+
+    /// Refused connections by reason, over all ports.
+    #[must_use]
+    pub fn refused(&self) -> BTreeMap<&'static str, u64> {
+        let mut sums = BTreeMap::new();
+        for port in self.refused.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            for (reason, count) in port.snapshot() {
+                *sums.entry(reason).or_default() += count;
+            }
+        }
+        sums
+    }
+
+    /// The master's position as of the last commit.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.hub.head().borrow().clone()
+    }
+
+    /// The event that carries the membership, now and whenever it changes.
+    #[must_use]
+    pub fn membership(&self) -> watch::Receiver<Arc<wire::FollowEvent>> {
+        self.membership.subscribe()
+    }
+
+    async fn reload_membership(&self) -> Result<(), Error> {
+        let (members, issuers) =
+            self.master.read(READ_DEADLINE, |read| Ok((read.members()?, read.issuers()?))).await?;
+        self.roster.update(members.iter().map(|signed| signed.record.clone()));
+        self.membership.send_replace(Arc::new(membership_to_wire(&members, &issuers)));
+        Ok(())
+    }
+
+    /// Writes a membership row and makes it count at once, on open connections too.
+    async fn put_member(&self, member: Member) -> Result<Signed<Member>, Status> {
+        let signed = self.issuing.sign_member(member);
+        let row = signed.clone();
+        let write = self.master.write(Priority::Sync, move |write| write.put_member(&row)).await;
+        write.map_err(|error| self.storage_failed(&error))?;
+        self.reload_membership().await.map_err(|error| self.storage_failed(&error))?;
+        Ok(signed)
+    }
+
+    /// Takes a device into the group, or back into it.
+    ///
+    /// # Errors
+    /// The group is full, or the database fails.
+    ///
+    /// # Cancel safety
+    /// The device may be a member although the future was dropped; pairing again is harmless.
+    pub async fn enrol(
+        &self,
+        device: DeviceId,
+        public_key: PublicKey,
+        name: String,
+    ) -> Result<Signed<Member>, Status> {
+        let members = self.roster.members();
+        let known = members.iter().find(|member| member.device == device);
+        let taken = members.iter().filter(|member| !member.released).any(|member| {
+            (member.device == device) != (member.public_key == public_key)
+        });
+        if taken {
+            let text = "another device of the group has this device's id or key; release that one first";
+            return Err(status(Code::AlreadyExists, Reason::DevicesFull, text));
+        }
+        let admitted = members.iter().filter(|member| !member.released).count();
+        if known.is_none_or(|known| known.released) && admitted >= DEVICES {
+            let text = format!("the group has {DEVICES} devices already; release one first");
+            return Err(status(Code::ResourceExhausted, Reason::DevicesFull, text));
+        }
+        self.put_member(Member {
+            group: self.head().group,
+            device,
+            public_key,
+            name,
+            capabilities: Capabilities::CLIENT,
+            released: false,
+            version: known.map_or(1, |known| known.version + 1),
+            endpoints: Vec::new(),
+            issuer: self.issuing.device(),
+        })
+        .await
+    }
+
+    /// Ends a device's membership: its connections are cut, its slot is free.
+    ///
+    /// # Errors
+    /// The database fails.
+    ///
+    /// # Cancel safety
+    /// As [`Serving::enrol`].
+    pub async fn release(&self, device: DeviceId) -> Result<(), Status> {
+        match self.roster.member(device) {
+            Some(member) if !member.released => {
+                let released = Member { released: true, version: member.version + 1, ..(*member).clone() };
+                self.put_member(released).await.map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the addresses under which this server can be reached known to all devices.
+    ///
+    /// # Errors
+    /// The database fails.
+    ///
+    /// # Cancel safety
+    /// As [`Serving::enrol`].
+    pub async fn advertise(&self, endpoints: Vec<String>) -> Result<(), Status> {
+        match self.roster.member(self.issuing.device()) {
+            Some(own) if own.endpoints != endpoints => {
+                let moved = Member { endpoints, version: own.version + 1, ..(*own).clone() };
+                self.put_member(moved).await.map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks at the highest promotion record a device has seen. One that proves a higher reign means
+    /// that this server was superseded: it says so and takes nothing more from that device.
+    ///
+    /// # Errors
+    /// [`Reason::Superseded`] with the record.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn check_promotion(&self, promotion: &Signed<Promotion>, head: &Head) -> Result<(), Status> {
+        if promotion.record.epoch == head.epoch || promotion.record.epoch.number < head.epoch.number {
+            return Ok(());
+        }
+        let issuers = self.master.read(READ_DEADLINE, |read| read.issuers()).await;
+        let issuers = issuers.map_err(|error| self.storage_failed(&error))?;
+        // An unproven claim seals nobody: it may come from a device that was deceived.
+        if self.anchor.verify_promotion(&promotion.encode(), &issuers).is_err() {
+            return Ok(());
+        }
+        self.faults.set(Fault::now(FaultCode::Superseded));
+        let refusal = wire::Refusal {
+            promotion: promotion.encode().into(),
+            ..refusal::refusal(Reason::Superseded, "another device became the group's server")
+        };
+        Err(refusal::from_refusal(Code::FailedPrecondition, &refusal))
+    }
+
+    /// Notes that this server's disk is older than what its devices have seen, and the answer to them.
+    #[must_use]
+    pub fn rolled_back(&self) -> Status {
+        self.faults.set(Fault::now(FaultCode::RolledBack));
+        refusal::rolled_back()
+    }
+
+    /// Notes a fault of the master database, and the answer to the device.
+    #[must_use]
+    pub fn storage_failed(&self, error: &Error) -> Status {
+        if let Some(fault) = storage_fault::fault(error) {
+            self.faults.set(fault);
+        }
+        storage_fault::refusal(error)
+    }
+}
+
+/// Which devices follow, and how far they are.
+#[derive(Debug, Default)]
+pub struct Connected(Mutex<HashMap<DeviceId, Followed>>);
+
+#[derive(Debug)]
+struct Followed {
+    position: watch::Receiver<Sequence>,
+    heard: Instant,
+}
+
+/// What is known of a device that follows, or did.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    /// It follows now.
+    pub connected: bool,
+    /// Up to where changes were handed to its connection.
+    pub position: Sequence,
+    /// Since its stream began, or since it was last looked at while connected.
+    pub heard: Duration,
+}
+
+impl Connected {
+    /// A new stream of a device; it has ended when the sender is dropped.
+    pub fn follow(&self, device: DeviceId) -> watch::Sender<Sequence> {
+        let position = watch::Sender::new(Sequence::ZERO);
+        let followed = Followed { position: position.subscribe(), heard: Instant::now() };
+        self.lock().insert(device, followed);
+        position
+    }
+
+    /// What is known of a device; none if it has not followed since the server started.
+    #[must_use]
+    pub fn seen(&self, device: DeviceId) -> Option<Seen> {
+        let mut devices = self.lock();
+        let followed = devices.get_mut(&device)?;
+        let connected = followed.position.has_changed().is_ok();
+        if connected {
+            followed.heard = Instant::now();
+        }
+        let position = *followed.position.borrow();
+        Some(Seen { connected, position, heard: followed.heard.elapsed() })
+    }
+
+    /// How many devices follow now.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().values().filter(|followed| followed.position.has_changed().is_ok()).count()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<DeviceId, Followed>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

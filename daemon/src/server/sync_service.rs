@@ -1,0 +1,217 @@
+//! The gRPC handlers devices reach: hello, follow, push, leave. Thin: decisions are made in
+//! `mfpsync_replication`, inside the master's reads and writes.
+
+use std::sync::Arc;
+
+use mfpsync_proto::sync::sync_server::Sync;
+use mfpsync_proto::sync::{self as wire, Reason};
+use mfpsync_proto::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
+use mfpsync_replication::accept::{Answer, Submission, accept};
+use mfpsync_replication::follow::{self, Start};
+use mfpsync_replication::lineage::Lineage;
+use mfpsync_replication::message::{Greeting, Limits, PushAnswer};
+use mfpsync_replication::wire as convert;
+use mfpsync_storage::Priority;
+use mfpsync_storage::codec::DecodeError;
+use mfpsync_storage::master::{Head, MasterRead, MasterWrite, Progress};
+use mfpsync_storage::model::{Capabilities, Cursor, DeviceId, Epoch, GroupId, Incarnation, OperationNumber, Sequence};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status};
+
+use super::follow::{Follower, LOOK_AHEAD};
+use super::serving::Serving;
+use crate::clock::unix_millis;
+use crate::db::READ_DEADLINE;
+use crate::net::stream::PeerInfo;
+use crate::refusal::{self, status};
+
+/// Serves `mfpsync.sync.v1.Sync`.
+#[derive(Debug, Clone)]
+pub(super) struct SyncService(pub(super) Arc<Serving>);
+
+impl SyncService {
+    /// The client at the other end; asked at every call, since rows change under open connections.
+    fn peer<T>(&self, request: &Request<T>) -> Result<(DeviceId, Arc<PeerInfo>), Status> {
+        let unknown = || status(Code::Unauthenticated, Reason::UnknownDevice, "this connection has no device");
+        let info = request.extensions().get::<Arc<PeerInfo>>().cloned().ok_or_else(unknown)?;
+        let member = self
+            .0
+            .roster
+            .authorise(info.public_key, Capabilities::CLIENT)
+            .map_err(|refused| status(Code::PermissionDenied, refused.reason(), refused.to_string()))?;
+        Ok((member.device, info))
+    }
+}
+
+fn same_group(group: GroupId, head: &Head) -> Result<(), Status> {
+    if group == head.group {
+        return Ok(());
+    }
+    Err(status(Code::FailedPrecondition, Reason::WrongGroup, "this server serves another group"))
+}
+
+fn same_epoch(epoch: Epoch, head: &Head) -> Result<(), Status> {
+    if epoch == head.epoch {
+        return Ok(());
+    }
+    Err(status(Code::FailedPrecondition, Reason::WrongEpoch, "the epoch changed: say hello again"))
+}
+
+fn common_protocol(min: u32, max: u32) -> Result<u32, Status> {
+    if max >= PROTOCOL_VERSION_MIN && min <= PROTOCOL_VERSION {
+        return Ok(max.min(PROTOCOL_VERSION));
+    }
+    let text = format!(
+        "this server speaks protocol {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION}, the device {min} to {max}; \
+         update the older of the two"
+    );
+    Err(status(Code::FailedPrecondition, Reason::ProtocolVersion, text))
+}
+
+#[tonic::async_trait]
+impl Sync for SyncService {
+    async fn hello(&self, request: Request<wire::HelloRequest>) -> Result<Response<wire::HelloReply>, Status> {
+        let (device, _) = self.peer(&request)?;
+        let request = request.into_inner();
+        // Before anything else is read: a newer device may say the rest in words not known here.
+        let protocol = common_protocol(request.protocol_min, request.protocol_max)?;
+        let hello = convert::hello_from_wire(request).map_err(refusal::malformed)?;
+        let head = self.0.head();
+        same_group(hello.group, &head)?;
+        if let Some(promotion) = &hello.promotion {
+            self.0.check_promotion(promotion, &head).await?;
+        }
+        let incarnation = hello.incarnation;
+        let (known_operation, quarantined, lineage, members, issuers) = self
+            .0
+            .master
+            .read(READ_DEADLINE, move |read| {
+                let quarantined = read.progress(device)?.is_some_and(|progress| progress.quarantined);
+                let known = read.last_operation(incarnation)?;
+                Ok((known, quarantined, read.lineage()?, read.members()?, read.issuers()?))
+            })
+            .await
+            .map_err(|error| self.0.storage_failed(&error))?;
+        if quarantined {
+            return Err(refusal::quarantined());
+        }
+        let greeting = Greeting {
+            protocol,
+            epoch: head.epoch,
+            head: head.sequence,
+            safe: None,
+            limits: Limits::default(),
+            lineage,
+            members,
+            issuers,
+            known_operation,
+            features: Vec::new(),
+            settings_fingerprint: Vec::new(),
+            group_name: head.group_name,
+        };
+        Ok(Response::new(convert::greeting_to_wire(&greeting)))
+    }
+
+    type FollowStream = ReceiverStream<Result<wire::FollowEvent, Status>>;
+
+    async fn follow(&self, request: Request<wire::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        let (device, info) = self.peer(&request)?;
+        let follow = convert::follow_from_wire(request.into_inner()).map_err(refusal::malformed)?;
+        same_group(follow.group, &self.0.head())?;
+        let cursor = follow.cursor;
+        let start = self
+            .0
+            .master
+            .read(READ_DEADLINE, move |read| where_to_start(read, cursor.as_ref()))
+            .await
+            .map_err(|error| self.0.storage_failed(&error))?;
+        match (start, cursor) {
+            (Start::RolledBack, _) => return Err(self.0.rolled_back()),
+            (Start::Resume, Some(cursor)) => {
+                self.note_progress(device, follow.incarnation, cursor.sequence).await?;
+            }
+            (Start::Resume | Start::Reset(_), _) => {}
+        }
+        let (to, events) = mpsc::channel(LOOK_AHEAD);
+        let follower = Follower {
+            master: self.0.master.clone(),
+            hub: self.0.hub.clone(),
+            membership: self.0.membership(),
+            heartbeat: self.0.heartbeat,
+            released: info.token.clone(),
+            stop: self.0.stop.clone(),
+            progress: self.0.connected.follow(device),
+        };
+        self.0.tasks.spawn(follower.run(start, cursor, to));
+        Ok(Response::new(ReceiverStream::new(events)))
+    }
+
+    async fn push(&self, request: Request<wire::PushRequest>) -> Result<Response<wire::PushReply>, Status> {
+        let (device, _) = self.peer(&request)?;
+        let push = convert::push_from_wire(request.into_inner()).map_err(refusal::malformed)?;
+        let head = self.0.head();
+        same_group(push.group, &head)?;
+        same_epoch(push.epoch, &head)?;
+        let submission = Submission {
+            device,
+            incarnation: push.incarnation,
+            low_water: push.low_water,
+            operations: push.operations,
+            now: unix_millis(),
+        };
+        let limits = self.0.user_limits;
+        let answer = self.0.master.write(Priority::Sync, move |write| accept(write, &submission, limits)).await;
+        match answer.map_err(|error| self.0.storage_failed(&error))? {
+            Answer::Outcomes(outcomes) => {
+                let answer = PushAnswer { outcomes, head: self.0.head().sequence, safe: None };
+                Ok(Response::new(convert::push_answer_to_wire(&answer)))
+            }
+            Answer::Quarantined => Err(refusal::quarantined()),
+            Answer::Unreadable(error) => Err(refusal::malformed(error)),
+            Answer::OutOfOrder { expected, found } => Err(refusal::malformed(format!(
+                "operation {} came where {} was due; nothing was taken",
+                found.0, expected.0
+            ))),
+        }
+    }
+
+    async fn leave(&self, request: Request<wire::LeaveRequest>) -> Result<Response<wire::LeaveReply>, Status> {
+        let (device, _) = self.peer(&request)?;
+        let leave = convert::leave_from_wire(&request.into_inner()).map_err(refusal::malformed)?;
+        same_group(leave.group, &self.0.head())?;
+        self.0.release(device).await?;
+        Ok(Response::new(wire::LeaveReply {}))
+    }
+}
+
+impl SyncService {
+    /// Notes how far a device is, for the device list and for collecting tombstones.
+    async fn note_progress(
+        &self,
+        device: DeviceId,
+        incarnation: Incarnation,
+        sequence: Sequence,
+    ) -> Result<(), Status> {
+        let note = move |write: &MasterWrite<'_>| {
+            let known = write.progress(device)?.filter(|known| known.incarnation == incarnation);
+            write.put_progress(&Progress {
+                device,
+                incarnation,
+                sequence,
+                low_water: known.map_or(OperationNumber::default(), |known| known.low_water),
+                quarantined: known.is_some_and(|known| known.quarantined),
+            })
+        };
+        self.0.master.write(Priority::Sync, note).await.map_err(|error| self.0.storage_failed(&error))
+    }
+}
+
+fn where_to_start(read: &MasterRead<'_>, cursor: Option<&Cursor>) -> mfpsync_storage::Result<Start> {
+    let head = read.founded_head()?;
+    let records = read.lineage()?.into_iter().map(|signed| signed.record).collect();
+    let lineage = Lineage::new(head.group, records)
+        .map_err(|_| DecodeError::Invalid("lineage of the master database is broken"))?;
+    let chain = cursor.map(|cursor| read.chain_at(cursor.sequence)).transpose()?.flatten();
+    Ok(follow::start(cursor, &head, &lineage, chain))
+}
