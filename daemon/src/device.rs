@@ -1,11 +1,12 @@
 //! What lives as long as the daemon: identity, the device's own data, the membership it knows, and
 //! the running server, if there is one. Shared by the parts and the sockets.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use mfpsync_storage::Error;
-use mfpsync_storage::local::Membership;
+use mfpsync_storage::local::{Membership, RetainedLimits};
 use ring::rand::SecureRandom;
 use tokio::sync::watch;
 
@@ -19,6 +20,7 @@ use crate::keystore::KeyStore;
 use crate::membership::Roster;
 use crate::own_data::OwnData;
 use crate::server::ServerPart;
+use crate::storage_fault;
 
 /// This device.
 pub struct Device {
@@ -49,6 +51,32 @@ impl std::fmt::Debug for Device {
 }
 
 impl Device {
+    /// The addresses told to others, given those listened on.
+    #[must_use]
+    pub fn endpoints(&self, bound: &[SocketAddr]) -> Vec<String> {
+        self.config.advertised(bound).iter().map(ToString::to_string).collect()
+    }
+
+    /// How much of what was accepted is kept until it is safe.
+    #[must_use]
+    pub fn retained_limits(&self) -> RetainedLimits {
+        let limits = &self.config.limits;
+        RetainedLimits { operations: limits.retained_operations, bytes: limits.retained_bytes }
+    }
+
+    /// Shows what a person should see to after an error of the own database.
+    pub fn storage_failed(&self, error: &Error) {
+        tracing::warn!(%error, "own database");
+        if let Some(fault) = storage_fault::fault(error) {
+            self.faults.set(fault);
+        }
+    }
+
+    /// Takes down faults that are over once the own database was written.
+    pub fn storage_works(&self) {
+        storage_fault::PASSING.into_iter().for_each(|code| self.faults.clear(code));
+    }
+
     /// The group the device's own data belongs to.
     ///
     /// # Errors

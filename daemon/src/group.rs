@@ -84,7 +84,7 @@ impl Founder<'_> {
             return Err(FoundError::Exists(head.group_name));
         }
         let root = Root::generate(random)?;
-        let recovery_kit = kit::seal(&root, group_name, passphrase, WorkFactor::default())?;
+        let recovery_kit = kit::seal(&root, group_name, passphrase, WorkFactor::DEVICE)?;
         let issuing = IssuingKey::load_or_create(self.keys, self.identity.device(), random)?;
         let founding = self.founding(&root, &issuing, group_name, random)?;
         let mut master = Inline::<Master>::open(&self.master_path(), true)?;

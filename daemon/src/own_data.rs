@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mfpsync_storage::local::{EditContext, Local, LocalEdit, LocalItem, LocalWrite, OutboxLimits};
-use mfpsync_storage::model::{ItemKey, Kind, OperationNumber, Scope};
+use mfpsync_storage::model::{Incarnation, ItemKey, Kind, OperationNumber, Scope};
 use mfpsync_storage::{Priority, Result};
+use ring::rand::SecureRandom;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
@@ -187,4 +188,23 @@ impl OwnData {
             }
         }
     }
+}
+
+/// A new life's number for the own data; none when there are no random numbers.
+#[must_use]
+pub fn draw_incarnation(random: &dyn SecureRandom) -> Option<Incarnation> {
+    let mut bytes = [0; 8];
+    random.fill(&mut bytes).ok()?;
+    // Databases keep it as a signed integer; zero means none on the wire.
+    Some(Incarnation((u64::from_be_bytes(bytes) >> 1).max(1)))
+}
+
+/// Luck for waits. Without random numbers devices wait alike, which is harmless.
+#[must_use]
+pub fn draw(random: &dyn SecureRandom) -> u64 {
+    let mut bytes = [0; 8];
+    if random.fill(&mut bytes).is_err() {
+        return u64::MAX / 2;
+    }
+    u64::from_be_bytes(bytes)
 }

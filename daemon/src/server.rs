@@ -20,10 +20,7 @@ use mfpsync_storage::master::Master;
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic::Status;
-use tonic::transport::Server;
 
 use self::hub::Hub;
 use self::serving::{Made, Serving};
@@ -32,23 +29,18 @@ use crate::authority::{IssuingKey, TrustAnchor};
 use crate::db::{Db, READ_DEADLINE};
 use crate::device::Device;
 use crate::enroll::{Admission, Admitted, EnrollService, PairingDesk};
-use crate::fault::{self, Fault, FaultCode};
+use crate::fault::{Fault, FaultCode};
 use crate::group::MASTER_FILE;
 use crate::net::acceptor::{self, Incoming, Limits};
+use crate::net::serve::grpc_server;
 use crate::pairing::Newcomer;
+use crate::storage_fault::start_fault;
 use crate::tls::ServerTls;
 
-/// Streams and calls at once on one connection of a device.
-const CONCURRENT_STREAMS: u32 = 32;
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long calls under way may take when the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Header lists of devices are a few hundred bytes.
-const HEADER_LIST_BYTES: u32 = 8 << 10;
 
 /// A running server.
-#[derive(Debug)]
 pub struct ServerPart {
     /// What its connections share.
     pub serving: Arc<Serving>,
@@ -56,7 +48,12 @@ pub struct ServerPart {
     pub desk: Arc<PairingDesk>,
     /// Where it listens.
     pub listening: Vec<SocketAddr>,
-    stop: CancellationToken,
+}
+
+impl std::fmt::Debug for ServerPart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerPart").field("listening", &self.listening).finish_non_exhaustive()
+    }
 }
 
 impl ServerPart {
@@ -80,18 +77,16 @@ impl ServerPart {
             roster: device.roster.clone(),
             faults: device.faults.clone(),
             issuing,
-            heartbeat: device.config.sync.heartbeat,
-            tasks: TaskTracker::new(),
+            heartbeat: device.config.heartbeat,
         };
-        let serving = Serving::new(made).await.map_err(|error| fault::of_storage(&error))?;
+        let serving = Serving::new(made).await.map_err(|error| start_fault(&error))?;
         let part = Self {
             serving: Arc::new(serving),
             desk: Arc::new(PairingDesk::new(&device.identity, device.random.clone())),
             listening,
-            stop: CancellationToken::new(),
         };
         part.serve(device, listeners)?;
-        let advertised = device.config.advertised(&part.listening);
+        let advertised = device.endpoints(&part.listening);
         part.serving
             .advertise(advertised)
             .await
@@ -109,9 +104,9 @@ impl ServerPart {
                 tls.clone(),
                 device.roster.clone(),
                 Arc::new(move || desk.accepts_connections()),
-                Limits { connections: device.config.limits.connections, ..Limits::default() },
+                Limits { connections: device.config.limits.connections as usize, ..Limits::default() },
                 &self.serving.tasks,
-                self.stop.clone(),
+                self.serving.stop.clone(),
             );
             self.serve_connections(incoming);
         }
@@ -124,18 +119,18 @@ impl ServerPart {
         let sync_service = SyncServer::new(SyncService(self.serving.clone()))
             .max_decoding_message_size(limit::MESSAGE_BYTES)
             .max_encoding_message_size(limit::FOLLOW_MESSAGE_BYTES);
-        let stop = self.stop.clone();
-        let serve_sync = builder()
+        let stop = self.serving.stop.clone();
+        let serve_sync = grpc_server()
             .add_service(sync_service)
             .serve_with_incoming_shutdown(ReceiverStream::new(sync).map(Ok::<_, Status>), stop.cancelled_owned());
         let desk = self.desk.clone();
         let enroll_service = EnrollServer::new(EnrollService::new(desk, Enrolment(self.serving.clone())))
             .max_decoding_message_size(64 << 10);
-        let serve_enroll = builder()
+        let serve_enroll = grpc_server()
             .add_service(enroll_service)
             .serve_with_incoming_shutdown(
                 ReceiverStream::new(enroll).map(Ok::<_, Status>),
-                self.stop.clone().cancelled_owned(),
+                self.serving.stop.clone().cancelled_owned(),
             );
         self.serving.tasks.spawn(async move {
             if let Err(error) = serve_sync.await {
@@ -155,7 +150,7 @@ impl ServerPart {
     /// Dropping the future leaves the rest to the end of the process; nothing acknowledged is lost.
     pub async fn stop(&self) {
         self.desk.close();
-        self.stop.cancel();
+        self.serving.stop.cancel();
         self.serving.tasks.close();
         if tokio::time::timeout(DRAIN, self.serving.tasks.wait()).await.is_err() {
             tracing::warn!("connections were cut: they did not end in time");
@@ -164,17 +159,6 @@ impl ServerPart {
             tracing::error!(%error, "close master database");
         }
     }
-}
-
-fn builder() -> Server {
-    Server::builder()
-        .tcp_nodelay(true)
-        .max_concurrent_streams(CONCURRENT_STREAMS)
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
-        .http2_max_header_list_size(HEADER_LIST_BYTES)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
 }
 
 fn open_master(device: &Device) -> Result<(Db<Master>, Arc<Hub>), Fault> {
@@ -190,10 +174,10 @@ fn open_master(device: &Device) -> Result<(Db<Master>, Arc<Hub>), Fault> {
             }
         }),
     )
-    .map_err(|error| fault::of_storage(&error))?;
+    .map_err(|error| start_fault(&error))?;
     let head = store
         .read_and_wait(READ_DEADLINE, |read| read.founded_head())
-        .map_err(|error| fault::of_storage(&error))?;
+        .map_err(|error| start_fault(&error))?;
     let hub = shared.get_or_init(|| Arc::new(Hub::new(head))).clone();
     Ok((Db::new(store), hub))
 }

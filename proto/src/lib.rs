@@ -11,7 +11,7 @@ pub const PROTOCOL_VERSION_MIN: u32 = 1;
 
 /// ALPN name of the sync port for enrolled devices: plain HTTP/2, as gRPC expects it.
 pub const ALPN_SYNC: &[u8] = b"h2";
-/// ALPN name that reaches only the pairing service, without a client certificate.
+/// ALPN name that reaches only the pairing service, with a key that is not enrolled yet.
 pub const ALPN_ENROLL: &[u8] = b"mfpsync-enroll/1";
 
 /// Size limits on the wire and at the local sockets (counts, and bytes of the encoded form).
@@ -22,6 +22,8 @@ pub mod limit {
     pub const BATCH_BYTES: usize = 1 << 20;
     /// Largest message of a follow stream, in bytes: a batch, and the largest operation that may end it.
     pub const FOLLOW_MESSAGE_BYTES: usize = 9 << 20;
+    /// Largest message on a local socket, in bytes: the largest operation, or all items of a user.
+    pub const LOCAL_MESSAGE_BYTES: usize = 8 << 20;
     /// Operations in one `PushRequest`.
     pub const PUSH_OPERATIONS: usize = 200;
     /// Bytes of all operation records in one `PushRequest`.

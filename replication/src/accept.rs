@@ -9,7 +9,8 @@ use mfpsync_storage::Result;
 use mfpsync_storage::codec::DecodeError;
 use mfpsync_storage::master::{Author, Head, ItemWrite, Loss, MasterItem, MasterWrite, Progress};
 use mfpsync_storage::model::{
-    Action, DeviceId, Edit, EditOutcome, Incarnation, Operation, OperationNumber, Outcome, RejectReason, Sequence,
+    Action, DeviceId, Edit, EditOutcome, Incarnation, Operation, OperationNumber, Outcome, RejectReason,
+    Sequence,
 };
 
 use crate::merge::{Merge, Seen, Standing, merge, rule};

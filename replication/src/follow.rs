@@ -1,7 +1,7 @@
 //! The server's side of a follow stream: where it starts. Pure.
 
-use mfpsync_storage::model::{Chain, Cursor};
 use mfpsync_storage::master::Head;
+use mfpsync_storage::model::{Chain, Cursor};
 
 use crate::lineage::{Lineage, Standpoint};
 use crate::message::ResetReason;

@@ -1,1 +1,16 @@
-//! replication
+//! What to pull, push and merge: the decisions of replication, without clock, network or threads.
+//!
+//! Start with [`merge`], what becomes of an edit. [`lineage`] tells histories apart, [`message`]
+//! holds what the two sides say, [`wire`] is the door to the protocol's own messages.
+
+pub mod accept;
+pub mod backoff;
+mod error;
+pub mod follow;
+pub mod lineage;
+pub mod merge;
+pub mod message;
+pub mod round;
+pub mod wire;
+
+pub use error::WireError;

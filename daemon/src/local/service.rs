@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status};
 use super::convert;
 use crate::own_data::{Freshness, OwnData};
 use crate::refusal;
+use crate::storage_fault;
 
 /// How long a login waits for fresher data unless it says otherwise, and at most.
 const LOGIN_WAIT: Duration = Duration::from_millis(300);
@@ -80,7 +81,7 @@ impl Local for LocalService {
             Scope::user(&request.user).map_err(|error| Status::invalid_argument(format!("user: {error}")))?;
         let wait = request.wait_millis.map_or(LOGIN_WAIT, |wait| Duration::from_millis(wait.into()));
         let freshness = self.fresh_within(wait.min(LOGIN_WAIT_MAX)).await;
-        let items = self.own.all(scope).await.map_err(|error| refusal::storage(&error))?;
+        let items = self.own.all(scope).await.map_err(|error| storage_fault::refusal(&error))?;
         Ok(Response::new(wire::LoginReply {
             items: items.into_iter().map(convert::item).collect(),
             freshness: Some(convert::freshness(freshness)),
@@ -99,7 +100,7 @@ impl Local for LocalService {
 
     async fn get(&self, request: Request<wire::GetRequest>) -> Result<Response<wire::GetReply>, Status> {
         let key = convert::key(request.into_inner().key)?;
-        let item = self.own.item(key).await.map_err(|error| refusal::storage(&error))?;
+        let item = self.own.item(key).await.map_err(|error| storage_fault::refusal(&error))?;
         let item = item.ok_or_else(|| Status::not_found("there is no such item on this device"))?;
         let freshness = *self.own.freshness().borrow();
         Ok(Response::new(wire::GetReply {
@@ -138,7 +139,7 @@ impl Local for LocalService {
             return Err(Status::invalid_argument("two edits of one item in one write"));
         }
         let number =
-            self.own.edit(edits, request.actor).await.map_err(|error| refusal::storage(&error))?;
+            self.own.edit(edits, request.actor).await.map_err(|error| storage_fault::refusal(&error))?;
         Ok(Response::new(wire::WriteReply { operation: number.map(|number| number.0) }))
     }
 
@@ -176,7 +177,7 @@ async fn list(own: &OwnData, scope: Scope, kind: Option<Kind>, to: &To<wire::Lis
     let mut after: Option<ItemKey> = None;
     loop {
         let (items, more) =
-            own.chunk(scope.clone(), kind.clone(), after.take()).await.map_err(|error| refusal::storage(&error))?;
+            own.chunk(scope.clone(), kind.clone(), after.take()).await.map_err(|error| storage_fault::refusal(&error))?;
         after = items.last().map(|item| item.key.clone());
         for items in bounded(items) {
             let reply = wire::ListReply { items: items.into_iter().map(convert::item).collect() };
@@ -229,7 +230,7 @@ async fn watch(own: &OwnData, watched: &Watched, to: &To<wire::WatchEvent>) -> R
         match changes.recv().await {
             Ok(keys) => {
                 for key in keys.iter().filter(|key| watched.wants(key)) {
-                    let item = own.item(key.clone()).await.map_err(|error| refusal::storage(&error))?;
+                    let item = own.item(key.clone()).await.map_err(|error| storage_fault::refusal(&error))?;
                     let event = match item {
                         Some(item) => Event::Changed(convert::item(item)),
                         None => Event::Deleted(convert::shown_key(key)),

@@ -17,8 +17,8 @@ use crate::device::Device;
 use crate::enroll::{self, JoinError, Joined};
 use crate::group::{FoundError, Founder, MASTER_FILE, head, membership_of};
 use crate::pairing::Code;
-use crate::refusal;
 use crate::role::{Role, SupervisorHandle};
+use crate::storage_fault;
 
 /// Pairing is two round trips; a person waits.
 const JOIN_DEADLINE: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ pub(super) async fn start_server(
     session: &Session,
     request: wire::StartServerRequest,
 ) -> Result<wire::StartServerReply, Status> {
-    let wanted = session.supervisor.state().wanted();
+    let wanted = session.wanted();
     if matches!(wanted, Role::Client | Role::Replica | Role::ReplicaClient) {
         return Err(Status::failed_precondition(format!(
             "this device is {wanted} of a group; leave that group first, then start the server"
@@ -54,7 +54,7 @@ async fn found(device: &Arc<Device>, request: &wire::StartServerRequest) -> Resu
     let (device, name, passphrase) =
         (device.clone(), request.group_name.clone(), request.kit_passphrase.clone());
     let founding = tokio::task::spawn_blocking(move || {
-        let endpoints = device.config.advertised(&device.config.listen);
+        let endpoints = device.endpoints(&device.config.listen);
         let founder = Founder {
             identity: &device.identity,
             name: &device.config.name,
@@ -69,7 +69,7 @@ async fn found(device: &Arc<Device>, request: &wire::StartServerRequest) -> Resu
         FoundError::Name | FoundError::Kit(_) => Status::invalid_argument(error.to_string()),
         FoundError::Exists(_) => Status::failed_precondition(error.to_string()),
         FoundError::Key(_) => Status::internal(error.to_string()),
-        FoundError::Storage(error) => refusal::storage(&error),
+        FoundError::Storage(error) => storage_fault::refusal(&error),
     })
 }
 
@@ -77,12 +77,12 @@ async fn own_head(device: &Arc<Device>) -> Result<Option<mfpsync_storage::master
     let path = device.config.data_dir.join(MASTER_FILE);
     let read = tokio::task::spawn_blocking(move || head(&path));
     let head = read.await.map_err(|_| Status::internal("reading the master database was interrupted"))?;
-    head.map_err(|error| refusal::storage(&error))
+    head.map_err(|error| storage_fault::refusal(&error))
 }
 
 /// Makes a server a client of its own group as well.
 pub(super) async fn start_client(session: &Session) -> Result<wire::RoleReply, Status> {
-    match session.supervisor.state().wanted() {
+    match session.wanted() {
         Role::Server | Role::ServerClient => {
             enter_own_group(&session.device).await?;
             session.switch(Role::ServerClient).await
@@ -103,7 +103,7 @@ async fn enter_own_group(device: &Arc<Device>) -> Result<(), Status> {
             membership_of(&head.ok_or_else(|| Status::internal("this device holds no group"))?)
         }
     };
-    match device.membership().await.map_err(|error| refusal::storage(&error))? {
+    match device.membership().await.map_err(|error| storage_fault::refusal(&error))? {
         Some(known) if known.group == membership.group => Ok(()),
         Some(known) => Err(Status::failed_precondition(format!(
             "this device's own data belongs to group {} already; leave that first",
@@ -117,7 +117,7 @@ async fn enter_own_group(device: &Arc<Device>) -> Result<(), Status> {
 async fn enter(device: &Device, membership: Membership) -> Result<u64, Status> {
     let incarnation = new_incarnation(device)?;
     let joined = device.own.write(move |write| Ok((write.join(&membership, incarnation, unix_millis())?, Vec::new())));
-    joined.await.map_err(|error| refusal::storage(&error))
+    joined.await.map_err(|error| storage_fault::refusal(&error))
 }
 
 fn new_incarnation(device: &Device) -> Result<Incarnation, Status> {
@@ -127,7 +127,7 @@ fn new_incarnation(device: &Device) -> Result<Incarnation, Status> {
 
 /// Pairs with a server and becomes a client of its group.
 pub(super) async fn join(session: &Session, request: wire::JoinRequest) -> Result<wire::JoinReply, Status> {
-    let wanted = session.supervisor.state().wanted();
+    let wanted = session.wanted();
     if wanted != Role::Idle {
         return Err(Status::failed_precondition(format!(
             "this device is {wanted} already; end that first, then join"
@@ -142,7 +142,7 @@ pub(super) async fn join(session: &Session, request: wire::JoinRequest) -> Resul
         }
     }
     let device = &session.device;
-    let known = device.membership().await.map_err(|error| refusal::storage(&error))?;
+    let known = device.membership().await.map_err(|error| storage_fault::refusal(&error))?;
     let code = Code::parse(&request.code).map_err(|error| Status::invalid_argument(error.to_string()))?;
     let joined = enroll::join(&request.address, &code, &device.identity, &device.config.name, JOIN_DEADLINE)
         .await
@@ -179,7 +179,7 @@ async fn adopt(device: &Device, joined: Joined) -> Result<(), Status> {
         write.adopt_roster(&joined.lineage, &joined.issuers, &joined.members)?;
         Ok(((), Vec::new()))
     });
-    stored.await.map_err(|error| refusal::storage(&error))?;
+    stored.await.map_err(|error| storage_fault::refusal(&error))?;
     device.roster.update(rows);
     Ok(())
 }
@@ -209,10 +209,10 @@ fn refused(error: &JoinError) -> Status {
 /// Leaves the group: sends what waits, frees the slot, keeps the data as the device's own.
 pub(super) async fn leave(session: &Session, request: wire::LeaveRequest) -> Result<wire::LeaveReply, Status> {
     let device = &session.device;
-    let next = match session.supervisor.state().wanted() {
+    let next = match session.wanted() {
         Role::Client => Role::Idle,
         Role::ServerClient => Role::Server,
-        Role::Idle if device.membership().await.map_err(|error| refusal::storage(&error))?.is_some() => Role::Idle,
+        Role::Idle if device.membership().await.map_err(|error| storage_fault::refusal(&error))?.is_some() => Role::Idle,
         Role::Idle | Role::Server | Role::Replica | Role::ReplicaClient => {
             return Err(Status::failed_precondition("this device is not a client of a group"));
         }
@@ -228,7 +228,7 @@ pub(super) async fn leave(session: &Session, request: wire::LeaveRequest) -> Res
     let slot_freed = next == Role::Idle && client::leave(device).await;
     let role = stop_client(&session.supervisor, session, next).await?;
     let left = device.own.write(|write| Ok((write.leave()?, Vec::new()))).await;
-    let unsent = left.map_err(|error| refusal::storage(&error))?;
+    let unsent = left.map_err(|error| storage_fault::refusal(&error))?;
     if next == Role::Idle {
         device.roster.clear();
     }
@@ -243,7 +243,7 @@ async fn stop_client(
 ) -> Result<wire::RoleReply, Status> {
     let reply = session.switch(next).await?;
     let mut states = supervisor.watch();
-    let stopped = states.wait_for(|state| state.running() == next);
+    let stopped = states.wait_for(|state| state.running_role() == next);
     match tokio::time::timeout(JOIN_DEADLINE, stopped).await {
         Ok(Ok(_)) => Ok(reply),
         Ok(Err(_)) | Err(_) => Err(Status::unavailable("the client function did not stop in time; try again")),
@@ -256,7 +256,7 @@ async fn flushed(device: &Device) -> Result<u64, Status> {
     let until = tokio::time::Instant::now() + FLUSH;
     loop {
         let waiting = device.own.db().read(READ_DEADLINE, |read| read.waiting()).await;
-        let waiting = waiting.map_err(|error| refusal::storage(&error))?.operations;
+        let waiting = waiting.map_err(|error| storage_fault::refusal(&error))?.operations;
         let online = links.borrow_and_update().link.is_online();
         if waiting == 0 || !online || tokio::time::Instant::now() >= until {
             return Ok(waiting);

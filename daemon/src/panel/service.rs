@@ -19,12 +19,13 @@ use tonic::{Request, Response, Status};
 use super::status::{revision, role};
 use super::{join, status};
 use crate::db::READ_DEADLINE;
-use crate::debug_socket::DebugLock;
+use crate::debug_socket::{DebugLock, SOCKET_NAME};
 use crate::device::Device;
 use crate::pairing::State as Pairing;
 use crate::refusal;
 use crate::role::{Role, SupervisorHandle};
 use crate::server::ServerPart;
+use crate::storage_fault;
 
 /// A changed status is sent at most this often.
 const STATUS_PAUSE: Duration = Duration::from_millis(500);
@@ -55,6 +56,11 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
+    /// The role that was decided on last.
+    pub(super) fn wanted(&self) -> Role {
+        self.supervisor.watch().borrow().wanted()
+    }
+
     /// The running server.
     pub(super) fn server(&self) -> Result<Arc<ServerPart>, Status> {
         self.device.server.load_full().ok_or_else(|| {
@@ -113,7 +119,7 @@ impl Panel for PanelService {
         &self,
         _: Request<wire::StopServerRequest>,
     ) -> Result<Response<wire::RoleReply>, Status> {
-        let next = match self.0.supervisor.state().wanted() {
+        let next = match self.0.wanted() {
             Role::Server => Role::Idle,
             Role::ServerClient => Role::Client,
             Role::Idle | Role::Client | Role::Replica | Role::ReplicaClient => {
@@ -148,10 +154,10 @@ impl Panel for PanelService {
             return Err(Status::internal("pairing did not open"));
         };
         Ok(Response::new(wire::OpenPairingReply {
-            code: code.to_show().to_owned(),
+            code: code.reveal().to_string(),
             seconds: u32::try_from(remaining.as_secs_f32().round() as u64).unwrap_or(u32::MAX),
             tries: tries_left.into(),
-            addresses: self.0.device.config.advertised(&server.listening),
+            addresses: self.0.device.endpoints(&server.listening),
         }))
     }
 
@@ -175,7 +181,7 @@ impl Panel for PanelService {
         _: Request<wire::SetAsideRequest>,
     ) -> Result<Response<wire::SetAsideReply>, Status> {
         let read = self.0.device.own.db().read(READ_DEADLINE, |read| read.set_aside(SET_ASIDE)).await;
-        let edits = read.map_err(|error| refusal::storage(&error))?.into_iter().flat_map(set_aside).collect();
+        let edits = read.map_err(|error| storage_fault::refusal(&error))?.into_iter().flat_map(set_aside).collect();
         Ok(Response::new(wire::SetAsideReply { edits }))
     }
 
@@ -184,20 +190,18 @@ impl Panel for PanelService {
         request: Request<wire::UnlockDebugRequest>,
     ) -> Result<Response<wire::UnlockDebugReply>, Status> {
         let minutes = request.into_inner().minutes;
-        let path = self
-            .0
-            .debug
-            .unlock(minutes)
-            .await
-            .map_err(|error| Status::failed_precondition(error.to_string()))?;
-        Ok(Response::new(wire::UnlockDebugReply { path: path.display().to_string(), minutes }))
+        let unlocked = self.0.debug.unlock(minutes).await;
+        unlocked.map_err(|error| Status::failed_precondition(error.to_string()))?;
+        let path = self.0.device.config.run_dir.join(SOCKET_NAME).display().to_string();
+        Ok(Response::new(wire::UnlockDebugReply { path, minutes }))
     }
 
     async fn lock_debug(
         &self,
         _: Request<wire::LockDebugRequest>,
     ) -> Result<Response<wire::LockDebugReply>, Status> {
-        self.0.debug.lock().await;
+        let locked = self.0.debug.lock().await;
+        locked.map_err(|error| Status::unavailable(error.to_string()))?;
         Ok(Response::new(wire::LockDebugReply {}))
     }
 }

@@ -9,12 +9,12 @@ use crate::client::{Link, LinkReport};
 use crate::db::{READ_DEADLINE, SCAN_DEADLINE};
 use crate::device::Device;
 use crate::pairing::State as Pairing;
-use crate::role::{Role, RoleState};
+use crate::role::{Phase, Role};
 
 /// Gathers the status. What cannot be read shows as absent: the fault says why.
 pub(super) async fn status(session: &Session) -> wire::StatusReply {
     let device = &session.device;
-    let state = session.supervisor.state();
+    let state = session.supervisor.watch().borrow().clone();
     let (own, membership) = own_state(device).await.unzip();
     let membership = membership.flatten();
     wire::StatusReply {
@@ -22,8 +22,8 @@ pub(super) async fn status(session: &Session) -> wire::StatusReply {
         device_id: device.identity.device().to_string(),
         device_name: device.config.name.clone(),
         wanted: role(state.wanted()).into(),
-        running: role(state.running()).into(),
-        phase: phase(&state).into(),
+        running: role(state.running_role()).into(),
+        phase: phase(state.phase()).into(),
         faults: device.faults.snapshot().into_iter().map(fault).collect(),
         uptime_seconds: session.started.elapsed().as_secs(),
         group: group(device, membership.as_ref()),
@@ -170,11 +170,11 @@ fn fault(fault: crate::fault::Fault) -> wire::Fault {
     }
 }
 
-fn phase(state: &RoleState) -> wire::RolePhase {
-    match state {
-        RoleState::Starting { .. } => wire::RolePhase::Starting,
-        RoleState::Off | RoleState::Running { .. } => wire::RolePhase::Running,
-        RoleState::Stopping { .. } | RoleState::Closing { .. } => wire::RolePhase::Stopping,
-        RoleState::Faulted { .. } => wire::RolePhase::Faulted,
+fn phase(phase: Phase) -> wire::RolePhase {
+    match phase {
+        Phase::Off | Phase::Starting => wire::RolePhase::Starting,
+        Phase::Running => wire::RolePhase::Running,
+        Phase::Stopping => wire::RolePhase::Stopping,
+        Phase::Faulted => wire::RolePhase::Faulted,
     }
 }

@@ -1,5 +1,6 @@
 //! One follow stream: snapshot and catch-up from disk in bounded batches, then live from the hub.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tonic::Status;
 use super::hub::{Hub, Live, cursor_at};
 use crate::db::{Db, READ_DEADLINE};
 use crate::refusal;
+use crate::storage_fault;
 
 /// Batches read ahead of a slow follower.
 pub const LOOK_AHEAD: usize = 2;
@@ -33,31 +35,41 @@ pub struct Follower {
     pub membership: watch::Receiver<Arc<wire::FollowEvent>>,
     /// Silence is broken at least this often.
     pub heartbeat: Duration,
-    /// Cancelled when the device is released or the server stops.
-    pub cancelled: CancellationToken,
+    /// Cancelled when the connection ends, as when the device is released.
+    pub released: CancellationToken,
+    /// Cancelled when the server stops.
+    pub stop: CancellationToken,
     /// Told how far the stream is, for the device list.
     pub progress: watch::Sender<Sequence>,
 }
 
-/// Why a stream ended without a fault.
-struct Ended;
-
 impl Follower {
     /// Runs the stream until the follower leaves or the stream is cancelled.
     pub async fn run(mut self, start: Start, cursor: Option<Cursor>, to: Sender) {
-        let cancelled = self.cancelled.clone();
-        let run = self.stream(start, cursor, &to);
-        let ended = tokio::select! {
-            ended = run => ended,
-            () = cancelled.cancelled() => Err(refusal::stopping()),
+        let (released, stop) = (self.released.clone(), self.stop.clone());
+        let status = tokio::select! {
+            status = self.stream(start, cursor, &to) => status,
+            () = stop.cancelled() => refusal::stopping(),
+            () = released.cancelled() => return,
         };
-        if let Err(status) = ended {
-            // The follower may be gone already.
-            drop(to.send(Err(status)).await);
+        // The follower may be gone already; a slow one need not hear why.
+        drop(to.try_send(Err(status)));
+    }
+
+    /// Sends until something ends the stream, and says what.
+    async fn stream(&mut self, start: Start, cursor: Option<Cursor>, to: &Sender) -> Status {
+        match self.send_all(start, cursor, to).await {
+            Ok(never) => match never {},
+            Err(status) => status,
         }
     }
 
-    async fn stream(&mut self, start: Start, cursor: Option<Cursor>, to: &Sender) -> Result<Ended, Status> {
+    async fn send_all(
+        &mut self,
+        start: Start,
+        cursor: Option<Cursor>,
+        to: &Sender,
+    ) -> Result<Infallible, Status> {
         let mut live = self.hub.subscribe();
         let mut at = match (start, cursor) {
             (Start::Resume, Some(cursor)) => cursor.sequence,
@@ -95,7 +107,7 @@ impl Follower {
                     Ok((changes.batch, cursor, changes.complete))
                 })
                 .await
-                .map_err(|error| refusal::storage(&error))?;
+                .map_err(|error| storage_fault::refusal(&error))?;
             at = cursor.sequence;
             if !batch.is_empty() {
                 let count = batch.count();

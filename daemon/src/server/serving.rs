@@ -13,6 +13,7 @@ use mfpsync_storage::model::{Capabilities, DeviceId, Member, Promotion, PublicKe
 use mfpsync_storage::{Error, Priority};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Code, Status};
 
@@ -23,6 +24,7 @@ use crate::fault::{Fault, FaultBoard, FaultCode};
 use crate::membership::Roster;
 use crate::net::acceptor::Refused;
 use crate::refusal::{self, status};
+use crate::storage_fault;
 
 /// Devices a group may have.
 const DEVICES: usize = 1_000;
@@ -43,6 +45,8 @@ pub struct Serving {
     pub heartbeat: Duration,
     /// The server's tasks.
     pub tasks: TaskTracker,
+    /// Cancelled when the server stops.
+    pub stop: CancellationToken,
     faults: FaultBoard,
     issuing: IssuingKey,
     refused: Mutex<Vec<Arc<Refused>>>,
@@ -70,8 +74,6 @@ pub struct Made {
     pub issuing: IssuingKey,
     /// Longest silence on a follow stream.
     pub heartbeat: Duration,
-    /// The server's tasks.
-    pub tasks: TaskTracker,
 }
 
 impl Serving {
@@ -88,7 +90,8 @@ impl Serving {
             connected: Connected::default(),
             user_limits: UserLimits::default(),
             heartbeat: made.heartbeat,
-            tasks: made.tasks,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
             faults: made.faults,
             issuing: made.issuing,
             refused: Mutex::default(),
@@ -161,6 +164,13 @@ impl Serving {
     ) -> Result<Signed<Member>, Status> {
         let members = self.roster.members();
         let known = members.iter().find(|member| member.device == device);
+        let taken = members.iter().filter(|member| !member.released).any(|member| {
+            (member.device == device) != (member.public_key == public_key)
+        });
+        if taken {
+            let text = "another device of the group has this device's id or key; release that one first";
+            return Err(status(Code::AlreadyExists, Reason::DevicesFull, text));
+        }
         let admitted = members.iter().filter(|member| !member.released).count();
         if known.is_none_or(|known| known.released) && admitted >= DEVICES {
             let text = format!("the group has {DEVICES} devices already; release one first");
@@ -250,10 +260,10 @@ impl Serving {
     /// Notes a fault of the master database, and the answer to the device.
     #[must_use]
     pub fn storage_failed(&self, error: &Error) -> Status {
-        if let Some(fault) = crate::fault::storage(error) {
+        if let Some(fault) = storage_fault::fault(error) {
             self.faults.set(fault);
         }
-        refusal::storage(error)
+        storage_fault::refusal(error)
     }
 }
 

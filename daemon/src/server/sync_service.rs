@@ -14,7 +14,7 @@ use mfpsync_replication::wire as convert;
 use mfpsync_storage::Priority;
 use mfpsync_storage::codec::DecodeError;
 use mfpsync_storage::master::{Head, MasterRead, MasterWrite, Progress};
-use mfpsync_storage::model::{Cursor, DeviceId, Epoch, GroupId, Incarnation, OperationNumber, Sequence};
+use mfpsync_storage::model::{Capabilities, Cursor, DeviceId, Epoch, GroupId, Incarnation, OperationNumber, Sequence};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
@@ -23,17 +23,25 @@ use super::follow::{Follower, LOOK_AHEAD};
 use super::serving::Serving;
 use crate::clock::unix_millis;
 use crate::db::READ_DEADLINE;
-use crate::net::PeerInfo;
+use crate::net::stream::PeerInfo;
 use crate::refusal::{self, status};
 
 /// Serves `mfpsync.sync.v1.Sync`.
 #[derive(Debug, Clone)]
-pub struct SyncService(pub Arc<Serving>);
+pub(super) struct SyncService(pub(super) Arc<Serving>);
 
-fn peer<T>(request: &Request<T>) -> Result<(DeviceId, Arc<PeerInfo>), Status> {
-    let unknown = || status(Code::Unauthenticated, Reason::UnknownDevice, "this connection has no device");
-    let info = request.extensions().get::<Arc<PeerInfo>>().cloned().ok_or_else(unknown)?;
-    Ok((info.device.ok_or_else(unknown)?, info))
+impl SyncService {
+    /// The client at the other end; asked at every call, since rows change under open connections.
+    fn peer<T>(&self, request: &Request<T>) -> Result<(DeviceId, Arc<PeerInfo>), Status> {
+        let unknown = || status(Code::Unauthenticated, Reason::UnknownDevice, "this connection has no device");
+        let info = request.extensions().get::<Arc<PeerInfo>>().cloned().ok_or_else(unknown)?;
+        let member = self
+            .0
+            .roster
+            .authorise(info.public_key, Capabilities::CLIENT)
+            .map_err(|refused| status(Code::PermissionDenied, refused.reason(), refused.to_string()))?;
+        Ok((member.device, info))
+    }
 }
 
 fn same_group(group: GroupId, head: &Head) -> Result<(), Status> {
@@ -64,7 +72,7 @@ fn common_protocol(min: u32, max: u32) -> Result<u32, Status> {
 #[tonic::async_trait]
 impl Sync for SyncService {
     async fn hello(&self, request: Request<wire::HelloRequest>) -> Result<Response<wire::HelloReply>, Status> {
-        let (device, _) = peer(&request)?;
+        let (device, _) = self.peer(&request)?;
         let request = request.into_inner();
         // Before anything else is read: a newer device may say the rest in words not known here.
         let protocol = common_protocol(request.protocol_min, request.protocol_max)?;
@@ -108,7 +116,7 @@ impl Sync for SyncService {
     type FollowStream = ReceiverStream<Result<wire::FollowEvent, Status>>;
 
     async fn follow(&self, request: Request<wire::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
-        let (device, info) = peer(&request)?;
+        let (device, info) = self.peer(&request)?;
         let follow = convert::follow_from_wire(request.into_inner()).map_err(refusal::malformed)?;
         same_group(follow.group, &self.0.head())?;
         let cursor = follow.cursor;
@@ -131,7 +139,8 @@ impl Sync for SyncService {
             hub: self.0.hub.clone(),
             membership: self.0.membership(),
             heartbeat: self.0.heartbeat,
-            cancelled: info.token.clone(),
+            released: info.token.clone(),
+            stop: self.0.stop.clone(),
             progress: self.0.connected.follow(device),
         };
         self.0.tasks.spawn(follower.run(start, cursor, to));
@@ -139,7 +148,7 @@ impl Sync for SyncService {
     }
 
     async fn push(&self, request: Request<wire::PushRequest>) -> Result<Response<wire::PushReply>, Status> {
-        let (device, _) = peer(&request)?;
+        let (device, _) = self.peer(&request)?;
         let push = convert::push_from_wire(request.into_inner()).map_err(refusal::malformed)?;
         let head = self.0.head();
         same_group(push.group, &head)?;
@@ -168,7 +177,7 @@ impl Sync for SyncService {
     }
 
     async fn leave(&self, request: Request<wire::LeaveRequest>) -> Result<Response<wire::LeaveReply>, Status> {
-        let (device, _) = peer(&request)?;
+        let (device, _) = self.peer(&request)?;
         let leave = convert::leave_from_wire(&request.into_inner()).map_err(refusal::malformed)?;
         same_group(leave.group, &self.0.head())?;
         self.0.release(device).await?;

@@ -65,6 +65,12 @@ impl Scope {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Twelve hex digits that stand for this scope in logs and on the debug socket.
+    #[must_use]
+    pub fn pseudonym(&self) -> String {
+        pseudonym(self.0.as_bytes())
+    }
 }
 
 /// What an item is, for example `address.personal`. Any name is a kind; the known ones have
@@ -138,9 +144,12 @@ impl ItemKey {
     pub fn pseudonym(&self) -> String {
         let mut encoder = Encoder::new();
         self.encode(&mut encoder);
-        let hash = super::change::sha256(encoder.as_bytes());
-        hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+        pseudonym(encoder.as_bytes())
     }
+}
+
+fn pseudonym(bytes: &[u8]) -> String {
+    super::change::sha256(bytes).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn checked(what: &'static str, text: &str) -> Result<String, KeyError> {

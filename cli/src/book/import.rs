@@ -1,0 +1,89 @@
+//! An address book into the group: read the whole file, plan, then write batch by batch.
+//!
+//! Nothing is written before the whole file is sound. A batch is stored wholly or not at all; when one
+//! fails the earlier ones stay, which the failure says, and the same import again does the rest.
+
+use indicatif::ProgressBar;
+use mfpsync_addressbook::csv::{self, Book};
+use mfpsync_addressbook::{Notice, ReadError};
+
+use super::plan::{Plan, is_entry};
+use super::{Target, layout};
+use crate::command::item;
+use crate::exit::Failure;
+use crate::sockets::Sockets;
+
+/// Problems shown before the rest is only counted.
+const SHOWN_PROBLEMS: usize = 20;
+
+/// A sound file, and what storing it would do.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) plan: Plan,
+    pub(crate) notices: Vec<Notice>,
+}
+
+/// Reads a file's bytes and compares them with what is there.
+///
+/// # Errors
+/// `Failure::BadInput` naming line and column, or an unreachable daemon. Nothing is stored.
+pub(crate) async fn prepare(sockets: &Sockets, target: &Target, bytes: &[u8]) -> Result<Prepared, Failure> {
+    let (book, notices) = read(bytes)?;
+    let present = item::list(sockets, &target.scope, &target.kind).await?;
+    let looks = item::list(sockets, &target.scope, layout::KIND).await?;
+    Ok(Prepared { plan: Plan::new(&book, target, &present, &looks), notices })
+}
+
+fn read(bytes: &[u8]) -> Result<(Book, Vec<Notice>), Failure> {
+    csv::read(bytes).map_err(|error| Failure::BadInput(problems(&error)))
+}
+
+fn problems(error: &ReadError) -> String {
+    let mut lines: Vec<String> =
+        error.problems.iter().take(SHOWN_PROBLEMS).map(ToString::to_string).collect();
+    let more = error.count().saturating_sub(lines.len() as u64);
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    format!("nothing was stored, the file cannot be used:\n  {}", lines.join("\n  "))
+}
+
+/// Writes a plan; `progress` moves by one for each entry stored.
+///
+/// # Errors
+/// `Failure::Partial` says how much is stored and what went wrong.
+///
+/// # Cancel safety
+/// Dropped between batches nothing is lost; dropped within one, that batch is stored or not.
+pub(crate) async fn store(
+    sockets: &Sockets,
+    plan: Plan,
+    actor: &str,
+    progress: &ProgressBar,
+) -> Result<u64, Failure> {
+    let total = plan.entries();
+    let mut stored = 0;
+    for batch in plan.into_batches() {
+        let entries = batch.iter().filter(|edit| is_entry(edit)).count() as u64;
+        if let Err(failure) = item::write(sockets, batch, actor).await {
+            return Err(Failure::Partial { stored, total, source: Box::new(failure) });
+        }
+        stored += entries;
+        progress.inc(entries);
+    }
+    Ok(stored)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Exit;
+
+    #[test]
+    fn a_bad_file_is_named_by_line_and_column() {
+        let failure = read(b"not an address book\n").unwrap_err();
+        assert_eq!(failure.exit(), Exit::BadInput);
+        let text = failure.to_string();
+        assert!(text.starts_with("nothing was stored") && text.contains("line 1"), "{text}");
+    }
+}

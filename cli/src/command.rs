@@ -1,0 +1,61 @@
+//! One file per group of commands: its arguments, its calls, its output.
+//!
+//! A command asks the sockets, hands the answer to `render` and prints it; it decides nothing the
+//! daemon can decide.
+
+use crate::args::{Cli, Command};
+use crate::exit::{Exit, Failure};
+use crate::output::Out;
+use crate::sockets::Sockets;
+
+pub(crate) mod address_book;
+pub(crate) mod debug;
+pub(crate) mod devices;
+pub(crate) mod item;
+pub(crate) mod join;
+pub(crate) mod pair;
+pub(crate) mod role;
+pub(crate) mod set_aside;
+pub(crate) mod shell;
+pub(crate) mod status;
+pub(crate) mod user;
+pub(crate) mod watch;
+
+/// What each command needs of its surroundings.
+#[derive(Debug, Clone)]
+pub(crate) struct Context {
+    pub(crate) sockets: Sockets,
+    pub(crate) out: Out,
+}
+
+/// Runs the command that was asked for.
+///
+/// # Errors
+/// Whatever kept it from being done.
+pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
+    let context = Context { sockets: cli.global.sockets(), out: cli.global.out() };
+    match cli.command {
+        Command::Status(args) => status::run(&context, &args).await,
+        Command::Role(command) => role::run(&context, command).await,
+        Command::Pair(command) => pair::run(&context, &command).await,
+        Command::Join(args) => join::join(&context, args).await,
+        Command::Leave(args) => join::leave(&context, &args).await,
+        Command::Devices(_) => devices::run(&context).await,
+        Command::User(command) => user::run(&context, command).await,
+        Command::Item(command) => item::run(&context, command).await,
+        Command::Watch(args) => watch::run(&context, args).await,
+        Command::Import(args) => address_book::import(&context, args).await,
+        Command::Export(args) => address_book::export(&context, args).await,
+        Command::SetAside(_) => set_aside::run(&context).await,
+        Command::Debug(command) => debug::run(&context, command).await,
+        Command::Demo(args) => crate::demo::run(&context, args).await,
+        Command::Completion(args) => shell::completion(&context, &args),
+        Command::Man(_) => shell::man(&context),
+    }
+}
+
+/// This device's clock, for ages only.
+pub(crate) fn now_unix_millis() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

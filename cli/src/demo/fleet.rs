@@ -1,0 +1,318 @@
+//! The demo's daemons: their directories, configurations, processes and end.
+//!
+//! Ends only processes it started itself, by the handle or id it got when starting them. When the fleet
+//! is dropped without having been let go, its processes are killed.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use mfpsync_proto::panel::StatusRequest;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use crate::exit::Failure;
+use crate::sockets::{Sockets, within};
+
+/// The device that becomes the server.
+pub(crate) const COPIER: usize = 0;
+/// A client on the same network.
+pub(crate) const PRINTER: usize = 1;
+/// A client behind the relay.
+pub(crate) const SCANNER: usize = 2;
+const NAMES: [&str; 3] = ["copier-1", "printer-2", "scanner-3"];
+
+/// Where the process ids stand, for `--stop`.
+pub(crate) const RECORD: &str = "fleet.json";
+const POLL: Duration = Duration::from_millis(20);
+const STOP_PATIENCE: Duration = Duration::from_secs(15);
+const LOG_TAIL_LINES: usize = 5;
+
+/// One device: a directory and, once started, a process.
+#[derive(Debug)]
+pub(crate) struct Device {
+    pub(crate) name: &'static str,
+    pub(crate) address: SocketAddr,
+    pub(crate) sockets: Sockets,
+    dir: PathBuf,
+    child: Option<Child>,
+}
+
+impl Device {
+    pub(crate) fn run_dir(&self) -> PathBuf {
+        self.dir.join("run")
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.dir.join("mfpsyncd.toml")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    fn config(&self, dial_only: Option<SocketAddr>) -> String {
+        let mut text = format!(
+            "data_dir = {}\nrun_dir = {}\nname = {}\nlisten = [\"{}\"]\n",
+            toml_text(&self.dir.display().to_string()),
+            toml_text(&self.run_dir().display().to_string()),
+            toml_text(self.name),
+            self.address
+        );
+        if let Some(address) = dial_only {
+            text.push_str(&format!("dial_only = [\"{address}\"]\n"));
+        }
+        text
+    }
+}
+
+/// The three devices and the directory they live in.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    daemon: PathBuf,
+    home: TempDir,
+    devices: Vec<Device>,
+    kept: bool,
+}
+
+impl Fleet {
+    /// Makes directories and finds free ports; starts nothing yet.
+    ///
+    /// # Errors
+    /// No directory or no port can be had.
+    pub(crate) fn new(daemon: PathBuf, patience: Duration) -> Result<Self, Failure> {
+        let home = tempfile::Builder::new()
+            .prefix("mfpsync-demo-")
+            .tempdir()
+            .map_err(|error| Failure::Failed(format!("make a directory for the demo: {error}")))?;
+        let ports = free_addresses(NAMES.len())
+            .map_err(|error| Failure::Failed(format!("find free ports: {error}")))?;
+        let device = |(name, address): (&'static str, SocketAddr)| {
+            let dir = home.path().join(name);
+            Device { name, address, sockets: Sockets::new(dir.join("run"), patience), dir, child: None }
+        };
+        let devices = NAMES.into_iter().zip(ports).map(device).collect();
+        Ok(Self { daemon, home, devices, kept: false })
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// One of the devices.
+    ///
+    /// # Errors
+    /// There is no such device.
+    pub(crate) fn device(&self, at: usize) -> Result<&Device, Failure> {
+        self.devices.get(at).ok_or_else(|| Failure::Failed(format!("no device {at} in the demo")))
+    }
+
+    fn device_mut(&mut self, at: usize) -> Result<&mut Device, Failure> {
+        self.devices.get_mut(at).ok_or_else(|| Failure::Failed(format!("no device {at} in the demo")))
+    }
+
+    /// Starts one daemon and waits until it answers; returns its process id.
+    ///
+    /// # Errors
+    /// It cannot be started, ends at once, or does not answer in time; its last words are in the message.
+    pub(crate) async fn start(&mut self, at: usize, dial_only: Option<SocketAddr>) -> Result<u32, Failure> {
+        let daemon = self.daemon.clone();
+        let device = self.device_mut(at)?;
+        let child = spawn(&daemon, device, dial_only).map_err(|source| Failure::File {
+            action: "start",
+            path: daemon.clone(),
+            source,
+        })?;
+        let id = child.id().unwrap_or_default();
+        device.child = Some(child);
+        self.record()?;
+        ready(self.device_mut(at)?).await?;
+        Ok(id)
+    }
+
+    /// Asks one daemon to end and waits for it.
+    ///
+    /// # Errors
+    /// It did not end in time and was killed.
+    ///
+    /// # Cancel safety
+    /// A process that was not waited for stays in the fleet, which ends it when dropped.
+    pub(crate) async fn stop(&mut self, at: usize) -> Result<Option<ExitStatus>, Failure> {
+        let device = self.device_mut(at)?;
+        let name = device.name;
+        let Some(child) = device.child.as_mut() else { return Ok(None) };
+        terminate(child);
+        let Ok(ended) = tokio::time::timeout(STOP_PATIENCE, child.wait()).await else {
+            child.kill().await.map_err(|error| Failure::Failed(format!("kill {name}: {error}")))?;
+            device.child = None;
+            return Err(Failure::TimedOut { what: format!("the end of {name}"), waited: STOP_PATIENCE });
+        };
+        device.child = None;
+        ended.map(Some).map_err(|error| Failure::Failed(format!("wait for {name}: {error}")))
+    }
+
+    /// Leaves processes and files to the operator.
+    pub(crate) fn let_go(mut self) {
+        self.kept = true;
+        self.home.disable_cleanup(true);
+    }
+
+    /// Ends what runs after a failure, which is the one to report; whoever does not end is killed.
+    pub(crate) async fn stop_all(&mut self) {
+        for at in 0..self.devices.len() {
+            let _status = self.stop(at).await;
+        }
+    }
+
+    /// Keeps the files of stopped daemons, whose directory it returns.
+    pub(crate) fn keep_files(mut self) -> PathBuf {
+        self.home.disable_cleanup(true);
+        self.home.path().to_owned()
+    }
+
+    /// Writes down which processes belong to this demo.
+    fn record(&self) -> Result<(), Failure> {
+        let path = self.home.path().join(RECORD);
+        let processes: Vec<_> = self
+            .devices
+            .iter()
+            .filter_map(|device| Some((device, device.child.as_ref()?.id()?)))
+            .map(|(device, pid)| json!({ "name": device.name, "pid": pid, "config": device.config_path() }))
+            .collect();
+        fs::write(&path, json!({ "processes": processes }).to_string()).map_err(|source| Failure::File {
+            action: "write",
+            path,
+            source,
+        })
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        for child in self.devices.iter_mut().filter_map(|device| device.child.as_mut()) {
+            // One that has ended by itself cannot be killed, and need not be.
+            let _already_ended = child.start_kill();
+        }
+    }
+}
+
+fn spawn(daemon: &Path, device: &Device, dial_only: Option<SocketAddr>) -> io::Result<Child> {
+    fs::create_dir_all(device.run_dir())?;
+    fs::write(device.config_path(), device.config(dial_only))?;
+    let log = File::options().create(true).append(true).open(device.log_path())?;
+    Command::new(daemon)
+        .arg("--config")
+        .arg(device.config_path())
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        // Ctrl-C at the terminal is the demo's to handle: it stops its daemons in order.
+        .process_group(0)
+        .spawn()
+}
+
+async fn ready(device: &mut Device) -> Result<(), Failure> {
+    let sockets = device.sockets.clone();
+    let log = device.log_path();
+    let name = device.name;
+    let what = format!("readiness of {name}");
+    within(sockets.timeout, &what, async {
+        loop {
+            if let Some(Ok(Some(status))) = device.child.as_mut().map(Child::try_wait) {
+                let words = last_words(&log);
+                return Err(Failure::Failed(format!("{name} ended at once ({status})\n{words}")));
+            }
+            if let Ok(mut panel) = sockets.panel().await
+                && panel.status(StatusRequest {}).await.is_ok()
+            {
+                return Ok(());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    })
+    .await
+}
+
+/// The end of a log; an unreadable one has nothing to tell.
+fn last_words(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = text.lines().map(crate::output::printable).collect();
+    lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
+}
+
+/// A child that was not waited for keeps its id, so this reaches it or nobody.
+fn terminate(child: &Child) {
+    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        let _already_ended = kill_process(pid, Signal::TERM);
+    }
+}
+
+/// All held at once, so that they differ.
+fn free_addresses(number: usize) -> io::Result<Vec<SocketAddr>> {
+    let listeners =
+        (0..number).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<io::Result<Vec<_>>>()?;
+    listeners.iter().map(TcpListener::local_addr).collect()
+}
+
+fn toml_text(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// The daemon to start: as named, else beside this command, else on the PATH.
+///
+/// # Errors
+/// `Failure::Usage` when there is none.
+pub(crate) fn daemon(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let beside = || std::env::current_exe().ok().map(|own| own.with_file_name("mfpsyncd"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|directory| directory.join("mfpsyncd"));
+    match named {
+        Some(named) if named.is_file() => std::path::absolute(&named).map_err(|source| Failure::File {
+            action: "find",
+            path: named,
+            source,
+        }),
+        Some(named) => Err(Failure::Usage(format!("{} is no file", named.display()))),
+        None => beside().into_iter().chain(on_path).find(|path| path.is_file()).ok_or_else(|| {
+            Failure::Usage(
+                "mfpsyncd is neither beside this command nor on the PATH; name it with --daemon".to_owned(),
+            )
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_behind_the_relay_dials_nothing_else() {
+        let fleet = Fleet::new("/bin/false".into(), Duration::from_secs(1)).unwrap();
+        let scanner = fleet.device(SCANNER).unwrap();
+        let config = scanner.config(Some("127.0.0.1:9".parse().unwrap()));
+        assert!(config.contains("name = \"scanner-3\"\n"), "{config}");
+        assert!(config.ends_with("dial_only = [\"127.0.0.1:9\"]\n"), "{config}");
+        assert!(!scanner.config(None).contains("dial_only"));
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_ends_at_once_is_reported() {
+        let mut fleet = Fleet::new("/bin/false".into(), Duration::from_secs(30)).unwrap();
+        let failure = fleet.start(COPIER, None).await.unwrap_err();
+        assert!(failure.to_string().contains("copier-1 ended at once"), "{failure}");
+    }
+
+    #[test]
+    fn paths_with_quotes_stay_one_text() {
+        assert_eq!(toml_text(r#"/tmp/a"b\c"#), r#""/tmp/a\"b\\c""#);
+    }
+}

@@ -1,0 +1,95 @@
+//! The file that receives the recovery kit: reserved before the group exists, never overwritten.
+//!
+//! The kit is shown once in a group's life, so its place is made certain first: creating the file is
+//! the step that may fail harmlessly. Called by `role start-server` and the demo.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::exit::Failure;
+
+/// An empty file of mode 0600 that waits for the kit; removed again unless filled.
+#[derive(Debug)]
+pub(crate) struct KitFile {
+    file: File,
+    path: PathBuf,
+    filled: bool,
+}
+
+impl KitFile {
+    /// Creates the file.
+    ///
+    /// # Errors
+    /// `Failure::File` when it exists already or cannot be created.
+    pub(crate) fn reserve(path: &Path) -> Result<Self, Failure> {
+        let file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|source| {
+                Failure::File { action: "create the recovery kit", path: path.to_owned(), source }
+            })?;
+        Ok(Self { file, path: path.to_owned(), filled: false })
+    }
+
+    /// Writes the kit and makes file and directory entry durable.
+    ///
+    /// # Errors
+    /// `Failure::File`; the caller must then give the kit to the operator in another way.
+    pub(crate) fn fill(mut self, kit: &str) -> Result<(), Failure> {
+        let failure =
+            |source| Failure::File { action: "write the recovery kit", path: self.path.clone(), source };
+        self.file.write_all(kit.as_bytes()).and_then(|()| self.file.sync_all()).map_err(failure)?;
+        // From here on the kit is in the file, whatever becomes of the directory.
+        self.filled = true;
+        let directory = match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            Some(_) | None => Path::new("."),
+        };
+        File::open(directory).and_then(|directory| directory.sync_all()).map_err(|source| Failure::File {
+            action: "make durable the directory of",
+            path: self.path.clone(),
+            source,
+        })
+    }
+}
+
+impl Drop for KitFile {
+    fn drop(&mut self) {
+        if !self.filled {
+            // An empty file left behind is refused by the next attempt with its name: seen, not lost.
+            let _left_behind = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_kit_is_readable_by_its_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kit.age");
+        KitFile::reserve(&path).unwrap().fill("armored").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "armored");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn an_existing_file_is_never_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kit.age");
+        fs::write(&path, "an older kit").unwrap();
+        assert!(KitFile::reserve(&path).unwrap_err().to_string().contains("kit.age"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "an older kit");
+    }
+
+    #[test]
+    fn a_reservation_that_was_not_needed_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kit.age");
+        drop(KitFile::reserve(&path).unwrap());
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,10 @@
+//! Answers of the daemon as text for people and JSON for scripts.
+//!
+//! Pure: a reply goes in, a text or a `serde_json::Value` comes out. Prints nothing, asks nobody.
+
+pub(crate) mod devices;
+pub(crate) mod items;
+pub(crate) mod pairing;
+pub(crate) mod set_aside;
+pub(crate) mod status;
+pub(crate) mod units;

@@ -1,0 +1,158 @@
+//! Opens what lives as long as the daemon: keys, the device's own database, and the local sockets.
+//!
+//! Called once by [`crate::app`]; what runs on top of it is started and stopped by the supervisor.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use mfpsync_proto::limit;
+use mfpsync_proto::local::local_server::LocalServer;
+use mfpsync_proto::panel::panel_server::PanelServer;
+use mfpsync_storage::Store;
+use mfpsync_storage::local::{Local, OutboxLimits};
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+use tonic::transport::Server;
+
+use crate::app::App;
+use crate::client::LinkReport;
+use crate::db::Db;
+use crate::debug_socket::{DebugSocket, SOCKET_NAME};
+use crate::device::Device;
+use crate::fault::{Fault, FaultCode};
+use crate::identity::Identity;
+use crate::inspect::Inspector;
+use crate::keystore::{FileKeyStore, KeyStore};
+use crate::local::LocalService;
+use crate::membership::Roster;
+use crate::own_data::{OwnData, draw_incarnation};
+use crate::panel::{PanelService, Session};
+use crate::role::SupervisorHandle;
+use crate::storage_fault::start_fault;
+use crate::unix_socket::{self, PeerPolicy, SocketFile};
+
+/// The own database's file within the data directory.
+pub const LOCAL_FILE: &str = "local.db";
+const KEYS_DIRECTORY: &str = "keys";
+const LOCAL_SOCKET: &str = "local.sock";
+const PANEL_SOCKET: &str = "panel.sock";
+/// Calls and streams at once on one local connection.
+const LOCAL_STREAMS: u32 = 64;
+
+/// Opens keys and the own database.
+///
+/// # Errors
+/// The fault that keeps the daemon from coming up; nothing was changed.
+pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
+    let config = (*app.config).clone();
+    let random: Arc<dyn SecureRandom + Send + Sync> = Arc::new(SystemRandom::new());
+    let keys = FileKeyStore::open(config.data_dir.join(KEYS_DIRECTORY))
+        .map_err(|error| Fault::with_detail(FaultCode::Keys, error))?;
+    let identity = Identity::load_or_create(&keys, &*random)
+        .map_err(|error| Fault::with_detail(FaultCode::Keys, error))?;
+    let keys: Arc<dyn KeyStore> = Arc::new(keys);
+    let own = own_data(&config.data_dir, &*random, &config.limits)?;
+    Ok(Arc::new(Device {
+        config,
+        identity: Arc::new(identity),
+        keys,
+        random,
+        own: Arc::new(own),
+        roster: Arc::new(Roster::new()),
+        faults: app.faults.clone(),
+        server: ArcSwapOption::empty(),
+        link: watch::Sender::new(LinkReport::default()),
+    }))
+}
+
+fn own_data(
+    data_dir: &Path,
+    random: &dyn SecureRandom,
+    limits: &crate::config::Limits,
+) -> Result<OwnData, Fault> {
+    let store = Store::<Local>::open(&data_dir.join(LOCAL_FILE), true, Box::new(|_| {}))
+        .map_err(|error| start_fault(&error))?;
+    let incarnation = draw_incarnation(random)
+        .ok_or_else(|| Fault::with_detail(FaultCode::Keys, "the system gives no random numbers"))?;
+    store.write_and_wait(move |write| write.initialise(incarnation)).map_err(|error| start_fault(&error))?;
+    let limits = OutboxLimits { operations: limits.outbox_operations, bytes: limits.outbox_bytes };
+    Ok(OwnData::new(Db::new(store), limits))
+}
+
+/// Binds the local API, the panel and the debug socket's lock, and serves them until `stop`.
+///
+/// # Errors
+/// A socket that cannot be bound.
+///
+/// # Cancel safety
+/// What was bound is given up.
+pub async fn sockets(
+    app: &App,
+    device: &Arc<Device>,
+    supervisor: &SupervisorHandle,
+) -> Result<(), Fault> {
+    let stop = app.tasks.token().clone();
+    let streams = TaskTracker::new();
+    let inspector = Inspector::new(device.clone(), supervisor.clone());
+    let debug = DebugSocket {
+        path: app.config.run_dir.join(SOCKET_NAME),
+        access: app.access.clone(),
+        inspect: Arc::new(inspector),
+        log: app.log.clone(),
+        stats: app.stats.clone(),
+    };
+    let session = Session {
+        device: device.clone(),
+        supervisor: supervisor.clone(),
+        debug: debug.spawn(&app.tasks),
+        started: Instant::now(),
+        tasks: streams.clone(),
+        stop: stop.clone(),
+    };
+    let local = LocalServer::new(LocalService::new(device.own.clone(), streams, stop))
+        .max_decoding_message_size(limit::LOCAL_MESSAGE_BYTES)
+        .max_encoding_message_size(limit::LOCAL_MESSAGE_BYTES);
+    let panel = PanelServer::new(PanelService(Arc::new(session)));
+    serve(app, LOCAL_SOCKET, Routes::new(local)).await?;
+    serve(app, PANEL_SOCKET, Routes::new(panel)).await
+}
+
+async fn serve(app: &App, name: &'static str, routes: Routes) -> Result<(), Fault> {
+    let path = app.config.run_dir.join(name);
+    let (listener, file) = unix_socket::bind(&path, &app.access)
+        .await
+        .map_err(|error| Fault::with_detail(FaultCode::Listen, error))?;
+    let (policy, stop) = (app.access.policy.clone(), app.tasks.token().clone());
+    app.tasks.spawn(name, serve_socket(listener, file, policy, routes, stop));
+    Ok(())
+}
+
+/// Serves one socket; connections of other users are dropped before a byte of theirs is read.
+async fn serve_socket(
+    listener: UnixListener,
+    _file: SocketFile,
+    policy: PeerPolicy,
+    routes: Routes,
+    stop: CancellationToken,
+) {
+    let allowed = UnixListenerStream::new(listener).filter(move |stream| match stream {
+        Ok(stream) => policy.admits(stream),
+        Err(_) => true,
+    });
+    let served = Server::builder()
+        .max_concurrent_streams(LOCAL_STREAMS)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(allowed, stop.cancelled_owned())
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "serve local socket");
+    }
+}

@@ -1,0 +1,461 @@
+//! Carries out the round's effects: one task that owns the round, the connection and the timer.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mfpsync_replication::message::{Follow, FollowEvent, Hello, Push};
+use mfpsync_replication::round::{
+    AdoptGreeting, At, Effect, Event, Failure, LinkEvent, LinkId, Moment, Outbox, PushOrder, Round, Start,
+    Stored, Timing,
+};
+use mfpsync_replication::wire as convert;
+use mfpsync_storage::Result;
+use mfpsync_storage::local::{LocalRead, LocalWrite, RetainedLimits};
+use mfpsync_storage::model::{
+    Cursor, GroupId, Incarnation, IssuingCertificate, ItemKey, Member, Signed,
+};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Channel;
+
+use super::link::{self, Servers};
+use super::report;
+use crate::authority::TrustAnchor;
+use crate::clock::unix_millis;
+use crate::db::READ_DEADLINE;
+use crate::device::Device;
+use crate::own_data::draw;
+
+/// Answers on their way from calls under way: a dial, a hello and a push at the most, each of the
+/// present connection and of one that is ending.
+const ANSWERS: usize = 16;
+/// Events of the follow stream read ahead of the database.
+const FOLLOW_AHEAD: usize = 1;
+const DIAL: Duration = Duration::from_secs(5);
+
+/// Owns the round.
+pub(super) struct Driver {
+    device: Arc<Device>,
+    anchor: TrustAnchor,
+    group: GroupId,
+    incarnation: Incarnation,
+    issuers: Vec<Signed<IssuingCertificate>>,
+    retained: RetainedLimits,
+    round: Round,
+    effects: VecDeque<Effect>,
+    began: Instant,
+    wake_at: Option<Instant>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    answers: mpsc::Sender<(LinkId, LinkEvent)>,
+    answered: mpsc::Receiver<(LinkId, LinkEvent)>,
+    connection: Option<Connection>,
+}
+
+/// A connection, or the attempt at one.
+struct Connection {
+    link: LinkId,
+    channel: Option<Channel>,
+    follow: Option<mpsc::Receiver<std::result::Result<FollowEvent, Failure>>>,
+    /// Ends its calls.
+    ended: CancellationToken,
+}
+
+impl Driver {
+    /// Reads what the round starts from.
+    pub(super) async fn prepare(
+        device: Arc<Device>,
+        anchor: TrustAnchor,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Result<Self> {
+        let read = device.own.db().read(READ_DEADLINE, |read| {
+            Ok((read.device()?, outbox(read)?, read.lineage()?, read.issuers()?))
+        });
+        let (own, outbox, lineage, issuers) = read.await?;
+        let servers = Servers::of(&device).await.map(|servers| servers.endpoints()).unwrap_or_default();
+        let timing = Timing {
+            heartbeat: device.config.heartbeat,
+            longest_wait: device.config.reconnect_max,
+            dial: DIAL,
+            ..Timing::default()
+        };
+        let start = Start {
+            group: anchor.group,
+            incarnation: own.incarnation,
+            lineage,
+            cursor: own.cursor,
+            resetting: own.resetting,
+            outbox,
+            endpoints: servers,
+            own_endpoints: Vec::new(),
+            features: Vec::new(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            timing,
+        };
+        let began = Instant::now();
+        let at = At { now: Moment(Duration::ZERO), random: draw(&*device.random) };
+        let (round, effects) = Round::start(start, at);
+        let (answers, answered) = mpsc::channel(ANSWERS);
+        Ok(Self {
+            retained: device.retained_limits(),
+            device,
+            anchor,
+            group: anchor.group,
+            incarnation: own.incarnation,
+            issuers,
+            round,
+            effects: effects.into(),
+            began,
+            wake_at: None,
+            tasks,
+            stop,
+            answers,
+            answered,
+            connection: None,
+        })
+    }
+
+    /// Runs until the part is stopped or the round ends.
+    pub(super) async fn run(mut self) {
+        let mut edits = self.device.own.edits();
+        loop {
+            while let Some(effect) = self.effects.pop_front() {
+                self.carry_out(effect).await;
+            }
+            let event = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => {
+                    self.step(Event::Stop);
+                    while let Some(effect) = self.effects.pop_front() {
+                        self.carry_out(effect).await;
+                    }
+                    return;
+                }
+                Some((link, event)) = self.answered.recv() => Some(Event::Link(link, event)),
+                Ok(()) = edits.changed() => self.read_outbox().await.map(Event::LocalEdits),
+                event = next_event(&mut self.connection, self.round.wants_more()) => Some(event),
+                () = sleep_until(self.wake_at) => {
+                    self.wake_at = None;
+                    Some(Event::Tick)
+                }
+            };
+            if let Some(event) = event {
+                self.step(event);
+            }
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        let at = At { now: Moment(self.began.elapsed()), random: draw(&*self.device.random) };
+        let (round, effects) = self.round.clone().step(at, event);
+        self.round = round;
+        self.effects.extend(effects);
+    }
+
+    async fn read_outbox(&self) -> Option<Outbox> {
+        match self.device.own.db().read(READ_DEADLINE, outbox).await {
+            Ok(outbox) => Some(outbox),
+            Err(error) => {
+                tracing::warn!(%error, "read the outbox");
+                None
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Dial { link, endpoint } => self.dial(link, endpoint).await,
+            Effect::Hello(link, hello) => self.hello(link, *hello),
+            Effect::Follow(link, follow) => self.follow(link, follow),
+            Effect::Push(link, order) => self.push(link, order).await,
+            Effect::Disconnect(link) => self.disconnect(link),
+            Effect::WakeAt(moment) => self.wake_at = Some(self.began + moment.0),
+            Effect::Report(state) => report::publish(&self.device, &state),
+            Effect::AdoptGreeting(greeting) => {
+                let stored = self.adopt_greeting(*greeting).await;
+                self.stored(stored).await;
+            }
+            Effect::AdoptMembership { members, issuers } => {
+                let stored = self.adopt_membership(members, issuers).await.map(|()| Stored::Noted);
+                self.stored(stored).await;
+            }
+            Effect::NotePromotion(promotion) => {
+                let stored = self.write(move |db| db.adopt_roster(&[(*promotion).clone()], &[], &[])).await;
+                self.stored(stored.map(|()| Stored::Noted)).await;
+            }
+            Effect::ApplyBatch { changes, cursor } => {
+                let stored = self.device.own.write(move |db| Ok(((), db.apply_changes(&changes, &cursor)?))).await;
+                self.stored(stored.map(|()| Stored::Applied(cursor))).await;
+            }
+            Effect::BeginReset(reason) => {
+                tracing::info!(?reason, "everything is read anew from the server");
+                let stored = self.write(|db| db.begin_reset()).await;
+                self.stored(stored.map(|()| Stored::ResetBegun)).await;
+            }
+            Effect::FinishReset(cursor) => {
+                let stored = self.device.own.write(move |db| finish_reset(db, &cursor)).await;
+                self.stored(stored.map(|()| Stored::ResetFinished(cursor))).await;
+            }
+            Effect::Settle(outcomes) => {
+                let (now, limits) = (unix_millis(), self.retained);
+                let stored = self.device.own.write(move |db| {
+                    let settlement = db.settle(&outcomes, now, limits)?;
+                    Ok((outbox(db)?, settlement.changed))
+                });
+                let stored = stored.await.map(Stored::Settled);
+                self.stored(stored).await;
+            }
+            Effect::ForgetSafe(safe) => {
+                let stored = self.write(move |db| db.release_retained(safe)).await;
+                self.stored(stored.map(|_| Stored::Noted)).await;
+            }
+        }
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        mut write: impl FnMut(&LocalWrite<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.device.own.write(move |db| Ok((write(db)?, Vec::new()))).await
+    }
+
+    /// Answers a storage effect.
+    async fn stored(&mut self, stored: Result<Stored>) {
+        let stored = match stored {
+            Ok(stored) => {
+                self.device.storage_works();
+                stored
+            }
+            Err(error) => {
+                self.device.storage_failed(&error);
+                Stored::Failed
+            }
+        };
+        self.step(Event::Stored(stored));
+    }
+
+    async fn adopt_greeting(&mut self, greeting: AdoptGreeting) -> Result<Stored> {
+        let rows: Vec<Member> = greeting.members.iter().map(|signed| signed.record.clone()).collect();
+        self.issuers.clone_from(&greeting.issuers);
+        if greeting.lost_beyond.is_some() {
+            // Following a new reign offers retained edits again; that comes with failover.
+            tracing::error!("the group's server changed, which this version does not follow");
+            return Ok(Stored::Failed);
+        }
+        let write = move |db: &LocalWrite<'_>| {
+            db.adopt_roster(&greeting.lineage, &greeting.issuers, &greeting.members)?;
+            outbox(db)
+        };
+        let outbox = self.write(write).await?;
+        self.take_rows(rows).await;
+        Ok(Stored::GreetingAdopted(outbox))
+    }
+
+    async fn adopt_membership(
+        &mut self,
+        members: Vec<Signed<Member>>,
+        issuers: Vec<Signed<IssuingCertificate>>,
+    ) -> Result<()> {
+        let rows: Vec<Member> = members.iter().map(|signed| signed.record.clone()).collect();
+        self.issuers.clone_from(&issuers);
+        self.write(move |db| db.adopt_roster(&[], &issuers, &members)).await?;
+        self.take_rows(rows).await;
+        Ok(())
+    }
+
+    /// Verified rows count from now on; new addresses of servers are tried.
+    async fn take_rows(&mut self, rows: Vec<Member>) {
+        self.device.roster.update(rows);
+        match Servers::of(&self.device).await {
+            Ok(servers) => self.step(Event::Endpoints(servers.endpoints())),
+            Err(error) => tracing::warn!(%error, "read where the servers are"),
+        }
+    }
+
+    async fn dial(&mut self, link: LinkId, endpoint: String) {
+        let ended = self.stop.child_token();
+        self.connection = Some(Connection { link, channel: None, follow: None, ended: ended.clone() });
+        let device = self.device.clone();
+        let dialled = async {
+            let servers = Servers::of(&device).await?;
+            servers.dial(&device, &endpoint, DIAL).await
+        };
+        // The round waits for nothing else meanwhile, and a stop ends the attempt.
+        let dialled = tokio::select! {
+            dialled = dialled => dialled,
+            () = ended.cancelled() => return,
+        };
+        let event = match dialled {
+            Ok(channel) => {
+                if let Some(connection) = &mut self.connection {
+                    connection.channel = Some(channel);
+                }
+                LinkEvent::Dialled
+            }
+            Err(error) => LinkEvent::Failed(link::proven(link::not_dialled(error), self.anchor, &self.issuers)),
+        };
+        self.step(Event::Link(link, event));
+    }
+
+    fn hello(&self, link: LinkId, hello: Hello) {
+        let (anchor, issuers) = (self.anchor, self.issuers.clone());
+        self.call(link, move |channel| async move {
+            match link::greet(channel, anchor, &hello).await {
+                Ok(greeting) => LinkEvent::Greeted(Box::new(greeting)),
+                Err(failure) => LinkEvent::Failed(link::proven(failure, anchor, &issuers)),
+            }
+        });
+    }
+
+    /// Makes a call on the connection; its answer comes as an event.
+    fn call<F>(&self, link: LinkId, call: impl FnOnce(Channel) -> F)
+    where
+        F: Future<Output = LinkEvent> + Send + 'static,
+    {
+        let Some(Connection { channel: Some(channel), ended, .. }) = &self.connection else { return };
+        let (call, ended, answers) = (call(channel.clone()), ended.clone(), self.answers.clone());
+        self.tasks.spawn(async move {
+            let answer = tokio::select! {
+                answer = call => answer,
+                () = ended.cancelled() => return,
+            };
+            // The driver is gone when the part was stopped.
+            drop(answers.send((link, answer)).await);
+        });
+    }
+
+    async fn push(&mut self, link: LinkId, order: PushOrder) {
+        let read = move |read: &LocalRead<'_>| Ok((read.outbox(order.operations, order.bytes)?, outbox(read)?));
+        let (records, outbox) = match self.device.own.db().read(READ_DEADLINE, read).await {
+            Ok(read) => read,
+            Err(error) => {
+                self.device.storage_failed(&error);
+                return self.step(Event::Link(link, LinkEvent::Failed(Failure::Transport)));
+            }
+        };
+        if records.is_empty() {
+            return self.step(Event::Link(link, LinkEvent::OutboxEmpty(outbox)));
+        }
+        let (numbers, operations): (Vec<_>, Vec<_>) = records.into_iter().unzip();
+        let push = Push {
+            group: self.group,
+            incarnation: self.incarnation,
+            epoch: order.epoch,
+            low_water: order.low_water,
+            operations,
+        };
+        let (anchor, issuers) = (self.anchor, self.issuers.clone());
+        self.call(link, move |channel| async move {
+            let reply = link::client(channel).push(convert::push_to_wire(push)).await;
+            match reply.map(|reply| convert::push_answer_from_wire(reply.into_inner(), &numbers)) {
+                Ok(Ok(answer)) => LinkEvent::PushAnswered(answer),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "read the answer to a push");
+                    LinkEvent::Failed(Failure::Malformed)
+                }
+                Err(status) => push_failed(link::proven(link::failed(&status), anchor, &issuers)),
+            }
+        });
+    }
+
+    /// Opens the follow stream; its events are read ahead by one, and no further.
+    fn follow(&mut self, link: LinkId, follow: Follow) {
+        let Some(Connection { channel: Some(channel), ended, follow: slot, .. }) = &mut self.connection else {
+            return;
+        };
+        let (to, events) = mpsc::channel(FOLLOW_AHEAD);
+        *slot = Some(events);
+        let (channel, ended, anchor, issuers) =
+            (channel.clone(), ended.clone(), self.anchor, self.issuers.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = read_stream(channel, anchor, issuers, follow, to) => {}
+                () = ended.cancelled() => {}
+            }
+        });
+        tracing::debug!(link = link.0, "follow");
+    }
+
+    fn disconnect(&mut self, link: LinkId) {
+        if let Some(connection) = self.connection.take_if(|connection| connection.link == link) {
+            connection.ended.cancel();
+        }
+    }
+}
+
+/// A push that was refused rests; one that got no answer says that the connection is broken.
+fn push_failed(failure: Failure) -> LinkEvent {
+    match failure {
+        Failure::Refused { .. } => LinkEvent::PushFailed(failure),
+        Failure::Transport | Failure::Impostor | Failure::Malformed => LinkEvent::Failed(failure),
+    }
+}
+
+async fn read_stream(
+    channel: Channel,
+    anchor: TrustAnchor,
+    issuers: Vec<Signed<IssuingCertificate>>,
+    follow: Follow,
+    to: mpsc::Sender<std::result::Result<FollowEvent, Failure>>,
+) {
+    let mut stream = match link::client(channel).follow(convert::follow_to_wire(&follow)).await {
+        Ok(reply) => reply.into_inner(),
+        Err(status) => {
+            // The driver is gone when the connection was dropped.
+            return drop(to.send(Err(link::proven(link::failed(&status), anchor, &issuers))).await);
+        }
+    };
+    loop {
+        let event = match stream.message().await {
+            Ok(Some(event)) => link::follow_event(anchor, &issuers, event),
+            Ok(None) => Err(Failure::Transport),
+            Err(status) => Err(link::proven(link::failed(&status), anchor, &issuers)),
+        };
+        let ends = event.is_err();
+        if to.send(event).await.is_err() || ends {
+            return;
+        }
+    }
+}
+
+/// The next event of the follow stream, while one is wanted.
+///
+/// # Cancel safety
+/// Safe: an event is taken from the channel or it is not.
+async fn next_event(connection: &mut Option<Connection>, wanted: bool) -> Event {
+    let Some(Connection { link, follow: Some(events), .. }) = connection.as_mut().filter(|_| wanted) else {
+        return std::future::pending().await;
+    };
+    let link = *link;
+    match events.recv().await {
+        Some(Ok(event)) => Event::Link(link, LinkEvent::Follow(event)),
+        Some(Err(failure)) => Event::Link(link, LinkEvent::Failed(failure)),
+        None => Event::Link(link, LinkEvent::Failed(Failure::Transport)),
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn outbox(read: &LocalRead<'_>) -> Result<Outbox> {
+    let device = read.device()?;
+    Ok(Outbox {
+        waiting: read.waiting()?.operations > 0,
+        last_operation: device.last_operation,
+        low_water: device.low_water,
+    })
+}
+
+fn finish_reset(db: &LocalWrite<'_>, cursor: &Cursor) -> Result<((), Vec<ItemKey>)> {
+    let mut changed = db.apply_changes(&[], cursor)?;
+    changed.extend(db.finish_reset()?);
+    Ok(((), changed))
+}

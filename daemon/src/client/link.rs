@@ -1,0 +1,193 @@
+//! One connection to a server: who it must be, the calls on it, and what their failures mean.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use mfpsync_proto::limit;
+use mfpsync_proto::sync as wire;
+use mfpsync_proto::sync::sync_client::SyncClient;
+use mfpsync_replication::message::{FollowEvent, Greeting, Hello};
+use mfpsync_replication::round::Failure;
+use mfpsync_replication::wire as convert;
+use mfpsync_storage::model::{Capabilities, DeviceId, IssuingCertificate, Member, Promotion, PublicKey, Signed};
+use thiserror::Error;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::authority::{TrustAnchor, VerifyError};
+use crate::db::READ_DEADLINE;
+use crate::device::Device;
+use crate::net::dial::{DialError, dial};
+use crate::refusal;
+use crate::tls::ClientTls;
+
+/// Why something on a connection did not work.
+#[derive(Debug, Error)]
+pub(super) enum LinkError {
+    /// No member with the capability to serve is known.
+    #[error("no server of the group is known")]
+    NoServer,
+    /// There is no connection.
+    #[error("dial: {0}")]
+    Dial(#[from] DialError),
+    /// The call was refused or failed.
+    #[error("call: {}", .0.message())]
+    Call(#[from] Status),
+    /// The own database.
+    #[error("own database: {0}")]
+    Storage(#[from] mfpsync_storage::Error),
+    /// The own key.
+    #[error("own key is not usable")]
+    Identity,
+}
+
+/// The group's servers and where they may be.
+pub(super) struct Servers {
+    members: Vec<(DeviceId, PublicKey, Vec<String>)>,
+    /// The server of the reign known last: who is expected at an address nobody has named.
+    present: Option<DeviceId>,
+    dial_only: Vec<String>,
+}
+
+impl Servers {
+    /// As the device knows them.
+    pub(super) async fn of(device: &Device) -> Result<Self, LinkError> {
+        let lineage = device.own.db().read(READ_DEADLINE, |read| read.lineage()).await?;
+        let members = device
+            .roster
+            .members()
+            .into_iter()
+            .filter(|member| !member.released && member.capabilities.contains(Capabilities::SERVE))
+            .map(|member| (member.device, member.public_key, member.endpoints.clone()))
+            .collect();
+        let present = lineage.last().map(|signed| signed.record.device);
+        Ok(Self { members, present, dial_only: device.config.dial_only.iter().map(ToString::to_string).collect() })
+    }
+
+    /// Where to dial, the present server's addresses first.
+    pub(super) fn endpoints(&self) -> Vec<String> {
+        if !self.dial_only.is_empty() {
+            return self.dial_only.clone();
+        }
+        let mut seen = BTreeSet::new();
+        let (present, others): (Vec<_>, Vec<_>) =
+            self.members.iter().partition(|(device, ..)| Some(*device) == self.present);
+        let endpoints = present.into_iter().chain(others).flat_map(|(_, _, endpoints)| endpoints);
+        endpoints.filter(|endpoint| seen.insert((*endpoint).clone())).cloned().collect()
+    }
+
+    fn expected(&self, endpoint: &str) -> Option<PublicKey> {
+        let named = self.members.iter().find(|(_, _, endpoints)| endpoints.iter().any(|known| known == endpoint));
+        let present = self.members.iter().find(|(device, ..)| Some(*device) == self.present);
+        named.or(present).or(self.members.first()).map(|(_, key, _)| *key)
+    }
+
+    /// Connects to the server at `endpoint`, which must prove its key.
+    pub(super) async fn dial(
+        &self,
+        device: &Device,
+        endpoint: &str,
+        deadline: Duration,
+    ) -> Result<Channel, LinkError> {
+        let expected = self.expected(endpoint).ok_or(LinkError::NoServer)?;
+        let tls = ClientTls::sync(&device.identity, expected).map_err(|_| LinkError::Identity)?;
+        Ok(dial(endpoint, &tls, deadline).await?)
+    }
+}
+
+/// The gRPC client on a connection.
+pub(super) fn client(channel: Channel) -> SyncClient<Channel> {
+    SyncClient::new(channel)
+        .max_decoding_message_size(limit::FOLLOW_MESSAGE_BYTES)
+        .max_encoding_message_size(limit::MESSAGE_BYTES)
+}
+
+/// Says hello and verifies everything the server shows.
+pub(super) async fn greet(channel: Channel, anchor: TrustAnchor, hello: &Hello) -> Result<Greeting, Failure> {
+    let reply = client(channel).hello(convert::hello_to_wire(hello)).await.map_err(|status| failed(&status))?;
+    let greeting = convert::greeting_from_wire(reply.into_inner()).map_err(|error| {
+        tracing::warn!(%error, "read greeting");
+        Failure::Malformed
+    })?;
+    let issuers = verify_membership(anchor, &greeting.issuers, &greeting.members, &[])?;
+    for promotion in &greeting.lineage {
+        believed(anchor.verify_promotion(&promotion.encode(), &issuers))?;
+    }
+    Ok(greeting)
+}
+
+/// Reads an event of the follow stream and verifies records in it.
+pub(super) fn follow_event(
+    anchor: TrustAnchor,
+    known: &[Signed<IssuingCertificate>],
+    event: wire::FollowEvent,
+) -> Result<FollowEvent, Failure> {
+    let event = convert::follow_event_from_wire(event).map_err(|error| {
+        tracing::warn!(%error, "read follow event");
+        Failure::Malformed
+    })?;
+    if let FollowEvent::Membership { members, issuers } = &event {
+        verify_membership(anchor, issuers, members, known)?;
+    }
+    Ok(event)
+}
+
+fn verify_membership(
+    anchor: TrustAnchor,
+    issuers: &[Signed<IssuingCertificate>],
+    members: &[Signed<Member>],
+    known: &[Signed<IssuingCertificate>],
+) -> Result<Vec<Signed<IssuingCertificate>>, Failure> {
+    let mut believed_issuers = known.to_vec();
+    for issuer in issuers {
+        believed_issuers.push(believed(anchor.verify_issuer(&issuer.encode()))?);
+    }
+    for member in members {
+        believed(anchor.verify_member(&member.encode(), &believed_issuers))?;
+    }
+    Ok(believed_issuers)
+}
+
+fn believed<T>(verified: Result<T, VerifyError>) -> Result<T, Failure> {
+    verified.map_err(|error| {
+        tracing::warn!(%error, "verify what the server shows");
+        Failure::Impostor
+    })
+}
+
+/// What a failed call means to the round. A promotion record in a refusal still has to be verified.
+pub(super) fn failed(status: &Status) -> Failure {
+    let refusal = refusal::reason_of(status).and_then(|refusal| convert::refusal_from_wire(&refusal).ok());
+    match refusal {
+        Some(refusal) => Failure::Refused { refusal: Box::new(refusal), push_back: None },
+        None => Failure::Transport,
+    }
+}
+
+/// Drops a promotion record that does not verify: an unproven claim changes nothing.
+pub(super) fn proven(failure: Failure, anchor: TrustAnchor, issuers: &[Signed<IssuingCertificate>]) -> Failure {
+    match failure {
+        Failure::Refused { mut refusal, push_back } => {
+            let verified = |record: &Signed<Promotion>| anchor.verify_promotion(&record.encode(), issuers).is_ok();
+            refusal.promotion = refusal.promotion.filter(verified);
+            Failure::Refused { refusal, push_back }
+        }
+        other => other,
+    }
+}
+
+/// What a failed dial means to the round.
+pub(super) fn not_dialled(error: LinkError) -> Failure {
+    tracing::debug!(%error, "dial the server");
+    match error {
+        LinkError::Dial(DialError::WrongKey) => Failure::Impostor,
+        LinkError::Dial(DialError::Refused(refusal)) => match convert::refusal_from_wire(&refusal) {
+            Ok(refusal) => Failure::Refused { refusal: Box::new(refusal), push_back: None },
+            Err(_) => Failure::Malformed,
+        },
+        LinkError::Call(status) => failed(&status),
+        LinkError::Dial(_) | LinkError::NoServer | LinkError::Storage(_) | LinkError::Identity => {
+            Failure::Transport
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What a database error means to people and to peers: the one translation into faults and the one
+//! into refusals.
+
+use mfpsync_proto::sync::Reason;
+use mfpsync_storage::{Class, Error};
+use tonic::{Code, Status};
+
+use crate::fault::{Fault, FaultCode};
+use crate::refusal::status;
+
+/// Faults that end by themselves once the storage works again.
+pub const PASSING: [FaultCode; 3] = [FaultCode::DiskFull, FaultCode::DiskIo, FaultCode::ReadOnly];
+
+/// The fault a person should see to; none for what passes or is the caller's own.
+#[must_use]
+pub fn fault(error: &Error) -> Option<Fault> {
+    let code = match error {
+        Error::Full => FaultCode::DiskFull,
+        Error::ReadOnly => FaultCode::ReadOnly,
+        Error::Io(_) | Error::Statement(_) => FaultCode::DiskIo,
+        Error::Corrupt(_) | Error::Record(_) | Error::Foreign(_) | Error::Missing(_) => FaultCode::DbCorrupt,
+        Error::Newer { .. } => FaultCode::DbNewer,
+        Error::OutboxFull { .. } => FaultCode::OutboxFull,
+        Error::Deadline | Error::Busy | Error::Closed | Error::ItemTooLarge => return None,
+    };
+    Some(Fault::with_detail(code, chain(error)))
+}
+
+/// The fault that keeps a part from starting.
+#[must_use]
+pub fn start_fault(error: &Error) -> Fault {
+    fault(error).unwrap_or_else(|| Fault::with_detail(FaultCode::DiskIo, chain(error)))
+}
+
+/// The answer to a caller whose request met the error.
+#[must_use]
+pub fn refusal(error: &Error) -> Status {
+    match error {
+        Error::Full => status(
+            Code::ResourceExhausted,
+            Reason::StorageFull,
+            "the storage is full; nothing of this request was stored, everything stored before is safe",
+        ),
+        Error::OutboxFull { .. } => status(Code::ResourceExhausted, Reason::OverLimit, error.to_string()),
+        Error::ItemTooLarge => status(Code::InvalidArgument, Reason::OverLimit, error.to_string()),
+        _ if error.class() == Class::Busy => status(Code::Unavailable, Reason::Busy, error.to_string()),
+        _ => status(
+            Code::FailedPrecondition,
+            Reason::StorageFault,
+            format!("{}; nothing of this request was stored", chain(error)),
+        ),
+    }
+}
+
+/// The error with its sources; SQLite's own texts name no data.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

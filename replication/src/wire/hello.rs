@@ -1,0 +1,125 @@
+//! The first exchange of every connection.
+
+use bytes::Bytes;
+use mfpsync_proto::sync;
+use mfpsync_storage::model::{OperationNumber, Promotion};
+
+use super::{
+    MAX_ENDPOINTS, MAX_FEATURES, epoch, epoch_to_wire, group, incarnation, issuers, members, number, record,
+    records, records_to_wire, safe, sequence, text, texts,
+};
+use crate::error::WireError;
+use crate::message::{Greeting, Hello, Limits};
+
+const MAX_FINGERPRINT_BYTES: usize = 64;
+
+/// Reads a client's first word.
+///
+/// # Errors
+/// Not well-formed.
+pub fn hello_from_wire(hello: sync::HelloRequest) -> Result<Hello, WireError> {
+    if hello.protocol_min == 0 || hello.protocol_min > hello.protocol_max {
+        return Err(WireError::Invalid("protocol range"));
+    }
+    let promotion = (!hello.promotion.is_empty()).then(|| Promotion::decode(&hello.promotion)).transpose();
+    Ok(Hello {
+        protocol_min: hello.protocol_min,
+        protocol_max: hello.protocol_max,
+        group: group(&hello.group_id)?,
+        incarnation: incarnation(hello.incarnation)?,
+        promotion: record("promotion", promotion)?,
+        last_operation: OperationNumber(number("last operation", hello.last_operation)?),
+        features: texts("features", MAX_FEATURES, hello.features)?,
+        endpoints: texts("endpoints", MAX_ENDPOINTS, hello.endpoints)?,
+        version: text("version", hello.version)?,
+    })
+}
+
+/// Writes a client's first word.
+#[must_use]
+pub fn hello_to_wire(hello: &Hello) -> sync::HelloRequest {
+    sync::HelloRequest {
+        protocol_min: hello.protocol_min,
+        protocol_max: hello.protocol_max,
+        group_id: Bytes::copy_from_slice(&hello.group.0),
+        incarnation: hello.incarnation.0,
+        promotion: hello.promotion.as_ref().map_or_else(Bytes::new, |record| record.encode().into()),
+        last_operation: hello.last_operation.0,
+        features: hello.features.clone(),
+        endpoints: hello.endpoints.clone(),
+        version: hello.version.clone(),
+    }
+}
+
+/// Reads a server's answer.
+///
+/// # Errors
+/// Not well-formed.
+pub fn greeting_from_wire(reply: sync::HelloReply) -> Result<Greeting, WireError> {
+    if reply.protocol == 0 {
+        return Err(WireError::Missing("protocol"));
+    }
+    if reply.settings_fingerprint.len() > MAX_FINGERPRINT_BYTES {
+        return Err(WireError::OverLimit("settings fingerprint"));
+    }
+    Ok(Greeting {
+        protocol: reply.protocol,
+        epoch: epoch(reply.epoch)?,
+        head: sequence(reply.head_sequence)?,
+        safe: safe(reply.safe_sequence)?,
+        limits: reply.limits.map_or_else(Limits::default, limits),
+        lineage: records("promotion", &reply.lineage, Promotion::decode)?,
+        members: members(&reply.members)?,
+        issuers: issuers(&reply.issuers)?,
+        known_operation: OperationNumber(number("known operation", reply.known_operation)?),
+        features: texts("features", MAX_FEATURES, reply.features)?,
+        settings_fingerprint: reply.settings_fingerprint.to_vec(),
+        group_name: text("group name", reply.group_name)?,
+    })
+}
+
+/// Writes a server's answer.
+#[must_use]
+pub fn greeting_to_wire(greeting: &Greeting) -> sync::HelloReply {
+    sync::HelloReply {
+        protocol: greeting.protocol,
+        epoch: Some(epoch_to_wire(&greeting.epoch)),
+        head_sequence: greeting.head.0,
+        safe_sequence: greeting.safe.map(|safe| safe.0),
+        limits: Some(limits_to_wire(&greeting.limits)),
+        lineage: records_to_wire(&greeting.lineage),
+        members: records_to_wire(&greeting.members),
+        issuers: records_to_wire(&greeting.issuers),
+        known_operation: greeting.known_operation.0,
+        features: greeting.features.clone(),
+        settings_fingerprint: greeting.settings_fingerprint.clone().into(),
+        group_name: greeting.group_name.clone(),
+    }
+}
+
+fn limits(limits: sync::Limits) -> Limits {
+    let or = |figure: u32, default| if figure == 0 { default } else { figure as usize };
+    let default = Limits::default();
+    Limits {
+        push_operations: or(limits.push_operations, default.push_operations),
+        push_bytes: or(limits.push_bytes, default.push_bytes),
+        batch_bytes: or(limits.batch_bytes, default.batch_bytes),
+        item_bytes: or(limits.item_bytes, default.item_bytes),
+        item_fields: or(limits.item_fields, default.item_fields),
+        user_items: or(limits.user_items, default.user_items),
+        user_bytes: or(limits.user_bytes, default.user_bytes),
+    }
+}
+
+fn limits_to_wire(limits: &Limits) -> sync::Limits {
+    let figure = |figure| u32::try_from(figure).unwrap_or(u32::MAX);
+    sync::Limits {
+        push_operations: figure(limits.push_operations),
+        push_bytes: figure(limits.push_bytes),
+        batch_bytes: figure(limits.batch_bytes),
+        item_bytes: figure(limits.item_bytes),
+        item_fields: figure(limits.item_fields),
+        user_items: figure(limits.user_items),
+        user_bytes: figure(limits.user_bytes),
+    }
+}
