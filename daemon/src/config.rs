@@ -251,8 +251,7 @@ fn read_root(root: &mut Section<'_>, source: &Path) -> Option<Config> {
     let run_dir = root
         .optional("run_dir", r#"run_dir = "/run/mfpsync""#, section::absolute_path)
         .unwrap_or_else(|| PathBuf::from("/run/mfpsync"));
-    let name =
-        root.optional("name", r#"name = "Copier, 2nd floor""#, device_name).unwrap_or_else(host_name);
+    let name = root.optional("name", r#"name = "Copier, 2nd floor""#, device_name).unwrap_or_else(host_name);
     let listen = root
         .optional("listen", r#"listen = ["[::]:7450"]"#, |value| {
             section::texts(value, MAX_ADDRESSES, |text| {
@@ -301,8 +300,9 @@ fn read_local(local: &mut Section<'_>) -> Local {
 fn read_log(log: &mut Section<'_>) -> Level {
     log.optional("level", r#"level = "info""#, |value| {
         let text = section::text(value)?;
-        Level::from_name(text)
-            .ok_or_else(|| format!("`{text}` is none of {}", Level::NAMES.map(|name| format!("`{name}`")).join(", ")))
+        Level::from_name(text).ok_or_else(|| {
+            format!("`{text}` is none of {}", Level::NAMES.map(|name| format!("`{name}`")).join(", "))
+        })
     })
     .unwrap_or(Level::Info)
 }

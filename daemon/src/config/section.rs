@@ -78,8 +78,13 @@ impl<'a> Section<'a> {
             let what = format!("is {}, not a table", value.get_ref().type_str());
             self.problem(value.span().start, key, what, &format!("[{key}]"));
         }
-        let mut section =
-            Section { path: key.to_owned(), table, lines: self.lines, known: Vec::new(), problems: Vec::new() };
+        let mut section = Section {
+            path: key.to_owned(),
+            table,
+            lines: self.lines,
+            known: Vec::new(),
+            problems: Vec::new(),
+        };
         let read = read(&mut section);
         self.problems.extend(section.finish());
         read
@@ -131,8 +136,7 @@ pub(super) fn texts<T>(
 
 /// A whole number within bounds.
 pub(super) fn integer(value: &DeValue<'_>, smallest: u64, highest: u64) -> Result<u64, String> {
-    let number =
-        value.as_integer().ok_or_else(|| format!("is {}, not a whole number", value.type_str()))?;
+    let number = value.as_integer().ok_or_else(|| format!("is {}, not a whole number", value.type_str()))?;
     let parsed = i128::from_str_radix(number.as_str(), number.radix()).unwrap_or(i128::MAX);
     u64::try_from(parsed)
         .ok()
