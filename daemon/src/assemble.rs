@@ -94,11 +94,7 @@ fn own_data(
 ///
 /// # Cancel safety
 /// What was bound is given up.
-pub async fn sockets(
-    app: &App,
-    device: &Arc<Device>,
-    supervisor: &SupervisorHandle,
-) -> Result<(), Fault> {
+pub async fn sockets(app: &App, device: &Arc<Device>, supervisor: &SupervisorHandle) -> Result<(), Fault> {
     let stop = app.tasks.token().clone();
     let streams = TaskTracker::new();
     let inspector = Inspector::new(device.clone(), supervisor.clone());

@@ -1,7 +1,8 @@
 //! What to pull, push and merge: the decisions of replication, without clock, network or threads.
 //!
 //! Start with [`merge`], what becomes of an edit. [`lineage`] tells histories apart, [`message`]
-//! holds what the two sides say, [`wire`] is the door to the protocol's own messages.
+//! holds what the two sides say, [`wire`] is the door to the protocol's own messages, [`round`] is
+//! the client as a state machine, [`accept`] and [`follow`] the server's answers.
 
 pub mod accept;
 pub mod backoff;

@@ -19,7 +19,7 @@ pub(super) fn keep_both(merge: &mut Resolver<'_>) {
         if !replaced_unseen(merge, names) {
             continue;
         }
-        let filled = names.iter().map(|name| second(name)).any(|slot| sets(merge, &slot));
+        let filled = names.iter().any(|name| merge.given.contains(&second(name)));
         for name in names {
             if filled { give_up(merge, name) } else { move_aside(merge, name) }
         }
@@ -63,8 +63,7 @@ fn move_aside(merge: &mut Resolver<'_>, name: &str) {
     }
     merge.lost.remove(name);
     if displaced == stood {
-        // Already there, perhaps after the edit removed it.
-        merge.touched.remove(&slot);
+        // Already there; if the edit removed it, it is put back, as something new to its author.
         merge.lost.remove(&slot);
     } else {
         if displaced.is_some() && displaced != merge.fields.get(name) {

@@ -17,6 +17,8 @@ pub(super) struct Resolver<'a> {
     seen: &'a Seen,
     /// The item as it will be.
     pub(super) fields: Fields,
+    /// Fields the edit gives a value, also the one they have.
+    pub(super) given: BTreeSet<String>,
     /// Fields whose value changed.
     pub(super) touched: BTreeSet<String>,
     /// Fields taken over an unseen change.
@@ -35,6 +37,7 @@ impl<'a> Resolver<'a> {
             standing,
             seen,
             fields: standing.fields.clone(),
+            given: BTreeSet::new(),
             touched: BTreeSet::new(),
             merged: BTreeSet::new(),
             refused: BTreeSet::new(),
@@ -78,6 +81,9 @@ impl<'a> Resolver<'a> {
     }
 
     fn resolve(&mut self, name: &str, ours: Option<&Value>) {
+        if ours.is_some() {
+            self.given.insert(name.to_owned());
+        }
         let theirs = self.standing.fields.get(name);
         if theirs == ours {
             return;
@@ -85,7 +91,7 @@ impl<'a> Resolver<'a> {
         if self.knows(name) {
             return self.take(name, ours);
         }
-        if later_wins(self.rule.same_field, theirs, ours) {
+        if later_wins(self.rule.same_field, name, theirs, ours) {
             self.merged.insert(name.to_owned());
             self.lost.assign(name, theirs);
             self.take(name, ours);
@@ -121,9 +127,11 @@ impl<'a> Resolver<'a> {
 }
 
 /// Whether the later of two differing values stands.
-fn later_wins(rule: SameField, theirs: Option<&Value>, ours: Option<&Value>) -> bool {
+fn later_wins(rule: SameField, name: &str, theirs: Option<&Value>, ours: Option<&Value>) -> bool {
     match rule {
-        SameField::LaterWins | SameField::LaterWinsKeepDestinations => true,
+        SameField::LaterWins => true,
+        // Nobody clears away a second destination without having seen it.
+        SameField::LaterWinsKeepDestinations => ours.is_some() || !name.starts_with(SECOND),
         SameField::FirstWins | SameField::ServerOnly => false,
         // Somebody switched it on unseen: neither switching it off nor removing it counts.
         SameField::EnabledWins => {

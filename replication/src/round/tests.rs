@@ -218,6 +218,13 @@ fn batches_are_stored_one_by_one_until_everything_came() {
 }
 
 #[test]
+fn nothing_is_piled_up_while_something_is_being_stored() {
+    let mut bench = Bench::following(start());
+    bench.link(1, batch(1, 55));
+    assert_eq!(bench.link(1, batch(1, 56)), [Effect::Disconnect(LinkId(1))]);
+}
+
+#[test]
 fn a_reset_is_finished_only_when_everything_came_and_survives_a_cut() {
     let mut bench = Bench::following(start());
     let reset = LinkEvent::Follow(FollowEvent::Reset(ResetReason::TooOld));
