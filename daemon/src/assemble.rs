@@ -27,7 +27,7 @@ use crate::client::LinkReport;
 use crate::db::Db;
 use crate::debug_socket::{DebugSocket, SOCKET_NAME};
 use crate::device::Device;
-use crate::fault::{Fault, FaultCode};
+use crate::fault::{Fault, FaultBoard, FaultCode};
 use crate::identity::Identity;
 use crate::inspect::Inspector;
 use crate::keystore::{FileKeyStore, KeyStore};
@@ -59,7 +59,7 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
     let identity = Identity::load_or_create(&keys, &*random)
         .map_err(|error| Fault::with_detail(FaultCode::Keys, error))?;
     let keys: Arc<dyn KeyStore> = Arc::new(keys);
-    let own = own_data(&config.data_dir, &*random, &config.limits)?;
+    let own = own_data(&config.data_dir, &*random, &config.limits, app.faults.clone())?;
     Ok(Arc::new(Device {
         config,
         identity: Arc::new(identity),
@@ -77,6 +77,7 @@ fn own_data(
     data_dir: &Path,
     random: &dyn SecureRandom,
     limits: &crate::config::Limits,
+    faults: FaultBoard,
 ) -> Result<OwnData, Fault> {
     let store = Store::<Local>::open(&data_dir.join(LOCAL_FILE), true, Box::new(|_| {}))
         .map_err(|error| start_fault(&error))?;
@@ -84,7 +85,7 @@ fn own_data(
         .ok_or_else(|| Fault::with_detail(FaultCode::Keys, "the system gives no random numbers"))?;
     store.write_and_wait(move |write| write.initialise(incarnation)).map_err(|error| start_fault(&error))?;
     let limits = OutboxLimits { operations: limits.outbox_operations, bytes: limits.outbox_bytes };
-    Ok(OwnData::new(Db::new(store), limits))
+    Ok(OwnData::new(Db::new(store), limits, faults))
 }
 
 /// Binds the local API, the panel and the debug socket's lock, and serves them until `stop`.

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use mfpsync_storage::local::{EditContext, Local, LocalEdit, LocalItem, LocalWrite, OutboxLimits};
 use mfpsync_storage::model::{Incarnation, ItemKey, Kind, OperationNumber, Scope};
-use mfpsync_storage::{Priority, Result};
+use mfpsync_storage::{Error, Priority, Result};
 use ring::rand::SecureRandom;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use crate::clock::unix_millis;
 use crate::db::{Db, READ_DEADLINE};
+use crate::fault::{FaultBoard, FaultCode};
+use crate::storage_fault;
 
 /// Changed keys kept for a watcher that is a moment behind; then it is told to list again.
 const EVENTS: usize = 1024;
@@ -45,18 +47,20 @@ pub struct OwnData {
     edits: watch::Sender<u64>,
     freshness: watch::Sender<Freshness>,
     limits: OutboxLimits,
+    faults: FaultBoard,
 }
 
 impl OwnData {
     /// Wraps the open database.
     #[must_use]
-    pub fn new(db: Db<Local>, limits: OutboxLimits) -> Self {
+    pub fn new(db: Db<Local>, limits: OutboxLimits, faults: FaultBoard) -> Self {
         Self {
             db,
             events: broadcast::Sender::new(EVENTS),
             edits: watch::Sender::new(0),
             freshness: watch::Sender::new(Freshness::default()),
             limits,
+            faults,
         }
     }
 
@@ -76,12 +80,27 @@ impl OwnData {
     pub async fn edit(&self, edits: Vec<LocalEdit>, actor: String) -> Result<Option<OperationNumber>> {
         let context = EditContext { actor, now: unix_millis(), limits: self.limits };
         let keys: Arc<[ItemKey]> = edits.iter().map(|edit| edit.key.clone()).collect();
-        let number = self.db.write(Priority::Panel, move |write| write.edit(edits.clone(), &context)).await?;
+        let written = self.db.write(Priority::Panel, move |write| write.edit(edits.clone(), &context)).await;
+        let number = written.inspect_err(|error| self.refused(error))?;
+        self.accepted();
         self.announce(keys);
         if number.is_some() {
             self.edits.send_modify(|count| *count += 1);
         }
         Ok(number)
+    }
+
+    /// Shows a person why edits are refused here.
+    fn refused(&self, error: &Error) {
+        if let Some(fault) = storage_fault::fault(error) {
+            self.faults.set(fault);
+        }
+    }
+
+    /// An edit went through, so what kept others out is over.
+    fn accepted(&self) {
+        storage_fault::PASSING.into_iter().for_each(|code| self.faults.clear(code));
+        self.faults.clear(FaultCode::OutboxFull);
     }
 
     /// Runs a write of the client role and tells watchers which keys it changed.
