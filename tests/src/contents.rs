@@ -55,7 +55,8 @@ fn address(key: &ItemKey) -> [String; 4] {
 }
 
 /// Fields by name; sets in order, because theirs carries no meaning.
-pub(crate) fn fields(fields: Vec<Field>) -> BTreeMap<String, value::Value> {
+#[must_use]
+pub fn fields(fields: Vec<Field>) -> BTreeMap<String, value::Value> {
     let named = |field: Field| {
         let value = field.value.and_then(|value| value.value)?;
         Some((field.name, ordered(value)))

@@ -99,7 +99,13 @@ impl Fleet {
             ensure!(hashes.mirror == master, "mirror of {} differs from the master", device.name);
             ensure!(hashes.visible == master, "visible data of {} differs from the master", device.name);
             let shown = device.contents(scopes).await?;
-            ensure!(shown == contents, "{} shows {} items, the server {}", device.name, shown.len(), contents.len());
+            ensure!(
+                shown == contents,
+                "{} shows {} items, the server {}",
+                device.name,
+                shown.len(),
+                contents.len()
+            );
         }
         Ok(contents)
     }

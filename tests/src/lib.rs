@@ -19,7 +19,7 @@ pub mod volume;
 mod wait;
 
 pub use binary::{command_path, daemon_path};
-pub use contents::Contents;
+pub use contents::{Contents, fields};
 pub use debug::Hashes;
 pub use device::{Setup, TestDevice};
 pub use fleet::{Fleet, PASSPHRASE, current, join, open_pairing, running, start_server};

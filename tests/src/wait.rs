@@ -22,13 +22,13 @@ pub async fn eventually<T>(
 ) -> Result<T> {
     let end = Instant::now() + deadline;
     let mut last = anyhow!("it was never asked to the end");
-    loop {
-        let left = end.saturating_duration_since(Instant::now());
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
         match tokio::time::timeout(left, ask()).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => last = error,
-            Err(_elapsed) => return Err(last).with_context(|| format!("waited {deadline:?} for {what}")),
+            Err(_elapsed) => break,
         }
         tokio::time::sleep(POLL).await;
     }
+    Err(last).with_context(|| format!("waited {deadline:?} for {what}"))
 }

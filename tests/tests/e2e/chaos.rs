@@ -238,8 +238,12 @@ async fn nothing_acknowledged_is_lost_or_doubled_whatever_is_killed_or_cut() {
     let contents = chaos.fleet.converged(&SCOPES, HEALING).await.unwrap();
 
     let landed = chaos.landed(&contents);
-    let acknowledged: BTreeSet<usize> =
-        chaos.fates.iter().filter(|(_, fate)| **fate == Fate::Acknowledged).map(|(number, _)| *number).collect();
+    let acknowledged: BTreeSet<usize> = chaos
+        .fates
+        .iter()
+        .filter(|(_, fate)| **fate == Fate::Acknowledged)
+        .map(|(number, _)| *number)
+        .collect();
     println!(
         "{} operations, {} acknowledged, {} landed; {} kills, {} cuts; {:.1} s",
         chaos.next,

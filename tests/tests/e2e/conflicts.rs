@@ -54,7 +54,8 @@ impl Apart {
 #[tokio::test]
 async fn different_fields_of_one_item_are_merged() {
     let apart =
-        Apart::with("shared", "address.shared", vec![text("name", "Office"), text("mail", "o@example.com")]).await;
+        Apart::with("shared", "address.shared", vec![text("name", "Office"), text("mail", "o@example.com")])
+            .await;
     apart.edit(0, patch(apart.item.clone(), vec![text("name", "Front office")])).await;
     apart.edit(1, patch(apart.item.clone(), vec![text("mail", "front@example.com")])).await;
     let contents = apart.reunite().await;
@@ -88,7 +89,8 @@ async fn of_a_personal_setting_the_later_accepted_value_stands() {
 #[tokio::test]
 async fn accessibility_that_is_on_stays_on() {
     let name = "high-contrast";
-    let apart = Apart::with("user/alice", "ui.accessibility", vec![flag(name, false), flag("voice", false)]).await;
+    let apart =
+        Apart::with("user/alice", "ui.accessibility", vec![flag(name, false), flag("voice", false)]).await;
     apart.edit(0, patch(apart.item.clone(), vec![flag(name, true)])).await;
     // The same flag, written again as it was, together with another one.
     apart.edit(1, patch(apart.item.clone(), vec![flag(name, true)])).await;
@@ -114,14 +116,21 @@ async fn of_a_shared_entry_a_deletion_wins_over_an_edit() {
 async fn of_a_personal_entry_an_edit_wins_over_a_deletion_in_either_order() {
     for deletes_first in [true, false] {
         let (deleter, editor) = if deletes_first { (0, 1) } else { (1, 0) };
-        let apart =
-            Apart::with("user/alice", "address.personal", vec![text("name", "Bob"), text("mail", "b@example.com")])
-                .await;
+        let apart = Apart::with(
+            "user/alice",
+            "address.personal",
+            vec![text("name", "Bob"), text("mail", "b@example.com")],
+        )
+        .await;
         apart.edit(deleter, delete(apart.item.clone())).await;
         apart.edit(editor, patch(apart.item.clone(), vec![text("name", "Robert")])).await;
         let contents = apart.reunite().await;
         assert_eq!(contents.text(&apart.item, "name"), Some("Robert"), "deleted first: {deletes_first}");
-        assert_eq!(contents.text(&apart.item, "mail"), Some("b@example.com"), "deleted first: {deletes_first}");
+        assert_eq!(
+            contents.text(&apart.item, "mail"),
+            Some("b@example.com"),
+            "deleted first: {deletes_first}"
+        );
     }
 }
 
@@ -152,7 +161,10 @@ async fn both_sides_created_the_same_item() {
     let apart = Apart::with("shared", "address.shared", vec![text("name", "Office")]).await;
     let created = key("shared", "address.shared", "new");
     apart.edit(0, put(created.clone(), vec![text("name", "First"), text("mail", "f@example.com")])).await;
-    apart.fleet.clients[1].write(vec![put(created.clone(), vec![text("name", "Second"), text("fax", "1")])]).await.unwrap();
+    apart.fleet.clients[1]
+        .write(vec![put(created.clone(), vec![text("name", "Second"), text("fax", "1")])])
+        .await
+        .unwrap();
     let contents = apart.reunite().await;
     assert_eq!(contents.text(&created, "name"), Some("First"));
     assert_eq!(contents.text(&created, "mail"), Some("f@example.com"));

@@ -88,7 +88,8 @@ async fn sockets_left_behind_do_not_keep_a_daemon_from_starting() {
     device.start().await.unwrap();
     device.debug("state").await.unwrap();
     device.stop().await.unwrap();
-    let left: Vec<_> = std::fs::read_dir(device.run_dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(device.run_dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(left.is_empty(), "a stopped daemon leaves {left:?}");
 }
 

@@ -108,7 +108,8 @@ async fn a_device_that_left_is_refused_when_its_old_disk_returns() {
     copy_tree(&client.data_dir(), &backup.path().join("data"));
     client.start().await.unwrap();
     current(client).await.unwrap();
-    let reply = client.panel().unwrap().leave(LeaveRequest { accept_unsent: None }).await.unwrap().into_inner();
+    let reply =
+        client.panel().unwrap().leave(LeaveRequest { accept_unsent: None }).await.unwrap().into_inner();
     assert!(reply.slot_freed);
     client.stop().await.unwrap();
     replace_tree(&backup.path().join("data"), &client.data_dir());

@@ -23,7 +23,8 @@ async fn complains(device: &mut TestDevice, code: &str) -> String {
             assert!(said.contains(code), "{said}");
             return said;
         }
-        let shown = eventually(std::time::Duration::from_secs(1), code, async || device.fault(code).await).await;
+        let shown =
+            eventually(std::time::Duration::from_secs(1), code, async || device.fault(code).await).await;
         if let Ok(fault) = shown {
             return fault.text;
         }
@@ -42,7 +43,8 @@ fn kept(path: &Path, bytes: &[u8]) -> bool {
     let name = path.file_name().unwrap().to_string_lossy().into_owned();
     let mut siblings = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
     siblings.any(|sibling| {
-        sibling.file_name().unwrap().to_string_lossy().starts_with(&name) && fs::read(sibling).unwrap() == bytes
+        sibling.file_name().unwrap().to_string_lossy().starts_with(&name)
+            && fs::read(sibling).unwrap() == bytes
     })
 }
 
@@ -134,7 +136,7 @@ fn large(number: usize) -> Vec<Field> {
 /// Writes until one is refused for want of room; returns how many were acknowledged.
 async fn write_until_full(device: &TestDevice, prefix: &str) -> usize {
     for number in 0..500 {
-        let item = key("user/alice", "shortcut", &format!("{prefix}{number:03}"));
+        let item = key("shared", "shortcut", &format!("{prefix}{number:03}"));
         match device.try_write(vec![put(item, large(number))]).await {
             Ok(_) => {}
             Err(status) => {
@@ -179,15 +181,15 @@ async fn a_full_disk_at_a_client_refuses_new_edits_and_loses_none() {
     volume.fill().unwrap();
     let acknowledged = write_until_full(&fleet.clients[1], "full-").await;
     eventually(PATIENCE, "the fault", async || fleet.clients[1].fault("F-DISK-FULL").await).await.unwrap();
-    assert_eq!(fleet.clients[1].contents(&["user/alice"]).await.unwrap().len(), acknowledged, "reads go on");
+    assert_eq!(fleet.clients[1].contents(&["shared"]).await.unwrap().len(), acknowledged, "reads go on");
     // Changes from elsewhere do not fit either, and must not be taken for had.
-    let elsewhere = key("user/alice", "shortcut", "elsewhere");
+    let elsewhere = key("shared", "shortcut", "elsewhere");
     fleet.server.write(vec![put(elsewhere.clone(), large(7))]).await.unwrap();
     fleet.relays[1].mend();
     fleet.clients[1].kill().unwrap();
     volume.empty().unwrap();
     fleet.clients[1].start().await.unwrap();
-    let contents = fleet.converged(&["user/alice"], PATIENCE).await.unwrap();
+    let contents = fleet.converged(&["shared"], PATIENCE).await.unwrap();
     assert_eq!(contents.len(), acknowledged + 1);
     assert!(contents.item(&elsewhere).is_some());
     fault_ends(&fleet.clients[1], "F-DISK-FULL").await;
@@ -210,13 +212,13 @@ async fn a_full_disk_at_a_client_heals_without_a_restart() {
     volume.fill().unwrap();
     let acknowledged = write_until_full(&fleet.clients[0], "full-").await;
     volume.empty().unwrap();
-    let item = key("user/alice", "shortcut", "afterwards");
+    let item = key("shared", "shortcut", "afterwards");
     eventually(PATIENCE, "room for an edit", async || {
         fleet.clients[0].write(vec![put(item.clone(), vec![text("value", "x")])]).await
     })
     .await
     .unwrap();
-    let contents = fleet.converged(&["user/alice"], PATIENCE).await.unwrap();
+    let contents = fleet.converged(&["shared"], PATIENCE).await.unwrap();
     assert_eq!(contents.len(), acknowledged + 1);
     fault_ends(&fleet.clients[0], "F-DISK-FULL").await;
     drop(fleet);
@@ -240,14 +242,14 @@ async fn a_full_disk_at_the_server_keeps_edits_waiting_and_loses_none() {
     full_disk_is_expected(&mut fleet.clients[0]);
     volume.fill().unwrap();
     for number in 0..100 {
-        let item = key("user/alice", "shortcut", &format!("s{number:03}"));
+        let item = key("shared", "shortcut", &format!("s{number:03}"));
         fleet.clients[0].write(vec![put(item, large(number))]).await.unwrap();
     }
     eventually(PATIENCE, "the fault", async || fleet.server.fault("F-DISK-FULL").await).await.unwrap();
     let waiting = fleet.clients[0].client_status().await.unwrap().waiting;
     assert!(waiting > 0, "what the server could not store waits at the client");
     volume.empty().unwrap();
-    let contents = fleet.converged(&["user/alice"], PATIENCE).await.unwrap();
+    let contents = fleet.converged(&["shared"], PATIENCE).await.unwrap();
     assert_eq!(contents.len(), 100);
     fault_ends(&fleet.server, "F-DISK-FULL").await;
     drop(fleet);
@@ -266,7 +268,7 @@ async fn a_read_only_disk_is_a_clear_fault_and_harms_nothing() {
     client.setup.data_dir = Some(disk.join("data"));
     fleet.add(client, JoinPolicy::Merge).await.unwrap();
     fleet.cut(0).await.unwrap();
-    let item = key("user/alice", "shortcut", "s1");
+    let item = key("shared", "shortcut", "s1");
     fleet.clients[0].write(vec![put(item.clone(), vec![text("value", "x")])]).await.unwrap();
     fleet.clients[0].stop().await.unwrap();
     volume.set_read_only(true).unwrap();
@@ -277,7 +279,7 @@ async fn a_read_only_disk_is_a_clear_fault_and_harms_nothing() {
     fleet.relays[0].mend();
     fleet.clients[0].start().await.unwrap();
     current(&fleet.clients[0]).await.unwrap();
-    let contents = fleet.converged(&["user/alice"], PATIENCE).await.unwrap();
+    let contents = fleet.converged(&["shared"], PATIENCE).await.unwrap();
     assert_eq!(contents.text(&item, "value"), Some("x"));
     drop(fleet);
     drop(volume);

@@ -8,7 +8,9 @@ use mfpsync_proto::local::watch_event::Event;
 use mfpsync_proto::local::{Field, ItemKey, WatchEvent};
 use mfpsync_proto::panel::{JoinPolicy, LeaveRequest, Role, StopServerRequest};
 use mfpsync_tests::item::{bytes, delete, field, flag, integer, key, opaque, patch, put, remove, set, text};
-use mfpsync_tests::{Fleet, PATIENCE, TestDevice, command_path, current, eventually, running, start_server};
+use mfpsync_tests::{
+    Fleet, PATIENCE, TestDevice, command_path, current, eventually, fields, running, start_server,
+};
 use tonic::Streaming;
 
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/samples/address-list.csv");
@@ -20,11 +22,8 @@ async fn next(events: &mut Streaming<WatchEvent>) -> Event {
 }
 
 /// Waits until an item has exactly these fields at a device.
-async fn shows(device: &TestDevice, key: &ItemKey, fields: &[Field]) {
-    let wanted: std::collections::BTreeMap<_, _> = fields
-        .iter()
-        .map(|field| (field.name.clone(), field.value.clone().unwrap().value.unwrap()))
-        .collect();
+async fn shows(device: &TestDevice, key: &ItemKey, wanted: &[Field]) {
+    let wanted = fields(wanted.to_vec());
     eventually(PATIENCE, &format!("{} to show the item", device.name), async || {
         let found = device.get(key).await?;
         ensure!(found.as_ref() == Some(&wanted), "it shows {found:?}");
@@ -149,8 +148,16 @@ async fn watchers_see_changes_made_here_and_elsewhere() {
     let mut events = fleet.clients[0].watch(&["user/alice"], &["ui.language"]).await.unwrap();
     assert!(matches!(next(&mut events).await, Event::Started(_)));
     let language = key("user/alice", "ui.language", "language");
-    fleet.server.write(vec![put(key("user/bob", "ui.language", "language"), vec![text("value", "fr")])]).await.unwrap();
-    fleet.server.write(vec![put(key("user/alice", "shortcut", "s"), vec![text("value", "x")])]).await.unwrap();
+    fleet
+        .server
+        .write(vec![put(key("user/bob", "ui.language", "language"), vec![text("value", "fr")])])
+        .await
+        .unwrap();
+    fleet
+        .server
+        .write(vec![put(key("user/alice", "shortcut", "s"), vec![text("value", "x")])])
+        .await
+        .unwrap();
     fleet.server.write(vec![put(language.clone(), vec![text("value", "ja")])]).await.unwrap();
     let Event::Changed(item) = next(&mut events).await else { panic!("not a change") };
     assert_eq!(item.key.as_ref(), Some(&language), "only what is watched is told");
@@ -215,7 +222,10 @@ async fn edits_from_before_any_group_are_offered_at_the_join() {
     let newcomer = TestDevice::started("newcomer").await.unwrap();
     let mine = key("user/alice", "address.personal", "a1");
     let deleted = key("user/alice", "address.personal", "a2");
-    newcomer.write(vec![put(mine.clone(), vec![text("name", "Bob"), text("mail", "bob@example.com")])]).await.unwrap();
+    newcomer
+        .write(vec![put(mine.clone(), vec![text("name", "Bob"), text("mail", "bob@example.com")])])
+        .await
+        .unwrap();
     newcomer.write(vec![put(deleted.clone(), vec![text("name", "Gone")])]).await.unwrap();
     newcomer.write(vec![delete(deleted.clone())]).await.unwrap();
     let reply = fleet.add(newcomer, JoinPolicy::Merge).await.unwrap();
@@ -254,7 +264,8 @@ async fn a_device_that_leaves_keeps_the_data_as_its_own() {
     fleet.server.write(vec![put(entry.clone(), vec![text("name", "Reception")])]).await.unwrap();
     fleet.converged(&["shared"], PATIENCE).await.unwrap();
     let client = &fleet.clients[0];
-    let reply = client.panel().unwrap().leave(LeaveRequest { accept_unsent: None }).await.unwrap().into_inner();
+    let reply =
+        client.panel().unwrap().leave(LeaveRequest { accept_unsent: None }).await.unwrap().into_inner();
     assert_eq!((reply.unsent, reply.slot_freed), (0, true));
     running(client, Role::Idle).await.unwrap();
     assert!(client.get(&entry).await.unwrap().is_some());
@@ -265,7 +276,8 @@ async fn a_device_that_leaves_keeps_the_data_as_its_own() {
 
 #[tokio::test]
 async fn leaving_with_unsent_edits_needs_their_number() {
-    let fleet = Fleet::start(1).await.unwrap();
+    let mut fleet = Fleet::start(1).await.unwrap();
+    fleet.clients[0].log.expect("tell the server of leaving");
     fleet.cut(0).await.unwrap();
     let client = &fleet.clients[0];
     let entry = key("user/alice", "shortcut", "s1");
@@ -273,7 +285,8 @@ async fn leaving_with_unsent_edits_needs_their_number() {
     let refused = client.panel().unwrap().leave(LeaveRequest { accept_unsent: None }).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
     assert!(refused.message().contains('1'), "{}", refused.message());
-    let reply = client.panel().unwrap().leave(LeaveRequest { accept_unsent: Some(1) }).await.unwrap().into_inner();
+    let reply =
+        client.panel().unwrap().leave(LeaveRequest { accept_unsent: Some(1) }).await.unwrap().into_inner();
     assert_eq!((reply.unsent, reply.slot_freed), (1, false));
     running(client, Role::Idle).await.unwrap();
     assert!(client.get(&entry).await.unwrap().is_some(), "it stays on this device");
