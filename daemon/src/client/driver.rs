@@ -27,6 +27,7 @@ use crate::authority::TrustAnchor;
 use crate::clock::unix_millis;
 use crate::db::READ_DEADLINE;
 use crate::device::Device;
+use crate::fault::FaultCode;
 use crate::own_data::draw;
 
 /// Answers on their way from calls under way: a dial, a hello and a push at the most, each of the
@@ -208,6 +209,9 @@ impl Driver {
                     Ok((outbox(db)?, settlement.changed))
                 });
                 let stored = stored.await.map(Stored::Settled);
+                if stored.is_ok() {
+                    self.device.faults.clear(FaultCode::OutboxFull);
+                }
                 self.stored(stored).await;
             }
             Effect::ForgetSafe(safe) => {

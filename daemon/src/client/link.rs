@@ -44,6 +44,13 @@ pub(super) enum LinkError {
     Identity,
 }
 
+impl LinkError {
+    /// Whether the server says that this device was released.
+    pub(super) fn is_released(&self) -> bool {
+        matches!(self, Self::Dial(error) if error.reason() == Some(wire::Reason::Released))
+    }
+}
+
 /// The group's servers and where they may be.
 pub(super) struct Servers {
     members: Vec<(DeviceId, PublicKey, Vec<String>)>,
