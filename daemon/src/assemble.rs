@@ -68,6 +68,7 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
         own: Arc::new(own),
         roster: Arc::new(Roster::new()),
         faults: app.faults.clone(),
+        control: app.control.clone(),
         server: ArcSwapOption::empty(),
         link: watch::Sender::new(LinkReport::default()),
     }))

@@ -12,7 +12,9 @@ use mfpsync_replication::round::{
 use mfpsync_replication::wire as convert;
 use mfpsync_storage::Result;
 use mfpsync_storage::local::{LocalRead, LocalWrite, RetainedLimits};
-use mfpsync_storage::model::{Cursor, GroupId, Incarnation, IssuingCertificate, ItemKey, Member, Signed};
+use mfpsync_storage::model::{
+    Cursor, GroupId, Incarnation, IssuingCertificate, ItemKey, Member, Promotion, Signed,
+};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -244,6 +246,13 @@ impl Driver {
             // Following a new reign offers retained edits again; that comes with failover.
             tracing::error!("the group's server changed, which this version does not follow");
             return Ok(Stored::Failed);
+        }
+        if let Some(highest) = greeting.lineage.last() {
+            let Promotion { group, epoch, .. } = highest.record;
+            if let Err(fault) = self.device.saw_epoch(group, epoch).await {
+                self.device.faults.set(fault);
+                return Ok(Stored::Failed);
+            }
         }
         let write = move |db: &LocalWrite<'_>| {
             db.adopt_roster(&greeting.lineage, &greeting.issuers, &greeting.members)?;

@@ -240,6 +240,7 @@ pub(super) async fn leave(
     let unsent = left.map_err(|error| storage_fault::refusal(&error))?;
     if next == Role::Idle {
         device.roster.clear();
+        device.left_group().await.map_err(|fault| Status::unavailable(fault.to_string()))?;
     }
     Ok(wire::LeaveReply { role: Some(role), unsent, slot_freed })
 }
