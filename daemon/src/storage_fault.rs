@@ -21,7 +21,9 @@ pub fn fault(error: &Error) -> Option<Fault> {
         Error::Corrupt(_) | Error::Record(_) | Error::Foreign(_) | Error::Missing(_) => FaultCode::DbCorrupt,
         Error::Newer { .. } => FaultCode::DbNewer,
         Error::OutboxFull { .. } => FaultCode::OutboxFull,
-        Error::Deadline | Error::Busy | Error::Closed | Error::ItemTooLarge => return None,
+        Error::Deadline | Error::Busy | Error::Closed | Error::ItemTooLarge | Error::Unacceptable(_) => {
+            return None;
+        }
     };
     Some(Fault::with_detail(code, chain(error)))
 }
@@ -43,6 +45,7 @@ pub fn refusal(error: &Error) -> Status {
         ),
         Error::OutboxFull { .. } => status(Code::ResourceExhausted, Reason::OverLimit, error.to_string()),
         Error::ItemTooLarge => status(Code::InvalidArgument, Reason::OverLimit, error.to_string()),
+        Error::Unacceptable(_) => status(Code::InvalidArgument, Reason::Malformed, error.to_string()),
         _ if error.class() == Class::Busy => status(Code::Unavailable, Reason::Busy, error.to_string()),
         _ => status(
             Code::FailedPrecondition,
