@@ -2,8 +2,7 @@
 
 use std::error::Error;
 
-const FILES: [&str; 4] =
-    ["proto/sync.proto", "proto/enroll.proto", "proto/local.proto", "proto/panel.proto"];
+const FILES: [&str; 4] = ["proto/sync.proto", "proto/enroll.proto", "proto/local.proto", "proto/panel.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

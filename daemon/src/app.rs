@@ -292,8 +292,7 @@ pub fn run(config: Config, log: LogLevel) -> Result<Exit, AppError> {
 async fn work(app: &App) -> Result<Exit, AppError> {
     let device = assemble::device(app)?;
     let parts = Arc::new(DeviceParts::new(device.clone()));
-    let exit =
-        app.serve(parts, async |supervisor| assemble::sockets(app, &device, supervisor).await).await;
+    let exit = app.serve(parts, async |supervisor| assemble::sockets(app, &device, supervisor).await).await;
     if let Err(error) = device.own.db().close().await {
         tracing::error!(%error, "close own database");
     }
@@ -325,6 +324,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::fault::FaultCode;
     use crate::role::{Exits, Part};
     use crate::telemetry::Level;
 

@@ -68,6 +68,7 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
         own: Arc::new(own),
         roster: Arc::new(Roster::new()),
         faults: app.faults.clone(),
+        control: app.control.clone(),
         server: ArcSwapOption::empty(),
         link: watch::Sender::new(LinkReport::default()),
     }))
@@ -94,11 +95,7 @@ fn own_data(
 ///
 /// # Cancel safety
 /// What was bound is given up.
-pub async fn sockets(
-    app: &App,
-    device: &Arc<Device>,
-    supervisor: &SupervisorHandle,
-) -> Result<(), Fault> {
+pub async fn sockets(app: &App, device: &Arc<Device>, supervisor: &SupervisorHandle) -> Result<(), Fault> {
     let stop = app.tasks.token().clone();
     let streams = TaskTracker::new();
     let inspector = Inspector::new(device.clone(), supervisor.clone());

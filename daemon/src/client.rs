@@ -48,7 +48,10 @@ impl ClientPart {
     pub async fn start(device: &Arc<Device>) -> Result<Self, Fault> {
         let membership = device.membership().await.map_err(|error| start_fault(&error))?;
         let membership = membership.ok_or_else(|| {
-            Fault::with_detail(FaultCode::ControlFile, "the role is client, but this device belongs to no group")
+            Fault::with_detail(
+                FaultCode::ControlFile,
+                "the role is client, but this device belongs to no group",
+            )
         })?;
         device.load_roster().await.map_err(|error| start_fault(&error))?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());

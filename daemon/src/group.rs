@@ -27,7 +27,9 @@ const NAME_BYTES: usize = 64;
 #[derive(Debug, Error)]
 pub enum FoundError {
     /// This device holds a group's master database already.
-    #[error("this device already holds the master database of group {0}; start the server without a new group")]
+    #[error(
+        "this device already holds the master database of group {0}; start the server without a new group"
+    )]
     Exists(String),
     /// The name is empty, too long, or holds control characters.
     #[error("the group's name must have 1 to 64 bytes and no control characters")]
@@ -77,7 +79,8 @@ impl Founder<'_> {
         passphrase: &str,
         random: &dyn SecureRandom,
     ) -> Result<String, FoundError> {
-        if group_name.is_empty() || group_name.len() > NAME_BYTES || group_name.chars().any(char::is_control) {
+        if group_name.is_empty() || group_name.len() > NAME_BYTES || group_name.chars().any(char::is_control)
+        {
             return Err(FoundError::Name);
         }
         if let Some(head) = head(&self.master_path())? {

@@ -106,9 +106,11 @@ impl Inspector {
     /// # Errors
     /// The database's, or its reader's deadline.
     async fn read_hashes(&self) -> Result<Value> {
-        let own = self.device.own.db().read(SCAN_DEADLINE, |read| {
-            Ok((read.mirror_hashes()?, read.visible_hashes()?))
-        });
+        let own = self
+            .device
+            .own
+            .db()
+            .read(SCAN_DEADLINE, |read| Ok((read.mirror_hashes()?, read.visible_hashes()?)));
         let (mirror, visible) = own.await?;
         let master = match self.device.server.load_full() {
             Some(server) => {
@@ -129,9 +131,11 @@ impl Inspector {
     /// The database's.
     async fn explain_item(&self, key: ItemKey) -> Result<Value> {
         let own_key = key.clone();
-        let own = self.device.own.db().read(READ_DEADLINE, move |read| {
-            Ok((read.item(&own_key)?, read.mirror_sequence(&own_key)?))
-        });
+        let own = self
+            .device
+            .own
+            .db()
+            .read(READ_DEADLINE, move |read| Ok((read.item(&own_key)?, read.mirror_sequence(&own_key)?)));
         let (item, mirror) = own.await?;
         let master = match self.device.server.load_full() {
             Some(server) => Some(explain_master(&server.serving.master, key.clone()).await?),

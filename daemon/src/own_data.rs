@@ -76,8 +76,7 @@ impl OwnData {
     pub async fn edit(&self, edits: Vec<LocalEdit>, actor: String) -> Result<Option<OperationNumber>> {
         let context = EditContext { actor, now: unix_millis(), limits: self.limits };
         let keys: Arc<[ItemKey]> = edits.iter().map(|edit| edit.key.clone()).collect();
-        let number =
-            self.db.write(Priority::Panel, move |write| write.edit(edits.clone(), &context)).await?;
+        let number = self.db.write(Priority::Panel, move |write| write.edit(edits.clone(), &context)).await?;
         self.announce(keys);
         if number.is_some() {
             self.edits.send_modify(|count| *count += 1);

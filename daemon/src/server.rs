@@ -66,11 +66,15 @@ impl ServerPart {
     /// Dropping the future closes what was opened.
     pub async fn start(device: &Device) -> Result<Self, Fault> {
         let (master, hub) = open_master(device)?;
+        let head = hub.head().borrow().clone();
+        device.saw_epoch(head.group, head.epoch).await?;
         let listeners = listen(&device.config.listen).await?;
         let listening = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let issuing = IssuingKey::load(&*device.keys, device.identity.device())
             .map_err(|error| Fault::with_detail(FaultCode::Keys, error))?
-            .ok_or_else(|| Fault::with_detail(FaultCode::Keys, "the issuing key of this server is missing"))?;
+            .ok_or_else(|| {
+                Fault::with_detail(FaultCode::Keys, "the issuing key of this server is missing")
+            })?;
         let made = Made {
             master,
             hub,
@@ -120,18 +124,17 @@ impl ServerPart {
             .max_decoding_message_size(limit::MESSAGE_BYTES)
             .max_encoding_message_size(limit::FOLLOW_MESSAGE_BYTES);
         let stop = self.serving.stop.clone();
-        let serve_sync = grpc_server()
-            .add_service(sync_service)
-            .serve_with_incoming_shutdown(ReceiverStream::new(sync).map(Ok::<_, Status>), stop.cancelled_owned());
+        let serve_sync = grpc_server().add_service(sync_service).serve_with_incoming_shutdown(
+            ReceiverStream::new(sync).map(Ok::<_, Status>),
+            stop.cancelled_owned(),
+        );
         let desk = self.desk.clone();
         let enroll_service = EnrollServer::new(EnrollService::new(desk, Enrolment(self.serving.clone())))
             .max_decoding_message_size(64 << 10);
-        let serve_enroll = grpc_server()
-            .add_service(enroll_service)
-            .serve_with_incoming_shutdown(
-                ReceiverStream::new(enroll).map(Ok::<_, Status>),
-                self.serving.stop.clone().cancelled_owned(),
-            );
+        let serve_enroll = grpc_server().add_service(enroll_service).serve_with_incoming_shutdown(
+            ReceiverStream::new(enroll).map(Ok::<_, Status>),
+            self.serving.stop.clone().cancelled_owned(),
+        );
         self.serving.tasks.spawn(async move {
             if let Err(error) = serve_sync.await {
                 tracing::warn!(%error, "serve devices");

@@ -45,7 +45,7 @@ pub fn refusal(error: &Error) -> Status {
         ),
         Error::OutboxFull { .. } => status(Code::ResourceExhausted, Reason::OverLimit, error.to_string()),
         Error::ItemTooLarge => status(Code::InvalidArgument, Reason::OverLimit, error.to_string()),
-        Error::Unacceptable(_) => status(Code::InvalidArgument, Reason::Malformed, error.to_string()),
+        Error::Unacceptable(_) => status(Code::InvalidArgument, Reason::Malformed, chain(error)),
         _ if error.class() == Class::Busy => status(Code::Unavailable, Reason::Busy, error.to_string()),
         _ => status(
             Code::FailedPrecondition,

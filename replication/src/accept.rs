@@ -7,12 +7,13 @@ use std::collections::BTreeSet;
 
 use mfpsync_storage::Result;
 use mfpsync_storage::codec::DecodeError;
-use mfpsync_storage::master::{Author, Head, ItemWrite, Loss, MasterItem, MasterWrite, Progress};
+use mfpsync_storage::master::{Author, ItemWrite, Loss, MasterItem, MasterRead, MasterWrite, Progress};
 use mfpsync_storage::model::{
     Action, DeviceId, Edit, EditOutcome, Incarnation, Operation, OperationNumber, Outcome, RejectReason,
     Sequence,
 };
 
+use crate::lineage::Lineage;
 use crate::merge::{Merge, Seen, Standing, merge, rule};
 
 /// Bounds of one user's data, checked when a new item is made.
@@ -84,6 +85,7 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: UserLimi
     let confirmed = progress
         .filter(|progress| progress.incarnation == submission.incarnation)
         .map_or(OperationNumber::default(), |progress| progress.low_water);
+    let history = lineage(write)?;
     let mut due = write.last_operation(submission.incarnation)?.max(confirmed);
     let mut outcomes = Vec::with_capacity(numbers.len());
     for (number, record) in numbers.into_iter().zip(&submission.operations) {
@@ -97,7 +99,7 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: UserLimi
                 return Ok(Answer::OutOfOrder { expected, found: number });
             }
             None => {
-                let outcome = decide(write, submission, number, record, limits)?;
+                let outcome = decide(write, submission, &history, number, record, limits)?;
                 write.record_outcome(submission.incarnation, number, &digest, &outcome)?;
                 due = number;
                 outcome
@@ -148,6 +150,7 @@ enum Decided {
 fn decide(
     write: &MasterWrite<'_>,
     submission: &Submission,
+    history: &Lineage,
     number: OperationNumber,
     record: &[u8],
     limits: UserLimits,
@@ -156,10 +159,10 @@ fn decide(
     let Ok(operation) = Operation::decode(record) else {
         return rejected(RejectReason::Malformed, 0);
     };
-    let head = write.founded_head()?;
+    let head = write.founded_head()?.sequence;
     let mut decided = Vec::with_capacity(operation.edits.len());
     for (place, edit) in operation.edits.iter().enumerate() {
-        match decide_edit(write, submission.incarnation, &head, edit, limits)? {
+        match decide_edit(write, submission.incarnation, history, head, edit, limits)? {
             Ok(one) => decided.push(one),
             Err(reason) => return rejected(reason, place),
         }
@@ -197,14 +200,28 @@ fn store(write: &MasterWrite<'_>, author: &Author, decided: Vec<Decided>) -> Res
     Ok(Outcome::Accepted { revision, edits })
 }
 
+/// The reigns the master knows, as a chain.
+///
+/// # Errors
+/// The database's, or records that do not form a chain.
+pub fn lineage(read: &MasterRead<'_>) -> Result<Lineage> {
+    let head = read.founded_head()?;
+    let records = read.lineage()?.into_iter().map(|signed| signed.record).collect();
+    Lineage::new(head.group, records)
+        .map_err(|_| DecodeError::Invalid("lineage of the master database is broken").into())
+}
+
 fn decide_edit(
     write: &MasterWrite<'_>,
     incarnation: Incarnation,
-    head: &Head,
+    history: &Lineage,
+    head: Sequence,
     edit: &Edit,
     limits: UserLimits,
 ) -> Result<std::result::Result<Decided, RejectReason>> {
-    if edit.base.revision.sequence > head.sequence {
+    // A base of a reign that parted from this one counts only up to where both agree.
+    let base = history.base(edit.base.revision);
+    if base > head {
         return Ok(Err(RejectReason::Malformed));
     }
     let standing = write.item(&edit.key)?;
@@ -216,7 +233,7 @@ fn decide_edit(
             return Ok(Err(RejectReason::OverLimit));
         }
     }
-    let seen = seen(write, incarnation, edit, standing.as_ref())?;
+    let seen = seen(write, incarnation, edit, base, standing.as_ref())?;
     let standing = standing.map(|item| Standing {
         fields: item.fields,
         sequences: item.field_sequences,
@@ -224,8 +241,7 @@ fn decide_edit(
         sequence: item.sequence,
     });
     let merged = merge(&rule(&edit.key.kind), standing.as_ref(), &edit.action, &seen);
-    let epoch = head.epoch.number;
-    let answer = match merged.answer(|_| epoch) {
+    let answer = match merged.answer(|sequence| history.epoch_of(sequence)) {
         Ok(answer) => answer,
         Err(reason) => return Ok(Err(reason)),
     };
@@ -247,9 +263,9 @@ fn seen(
     write: &MasterWrite<'_>,
     incarnation: Incarnation,
     edit: &Edit,
+    base: Sequence,
     standing: Option<&MasterItem>,
 ) -> Result<Seen> {
-    let base = edit.base.revision.sequence;
     let Some(item) = standing else { return Ok(Seen::up_to(base)) };
     if edit.base.after.is_none() {
         return Ok(Seen::up_to(base));

@@ -13,7 +13,7 @@ use mfpsync_replication::wire as convert;
 use mfpsync_storage::Result;
 use mfpsync_storage::local::{LocalRead, LocalWrite, RetainedLimits};
 use mfpsync_storage::model::{
-    Cursor, GroupId, Incarnation, IssuingCertificate, ItemKey, Member, Signed,
+    Cursor, GroupId, Incarnation, IssuingCertificate, ItemKey, Member, Promotion, Signed,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -188,7 +188,8 @@ impl Driver {
                 self.stored(stored.map(|()| Stored::Noted)).await;
             }
             Effect::ApplyBatch { changes, cursor } => {
-                let stored = self.device.own.write(move |db| Ok(((), db.apply_changes(&changes, &cursor)?))).await;
+                let stored =
+                    self.device.own.write(move |db| Ok(((), db.apply_changes(&changes, &cursor)?))).await;
                 self.stored(stored.map(|()| Stored::Applied(cursor))).await;
             }
             Effect::BeginReset(reason) => {
@@ -246,6 +247,13 @@ impl Driver {
             tracing::error!("the group's server changed, which this version does not follow");
             return Ok(Stored::Failed);
         }
+        if let Some(highest) = greeting.lineage.last() {
+            let Promotion { group, epoch, .. } = highest.record;
+            if let Err(fault) = self.device.saw_epoch(group, epoch).await {
+                self.device.faults.set(fault);
+                return Ok(Stored::Failed);
+            }
+        }
         let write = move |db: &LocalWrite<'_>| {
             db.adopt_roster(&greeting.lineage, &greeting.issuers, &greeting.members)?;
             outbox(db)
@@ -296,7 +304,9 @@ impl Driver {
                 }
                 LinkEvent::Dialled
             }
-            Err(error) => LinkEvent::Failed(link::proven(link::not_dialled(error), self.anchor, &self.issuers)),
+            Err(error) => {
+                LinkEvent::Failed(link::proven(link::not_dialled(error), self.anchor, &self.issuers))
+            }
         };
         self.step(Event::Link(link, event));
     }
@@ -329,7 +339,8 @@ impl Driver {
     }
 
     async fn push(&mut self, link: LinkId, order: PushOrder) {
-        let read = move |read: &LocalRead<'_>| Ok((read.outbox(order.operations, order.bytes)?, outbox(read)?));
+        let read =
+            move |read: &LocalRead<'_>| Ok((read.outbox(order.operations, order.bytes)?, outbox(read)?));
         let (records, outbox) = match self.device.own.db().read(READ_DEADLINE, read).await {
             Ok(read) => read,
             Err(error) => {
@@ -364,7 +375,8 @@ impl Driver {
 
     /// Opens the follow stream; its events are read ahead by one, and no further.
     fn follow(&mut self, link: LinkId, follow: Follow) {
-        let Some(Connection { channel: Some(channel), ended, follow: slot, .. }) = &mut self.connection else {
+        let Some(Connection { channel: Some(channel), ended, follow: slot, .. }) = &mut self.connection
+        else {
             return;
         };
         let (to, events) = mpsc::channel(FOLLOW_AHEAD);

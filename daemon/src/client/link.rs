@@ -9,7 +9,9 @@ use mfpsync_proto::sync::sync_client::SyncClient;
 use mfpsync_replication::message::{FollowEvent, Greeting, Hello};
 use mfpsync_replication::round::Failure;
 use mfpsync_replication::wire as convert;
-use mfpsync_storage::model::{Capabilities, DeviceId, IssuingCertificate, Member, Promotion, PublicKey, Signed};
+use mfpsync_storage::model::{
+    Capabilities, DeviceId, IssuingCertificate, Member, Promotion, PublicKey, Signed,
+};
 use thiserror::Error;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -61,7 +63,11 @@ impl Servers {
             .map(|member| (member.device, member.public_key, member.endpoints.clone()))
             .collect();
         let present = lineage.last().map(|signed| signed.record.device);
-        Ok(Self { members, present, dial_only: device.config.dial_only.iter().map(ToString::to_string).collect() })
+        Ok(Self {
+            members,
+            present,
+            dial_only: device.config.dial_only.iter().map(ToString::to_string).collect(),
+        })
     }
 
     /// Where to dial, the present server's addresses first.
@@ -77,7 +83,8 @@ impl Servers {
     }
 
     fn expected(&self, endpoint: &str) -> Option<PublicKey> {
-        let named = self.members.iter().find(|(_, _, endpoints)| endpoints.iter().any(|known| known == endpoint));
+        let named =
+            self.members.iter().find(|(_, _, endpoints)| endpoints.iter().any(|known| known == endpoint));
         let present = self.members.iter().find(|(device, ..)| Some(*device) == self.present);
         named.or(present).or(self.members.first()).map(|(_, key, _)| *key)
     }
@@ -104,7 +111,8 @@ pub(super) fn client(channel: Channel) -> SyncClient<Channel> {
 
 /// Says hello and verifies everything the server shows.
 pub(super) async fn greet(channel: Channel, anchor: TrustAnchor, hello: &Hello) -> Result<Greeting, Failure> {
-    let reply = client(channel).hello(convert::hello_to_wire(hello)).await.map_err(|status| failed(&status))?;
+    let reply =
+        client(channel).hello(convert::hello_to_wire(hello)).await.map_err(|status| failed(&status))?;
     let greeting = convert::greeting_from_wire(reply.into_inner()).map_err(|error| {
         tracing::warn!(%error, "read greeting");
         Failure::Malformed
@@ -165,10 +173,15 @@ pub(super) fn failed(status: &Status) -> Failure {
 }
 
 /// Drops a promotion record that does not verify: an unproven claim changes nothing.
-pub(super) fn proven(failure: Failure, anchor: TrustAnchor, issuers: &[Signed<IssuingCertificate>]) -> Failure {
+pub(super) fn proven(
+    failure: Failure,
+    anchor: TrustAnchor,
+    issuers: &[Signed<IssuingCertificate>],
+) -> Failure {
     match failure {
         Failure::Refused { mut refusal, push_back } => {
-            let verified = |record: &Signed<Promotion>| anchor.verify_promotion(&record.encode(), issuers).is_ok();
+            let verified =
+                |record: &Signed<Promotion>| anchor.verify_promotion(&record.encode(), issuers).is_ok();
             refusal.promotion = refusal.promotion.filter(verified);
             Failure::Refused { refusal, push_back }
         }

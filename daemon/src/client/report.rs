@@ -72,7 +72,8 @@ impl LinkReport {
                 self.epoch = epoch.number;
                 self.head = Some(*head);
                 self.safe = safe.map(|sequence| Revision { epoch: epoch.number, sequence });
-                self.last_error = push_trouble.map_or_else(String::new, |trouble| trouble.as_str().to_owned());
+                self.last_error =
+                    push_trouble.map_or_else(String::new, |trouble| trouble.as_str().to_owned());
             }
             LinkState::Refused { trouble, .. } => {
                 self.link = Link::Refused;

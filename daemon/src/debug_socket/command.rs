@@ -82,9 +82,7 @@ impl Command {
 
 /// The answer to `help`.
 pub(super) fn help() -> Vec<Value> {
-    let entry = |(command, arguments, about): &(&str, &str, &str)| {
-        json!({ "command": command, "arguments": arguments, "about": about })
-    };
+    let entry = |(command, arguments, about): &(&str, &str, &str)| json!({ "command": command, "arguments": arguments, "about": about });
     HELP.iter().map(entry).collect()
 }
 

@@ -102,10 +102,7 @@ async fn every_question_has_one_object_per_line_and_a_last_one() {
     assert_eq!(engineer.ask(b"state\n").await, [r#"{"end":true,"role":"server"}"#]);
     assert_eq!(engineer.ask(b"positions\n").await, [r#"{"copy":"a"}"#, r#"{"copy":"b","end":true}"#]);
     assert_eq!(engineer.ask(b"stats\n").await, [r#"{"end":true}"#]);
-    assert_eq!(
-        engineer.ask(b"explain a b\n").await,
-        [r#"{"end":true,"error":"no item with 3 characters"}"#]
-    );
+    assert_eq!(engineer.ask(b"explain a b\n").await, [r#"{"end":true,"error":"no item with 3 characters"}"#]);
     assert_eq!(engineer.ask(b"help\n").await.len(), 9);
     assert!(engineer.ask(b"drop tables\n").await[0].contains("unknown command; try: help"));
     assert!(engineer.ask(b"\xff\n").await[0].contains("line is not UTF-8"));

@@ -39,7 +39,10 @@ pub(super) fn edit(edit: wire::Edit) -> Result<LocalEdit, Status> {
 fn allowed(kind: &Kind, action: &Action) -> Result<(), Status> {
     let rule = rule(kind);
     if rule.same_field == SameField::ServerOnly {
-        return Err(Status::permission_denied(format!("kind {} is changed at the server only", kind.as_str())));
+        return Err(Status::permission_denied(format!(
+            "kind {} is changed at the server only",
+            kind.as_str()
+        )));
     }
     let sealed = match action {
         Action::Put(fields) | Action::Patch { set: fields, .. } => {
@@ -79,7 +82,9 @@ fn value(value: wire::value::Value) -> Result<Value, Status> {
         Wire::Bytes(bytes) => Value::Bytes(bytes.into()),
         Wire::Set(set) => Value::Set(set.texts.into_iter().collect()),
         Wire::Sealed(sealed) if sealed.r#box.is_empty() => {
-            return Err(Status::invalid_argument("a sealed value is written with its box; patch other fields"));
+            return Err(Status::invalid_argument(
+                "a sealed value is written with its box; patch other fields",
+            ));
         }
         Wire::Sealed(sealed) => {
             Value::Sealed(Sealed { key_id: sealed.key_id.into(), sealed: sealed.r#box.into() })
@@ -126,10 +131,9 @@ fn shown(value: &Value) -> wire::value::Value {
         Value::Flag(flag) => Wire::Flag(*flag),
         Value::Bytes(bytes) => Wire::Bytes(bytes.clone().into()),
         Value::Set(texts) => Wire::Set(wire::TextSet { texts: texts.iter().cloned().collect() }),
-        Value::Sealed(sealed) => Wire::Sealed(wire::Sealed {
-            key_id: sealed.key_id.clone().into(),
-            r#box: bytes::Bytes::new(),
-        }),
+        Value::Sealed(sealed) => {
+            Wire::Sealed(wire::Sealed { key_id: sealed.key_id.clone().into(), r#box: bytes::Bytes::new() })
+        }
         Value::Opaque { type_number, payload } => Wire::Opaque(wire::Opaque {
             r#type: u32::try_from(*type_number).unwrap_or(u32::MAX),
             payload: payload.clone().into(),

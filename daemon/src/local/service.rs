@@ -54,8 +54,7 @@ impl LocalService {
             // Elapsed: the answer is what is here, with its age.
             drop(tokio::time::timeout(wait, freshness.wait_for(|now| now.current)).await);
         }
-        let now = *freshness.borrow();
-        now
+        *self.own.freshness().borrow()
     }
 }
 
@@ -125,7 +124,10 @@ impl Local for LocalService {
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 
-    async fn write(&self, request: Request<wire::WriteRequest>) -> Result<Response<wire::WriteReply>, Status> {
+    async fn write(
+        &self,
+        request: Request<wire::WriteRequest>,
+    ) -> Result<Response<wire::WriteReply>, Status> {
         let request = request.into_inner();
         if request.edits.is_empty() || request.edits.len() > limit::WRITE_EDITS {
             return Err(Status::invalid_argument("a write holds 1 to 100 edits"));
@@ -152,7 +154,11 @@ impl Local for LocalService {
         let request = request.into_inner();
         let watched = Watched {
             scopes: request.scopes.iter().map(|text| scope(text)).collect::<Result<_, _>>()?,
-            kinds: request.kinds.iter().filter_map(|text| kind(text).transpose()).collect::<Result<_, _>>()?,
+            kinds: request
+                .kinds
+                .iter()
+                .filter_map(|text| kind(text).transpose())
+                .collect::<Result<_, _>>()?,
         };
         let (to, answers) = mpsc::channel(LOOK_AHEAD);
         let own = self.own.clone();
@@ -173,11 +179,18 @@ impl Local for LocalService {
 type To<T> = mpsc::Sender<Result<T, Status>>;
 
 /// Sends items in answers well under the message limit.
-async fn list(own: &OwnData, scope: Scope, kind: Option<Kind>, to: &To<wire::ListReply>) -> Result<(), Status> {
+async fn list(
+    own: &OwnData,
+    scope: Scope,
+    kind: Option<Kind>,
+    to: &To<wire::ListReply>,
+) -> Result<(), Status> {
     let mut after: Option<ItemKey> = None;
     loop {
-        let (items, more) =
-            own.chunk(scope.clone(), kind.clone(), after.take()).await.map_err(|error| storage_fault::refusal(&error))?;
+        let (items, more) = own
+            .chunk(scope.clone(), kind.clone(), after.take())
+            .await
+            .map_err(|error| storage_fault::refusal(&error))?;
         after = items.last().map(|item| item.key.clone());
         for items in bounded(items) {
             let reply = wire::ListReply { items: items.into_iter().map(convert::item).collect() };
@@ -245,5 +258,7 @@ async fn watch(own: &OwnData, watched: &Watched, to: &To<wire::WatchEvent>) -> R
 }
 
 async fn tell(to: &To<wire::WatchEvent>, event: wire::watch_event::Event) -> Result<(), Status> {
-    to.send(Ok(wire::WatchEvent { event: Some(event) })).await.map_err(|_| Status::cancelled("the watcher left"))
+    to.send(Ok(wire::WatchEvent { event: Some(event) }))
+        .await
+        .map_err(|_| Status::cancelled("the watcher left"))
 }

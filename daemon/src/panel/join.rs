@@ -116,13 +116,13 @@ async fn enter_own_group(device: &Arc<Device>) -> Result<(), Status> {
 /// Gives the own data its group and a new incarnation; returns how many items are offered.
 async fn enter(device: &Device, membership: Membership) -> Result<u64, Status> {
     let incarnation = new_incarnation(device)?;
-    let joined = device.own.write(move |write| Ok((write.join(&membership, incarnation, unix_millis())?, Vec::new())));
+    let joined =
+        device.own.write(move |write| Ok((write.join(&membership, incarnation, unix_millis())?, Vec::new())));
     joined.await.map_err(|error| storage_fault::refusal(&error))
 }
 
 fn new_incarnation(device: &Device) -> Result<Incarnation, Status> {
-    crate::own_data::draw_incarnation(&*device.random)
-        .ok_or_else(|| Status::internal("no random numbers"))
+    crate::own_data::draw_incarnation(&*device.random).ok_or_else(|| Status::internal("no random numbers"))
 }
 
 /// Pairs with a server and becomes a client of its group.
@@ -190,29 +190,38 @@ fn refused(error: &JoinError) -> Status {
         JoinError::WrongCode { tries_left: Some(left) } => Status::permission_denied(format!(
             "{error}; {left} tries are left; check the code at the server and type it again"
         )),
-        JoinError::WrongCode { tries_left: None } => Status::permission_denied(format!(
-            "{error}; check the code at the server and type it again"
-        )),
+        JoinError::WrongCode { tries_left: None } => {
+            Status::permission_denied(format!("{error}; check the code at the server and type it again"))
+        }
         JoinError::Closed => Status::failed_precondition(format!("{error}; open it there, then join again")),
         JoinError::TooManyTries | JoinError::TooLate => Status::failed_precondition(error.to_string()),
         JoinError::Unreachable(_) | JoinError::Timeout => {
             Status::unavailable(format!("{error}; check address and network; nothing was changed here"))
         }
-        JoinError::Impostor | JoinError::Membership(_) | JoinError::Malformed(_) => Status::permission_denied(
-            format!("{error}; nothing was adopted; somebody may be between the two devices"),
-        ),
+        JoinError::Impostor | JoinError::Membership(_) | JoinError::Malformed(_) => {
+            Status::permission_denied(format!(
+                "{error}; nothing was adopted; somebody may be between the two devices"
+            ))
+        }
         JoinError::Refused(_) => Status::failed_precondition(error.to_string()),
         JoinError::Identity => Status::internal(error.to_string()),
     }
 }
 
 /// Leaves the group: sends what waits, frees the slot, keeps the data as the device's own.
-pub(super) async fn leave(session: &Session, request: wire::LeaveRequest) -> Result<wire::LeaveReply, Status> {
+pub(super) async fn leave(
+    session: &Session,
+    request: wire::LeaveRequest,
+) -> Result<wire::LeaveReply, Status> {
     let device = &session.device;
     let next = match session.wanted() {
         Role::Client => Role::Idle,
         Role::ServerClient => Role::Server,
-        Role::Idle if device.membership().await.map_err(|error| storage_fault::refusal(&error))?.is_some() => Role::Idle,
+        Role::Idle
+            if device.membership().await.map_err(|error| storage_fault::refusal(&error))?.is_some() =>
+        {
+            Role::Idle
+        }
         Role::Idle | Role::Server | Role::Replica | Role::ReplicaClient => {
             return Err(Status::failed_precondition("this device is not a client of a group"));
         }
@@ -231,6 +240,7 @@ pub(super) async fn leave(session: &Session, request: wire::LeaveRequest) -> Res
     let unsent = left.map_err(|error| storage_fault::refusal(&error))?;
     if next == Role::Idle {
         device.roster.clear();
+        device.left_group().await.map_err(|fault| Status::unavailable(fault.to_string()))?;
     }
     Ok(wire::LeaveReply { role: Some(role), unsent, slot_freed })
 }
@@ -246,7 +256,9 @@ async fn stop_client(
     let stopped = states.wait_for(|state| state.running_role() == next);
     match tokio::time::timeout(JOIN_DEADLINE, stopped).await {
         Ok(Ok(_)) => Ok(reply),
-        Ok(Err(_)) | Err(_) => Err(Status::unavailable("the client function did not stop in time; try again")),
+        Ok(Err(_)) | Err(_) => {
+            Err(Status::unavailable("the client function did not stop in time; try again"))
+        }
     }
 }
 

@@ -140,7 +140,10 @@ impl Panel for PanelService {
         join::start_client(&self.0).await.map(Response::new)
     }
 
-    async fn leave(&self, request: Request<wire::LeaveRequest>) -> Result<Response<wire::LeaveReply>, Status> {
+    async fn leave(
+        &self,
+        request: Request<wire::LeaveRequest>,
+    ) -> Result<Response<wire::LeaveReply>, Status> {
         join::leave(&self.0, request.into_inner()).await.map(Response::new)
     }
 
@@ -181,7 +184,8 @@ impl Panel for PanelService {
         _: Request<wire::SetAsideRequest>,
     ) -> Result<Response<wire::SetAsideReply>, Status> {
         let read = self.0.device.own.db().read(READ_DEADLINE, |read| read.set_aside(SET_ASIDE)).await;
-        let edits = read.map_err(|error| storage_fault::refusal(&error))?.into_iter().flat_map(set_aside).collect();
+        let edits =
+            read.map_err(|error| storage_fault::refusal(&error))?.into_iter().flat_map(set_aside).collect();
         Ok(Response::new(wire::SetAsideReply { edits }))
     }
 
@@ -278,9 +282,13 @@ fn set_aside(entry: SetAside) -> Vec<wire::SetAsideEdit> {
             .iter()
             .enumerate()
             .filter_map(|(place, outcome)| match outcome {
-                EditOutcome::Superseded { by, fields } => {
-                    described(place, "superseded", "changed elsewhere first", fields.clone(), Some(revision(*by)))
-                }
+                EditOutcome::Superseded { by, fields } => described(
+                    place,
+                    "superseded",
+                    "changed elsewhere first",
+                    fields.clone(),
+                    Some(revision(*by)),
+                ),
                 EditOutcome::Applied | EditOutcome::Merged { .. } | EditOutcome::Unchanged => None,
             })
             .collect(),

@@ -95,8 +95,8 @@ pub fn cursor_at(head: &Head, sequence: Sequence, read: &MasterRead<'_>) -> mfps
     if sequence == head.sequence {
         return Ok(head.cursor());
     }
-    let chain = read.chain_at(sequence)?.ok_or(mfpsync_storage::codec::DecodeError::Invalid(
-        "a change without its place in the chain",
-    ))?;
+    let chain = read
+        .chain_at(sequence)?
+        .ok_or(mfpsync_storage::codec::DecodeError::Invalid("a change without its place in the chain"))?;
     Ok(Cursor { chain, sequence, ..head.cursor() })
 }

@@ -164,9 +164,10 @@ impl Serving {
     ) -> Result<Signed<Member>, Status> {
         let members = self.roster.members();
         let known = members.iter().find(|member| member.device == device);
-        let taken = members.iter().filter(|member| !member.released).any(|member| {
-            (member.device == device) != (member.public_key == public_key)
-        });
+        let taken = members
+            .iter()
+            .filter(|member| !member.released)
+            .any(|member| (member.device == device) != (member.public_key == public_key));
         if taken {
             let text = "another device of the group has this device's id or key; release that one first";
             return Err(status(Code::AlreadyExists, Reason::DevicesFull, text));

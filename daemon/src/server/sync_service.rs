@@ -6,15 +6,15 @@ use std::sync::Arc;
 use mfpsync_proto::sync::sync_server::Sync;
 use mfpsync_proto::sync::{self as wire, Reason};
 use mfpsync_proto::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
-use mfpsync_replication::accept::{Answer, Submission, accept};
+use mfpsync_replication::accept::{Answer, Submission, accept, lineage};
 use mfpsync_replication::follow::{self, Start};
-use mfpsync_replication::lineage::Lineage;
 use mfpsync_replication::message::{Greeting, Limits, PushAnswer};
 use mfpsync_replication::wire as convert;
 use mfpsync_storage::Priority;
-use mfpsync_storage::codec::DecodeError;
 use mfpsync_storage::master::{Head, MasterRead, MasterWrite, Progress};
-use mfpsync_storage::model::{Capabilities, Cursor, DeviceId, Epoch, GroupId, Incarnation, OperationNumber, Sequence};
+use mfpsync_storage::model::{
+    Capabilities, Cursor, DeviceId, Epoch, GroupId, Incarnation, OperationNumber, Sequence,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
@@ -33,7 +33,8 @@ pub(super) struct SyncService(pub(super) Arc<Serving>);
 impl SyncService {
     /// The client at the other end; asked at every call, since rows change under open connections.
     fn peer<T>(&self, request: &Request<T>) -> Result<(DeviceId, Arc<PeerInfo>), Status> {
-        let unknown = || status(Code::Unauthenticated, Reason::UnknownDevice, "this connection has no device");
+        let unknown =
+            || status(Code::Unauthenticated, Reason::UnknownDevice, "this connection has no device");
         let info = request.extensions().get::<Arc<PeerInfo>>().cloned().ok_or_else(unknown)?;
         let member = self
             .0
@@ -71,7 +72,10 @@ fn common_protocol(min: u32, max: u32) -> Result<u32, Status> {
 
 #[tonic::async_trait]
 impl Sync for SyncService {
-    async fn hello(&self, request: Request<wire::HelloRequest>) -> Result<Response<wire::HelloReply>, Status> {
+    async fn hello(
+        &self,
+        request: Request<wire::HelloRequest>,
+    ) -> Result<Response<wire::HelloReply>, Status> {
         let (device, _) = self.peer(&request)?;
         let request = request.into_inner();
         // Before anything else is read: a newer device may say the rest in words not known here.
@@ -115,7 +119,10 @@ impl Sync for SyncService {
 
     type FollowStream = ReceiverStream<Result<wire::FollowEvent, Status>>;
 
-    async fn follow(&self, request: Request<wire::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+    async fn follow(
+        &self,
+        request: Request<wire::FollowRequest>,
+    ) -> Result<Response<Self::FollowStream>, Status> {
         let (device, info) = self.peer(&request)?;
         let follow = convert::follow_from_wire(request.into_inner()).map_err(refusal::malformed)?;
         same_group(follow.group, &self.0.head())?;
@@ -161,7 +168,8 @@ impl Sync for SyncService {
             now: unix_millis(),
         };
         let limits = self.0.user_limits;
-        let answer = self.0.master.write(Priority::Sync, move |write| accept(write, &submission, limits)).await;
+        let answer =
+            self.0.master.write(Priority::Sync, move |write| accept(write, &submission, limits)).await;
         match answer.map_err(|error| self.0.storage_failed(&error))? {
             Answer::Outcomes(outcomes) => {
                 let answer = PushAnswer { outcomes, head: self.0.head().sequence, safe: None };
@@ -176,7 +184,10 @@ impl Sync for SyncService {
         }
     }
 
-    async fn leave(&self, request: Request<wire::LeaveRequest>) -> Result<Response<wire::LeaveReply>, Status> {
+    async fn leave(
+        &self,
+        request: Request<wire::LeaveRequest>,
+    ) -> Result<Response<wire::LeaveReply>, Status> {
         let (device, _) = self.peer(&request)?;
         let leave = convert::leave_from_wire(&request.into_inner()).map_err(refusal::malformed)?;
         same_group(leave.group, &self.0.head())?;
@@ -209,9 +220,7 @@ impl SyncService {
 
 fn where_to_start(read: &MasterRead<'_>, cursor: Option<&Cursor>) -> mfpsync_storage::Result<Start> {
     let head = read.founded_head()?;
-    let records = read.lineage()?.into_iter().map(|signed| signed.record).collect();
-    let lineage = Lineage::new(head.group, records)
-        .map_err(|_| DecodeError::Invalid("lineage of the master database is broken"))?;
+    let lineage = lineage(read)?;
     let chain = cursor.map(|cursor| read.chain_at(cursor.sequence)).transpose()?.flatten();
     Ok(follow::start(cursor, &head, &lineage, chain))
 }
