@@ -23,7 +23,6 @@ use crate::keystore::KeyStore;
 use crate::membership::Roster;
 use crate::own_data::OwnData;
 use crate::server::ServerPart;
-use crate::storage_fault;
 
 /// This device.
 pub struct Device {
@@ -67,19 +66,6 @@ impl Device {
     pub fn retained_limits(&self) -> RetainedLimits {
         let limits = &self.config.limits;
         RetainedLimits { operations: limits.retained_operations, bytes: limits.retained_bytes }
-    }
-
-    /// Shows what a person should see to after an error of the own database.
-    pub fn storage_failed(&self, error: &Error) {
-        tracing::warn!(%error, "own database");
-        if let Some(fault) = storage_fault::fault(error) {
-            self.faults.set(fault);
-        }
-    }
-
-    /// Takes down faults that are over once the own database was written.
-    pub fn storage_works(&self) {
-        storage_fault::PASSING.into_iter().for_each(|code| self.faults.clear(code));
     }
 
     /// Notes durably that the group is in this epoch. A lower one than was ever seen here means that

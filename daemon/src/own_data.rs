@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use mfpsync_storage::local::{EditContext, Local, LocalEdit, LocalItem, LocalWrite, OutboxLimits};
 use mfpsync_storage::model::{Incarnation, ItemKey, Kind, OperationNumber, Scope};
-use mfpsync_storage::{Error, Priority, Result};
+use mfpsync_storage::{Priority, Result};
 use ring::rand::SecureRandom;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use crate::clock::unix_millis;
 use crate::db::{Db, READ_DEADLINE};
-use crate::fault::{FaultBoard, FaultCode};
-use crate::storage_fault;
+use crate::fault::FaultBoard;
+use crate::storage_fault::StorageFaults;
 
 /// Changed keys kept for a watcher that is a moment behind; then it is told to list again.
 const EVENTS: usize = 1024;
@@ -47,7 +47,7 @@ pub struct OwnData {
     edits: watch::Sender<u64>,
     freshness: watch::Sender<Freshness>,
     limits: OutboxLimits,
-    faults: FaultBoard,
+    faults: StorageFaults,
 }
 
 impl OwnData {
@@ -60,7 +60,7 @@ impl OwnData {
             edits: watch::Sender::new(0),
             freshness: watch::Sender::new(Freshness::default()),
             limits,
-            faults,
+            faults: StorageFaults::new(faults),
         }
     }
 
@@ -80,27 +80,13 @@ impl OwnData {
     pub async fn edit(&self, edits: Vec<LocalEdit>, actor: String) -> Result<Option<OperationNumber>> {
         let context = EditContext { actor, now: unix_millis(), limits: self.limits };
         let keys: Arc<[ItemKey]> = edits.iter().map(|edit| edit.key.clone()).collect();
-        let written = self.db.write(Priority::Panel, move |write| write.edit(edits.clone(), &context)).await;
-        let number = written.inspect_err(|error| self.refused(error))?;
-        self.accepted();
+        let edited = self.db.write(Priority::Panel, move |write| write.edit(edits.clone(), &context)).await;
+        let number = self.faults.written(edited)?;
         self.announce(keys);
         if number.is_some() {
             self.edits.send_modify(|count| *count += 1);
         }
         Ok(number)
-    }
-
-    /// Shows a person why edits are refused here.
-    fn refused(&self, error: &Error) {
-        if let Some(fault) = storage_fault::fault(error) {
-            self.faults.set(fault);
-        }
-    }
-
-    /// An edit went through, so what kept others out is over.
-    fn accepted(&self) {
-        storage_fault::PASSING.into_iter().for_each(|code| self.faults.clear(code));
-        self.faults.clear(FaultCode::OutboxFull);
     }
 
     /// Runs a write of the client role and tells watchers which keys it changed.
@@ -114,7 +100,8 @@ impl OwnData {
         &self,
         mut write: impl FnMut(&LocalWrite<'_>) -> Result<(T, Vec<ItemKey>)> + Send + 'static,
     ) -> Result<T> {
-        let (value, changed) = self.db.write(Priority::Sync, move |db| write(db)).await?;
+        let written = self.db.write(Priority::Sync, move |db| write(db)).await;
+        let (value, changed) = self.faults.written(written)?;
         self.announce(changed.into());
         Ok(value)
     }
@@ -124,6 +111,14 @@ impl OwnData {
             // An error means that nobody watches.
             drop(self.events.send(keys));
         }
+    }
+
+    /// Whether the writer answers; an empty write touches no disk.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn is_alive(&self) -> bool {
+        self.db.write(Priority::Panel, |_| Ok(())).await.is_ok()
     }
 
     /// Keys whose visible state changed, from now on.

@@ -231,12 +231,9 @@ impl Driver {
     /// Answers a storage effect.
     async fn stored(&mut self, stored: Result<Stored>) {
         let stored = match stored {
-            Ok(stored) => {
-                self.device.storage_works();
-                stored
-            }
+            Ok(stored) => stored,
             Err(error) => {
-                self.device.storage_failed(&error);
+                tracing::warn!(%error, "store what the server sent");
                 Stored::Failed
             }
         };
@@ -348,7 +345,7 @@ impl Driver {
         let (records, outbox) = match self.device.own.db().read(READ_DEADLINE, read).await {
             Ok(read) => read,
             Err(error) => {
-                self.device.storage_failed(&error);
+                tracing::warn!(%error, "read the outbox");
                 return self.step(Event::Link(link, LinkEvent::Failed(Failure::Transport)));
             }
         };
