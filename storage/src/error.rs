@@ -60,7 +60,7 @@ pub enum Error {
     ItemTooLarge,
     /// An edit that no server could take: malformed, or over a limit of one operation.
     #[error("edit is not acceptable: {0}")]
-    Unacceptable(#[source] DecodeError),
+    Unacceptable(DecodeError),
     /// A statement is wrong: a defect of this build.
     #[error("database refused a statement")]
     Statement(#[source] rusqlite::Error),

@@ -216,7 +216,7 @@ pub(crate) fn founding() -> Founding {
     };
     Founding {
         group_name: "third floor".to_owned(),
-        root_key: PublicKey([9; 32]),
+        root_key: PublicKey([3; 32]),
         promotion: signed(promotion.clone(), promotion.body()),
         issuer: signed(issuer.clone(), issuer.body()),
         member: signed(member.clone(), member.body()),
