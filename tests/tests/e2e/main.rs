@@ -3,6 +3,13 @@
 //! Each module is one area. Every device has its own temporary directory and ports, so that tests
 //! run side by side; nothing waits but `eventually`.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper of a test fails it where it stands"
+)]
+
 mod chaos;
 mod conflicts;
 mod faults;

@@ -75,7 +75,7 @@ async fn damaged(file: fn(&TestDevice) -> PathBuf, damage: fn(&mut Vec<u8>), cod
     assert!(kept(&path, &bytes), "{} was changed", path.display());
 }
 
-fn overwrite_head(bytes: &mut Vec<u8>) {
+fn overwrite_head(bytes: &mut [u8]) {
     bytes[..512].fill(0xa5);
 }
 
@@ -84,13 +84,13 @@ fn cut_in_half(bytes: &mut Vec<u8>) {
 }
 
 /// The schema version in the header. **Source**: SQLite file format, section 1.3.
-fn from_the_future(bytes: &mut Vec<u8>) {
+fn from_the_future(bytes: &mut [u8]) {
     bytes[60..64].copy_from_slice(&9_999_u32.to_be_bytes());
 }
 
 #[tokio::test]
 async fn a_damaged_own_database_is_a_fault_and_is_kept() {
-    damaged(TestDevice::own_database, overwrite_head, "F-DB-CORRUPT").await;
+    damaged(TestDevice::own_database, |bytes| overwrite_head(bytes), "F-DB-CORRUPT").await;
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn a_truncated_own_database_is_a_fault_and_is_kept() {
 
 #[tokio::test]
 async fn a_damaged_master_database_is_a_fault_and_is_kept() {
-    damaged(TestDevice::master_database, overwrite_head, "F-DB-CORRUPT").await;
+    damaged(TestDevice::master_database, |bytes| overwrite_head(bytes), "F-DB-CORRUPT").await;
 }
 
 #[tokio::test]
@@ -110,12 +110,12 @@ async fn a_truncated_master_database_is_a_fault_and_is_kept() {
 
 #[tokio::test]
 async fn an_own_database_of_a_newer_release_is_a_fault_and_untouched() {
-    damaged(TestDevice::own_database, from_the_future, "F-DB-NEWER").await;
+    damaged(TestDevice::own_database, |bytes| from_the_future(bytes), "F-DB-NEWER").await;
 }
 
 #[tokio::test]
 async fn a_master_database_of_a_newer_release_is_a_fault_and_untouched() {
-    damaged(TestDevice::master_database, from_the_future, "F-DB-NEWER").await;
+    damaged(TestDevice::master_database, |bytes| from_the_future(bytes), "F-DB-NEWER").await;
 }
 
 #[tokio::test]
@@ -278,6 +278,34 @@ async fn a_read_only_disk_is_a_clear_fault_and_harms_nothing() {
     volume.set_read_only(false).unwrap();
     fleet.relays[0].mend();
     fleet.clients[0].start().await.unwrap();
+    current(&fleet.clients[0]).await.unwrap();
+    let contents = fleet.converged(&["shared"], PATIENCE).await.unwrap();
+    assert_eq!(contents.text(&item, "value"), Some("x"));
+    drop(fleet);
+    drop(volume);
+}
+
+#[tokio::test]
+async fn a_read_only_disk_at_the_server_keeps_clients_working_and_loses_nothing() {
+    if !may_mount() {
+        return println!("skipped: only root may mount the disk this needs");
+    }
+    let mut server = TestDevice::new("server").unwrap();
+    let disk = server.home().join("disk");
+    let volume = Volume::mount(&disk, 24).unwrap();
+    server.setup.data_dir = Some(disk.join("data"));
+    server.start().await.unwrap();
+    start_server(&server, "Office").await.unwrap();
+    let mut fleet = Fleet { server, clients: Vec::new(), relays: Vec::new() };
+    fleet.add(TestDevice::new("client").unwrap(), JoinPolicy::Merge).await.unwrap();
+    fleet.server.stop().await.unwrap();
+    volume.set_read_only(true).unwrap();
+    complains(&mut fleet.server, "F-READ-ONLY").await;
+    let item = key("shared", "shortcut", "meanwhile");
+    fleet.clients[0].write(vec![put(item.clone(), vec![text("value", "x")])]).await.unwrap();
+    end(&mut fleet.server).await;
+    volume.set_read_only(false).unwrap();
+    fleet.server.start().await.unwrap();
     current(&fleet.clients[0]).await.unwrap();
     let contents = fleet.converged(&["shared"], PATIENCE).await.unwrap();
     assert_eq!(contents.text(&item, "value"), Some("x"));
