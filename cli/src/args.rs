@@ -64,6 +64,7 @@ pub(crate) enum Command {
     Join(join::JoinArgs),
     Leave(join::LeaveArgs),
     Devices(devices::DevicesArgs),
+    Release(devices::ReleaseArgs),
     #[command(subcommand)]
     User(user::UserCommand),
     #[command(subcommand)]

@@ -41,6 +41,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Join(args) => join::join(&context, args).await,
         Command::Leave(args) => join::leave(&context, &args).await,
         Command::Devices(_) => devices::run(&context).await,
+        Command::Release(args) => devices::release(&context, args).await,
         Command::User(command) => user::run(&context, command).await,
         Command::Item(command) => item::run(&context, command).await,
         Command::Watch(args) => watch::run(&context, args).await,

@@ -17,9 +17,10 @@ use mfpsync_proto::local::{
 use mfpsync_proto::panel::panel_server::{Panel, PanelServer};
 use mfpsync_proto::panel::{
     ClosePairingReply, ClosePairingRequest, DevicesReply, DevicesRequest, JoinReply, JoinRequest, LeaveReply,
-    LeaveRequest, LockDebugReply, LockDebugRequest, OpenPairingReply, OpenPairingRequest, Role, RoleReply,
-    SetAsideReply, SetAsideRequest, StartClientRequest, StartServerReply, StartServerRequest, StatusReply,
-    StatusRequest, StopServerRequest, UnlockDebugReply, UnlockDebugRequest,
+    LeaveRequest, LockDebugReply, LockDebugRequest, OpenPairingReply, OpenPairingRequest, ReleaseDeviceReply,
+    ReleaseDeviceRequest, Role, RoleReply, SetAsideReply, SetAsideRequest, StartClientRequest,
+    StartServerReply, StartServerRequest, StatusReply, StatusRequest, StopServerRequest, UnlockDebugReply,
+    UnlockDebugRequest,
 };
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -233,6 +234,10 @@ impl Panel for Service {
     }
 
     async fn devices(&self, _request: Request<DevicesRequest>) -> Reply<DevicesReply> {
+        unused()
+    }
+
+    async fn release_device(&self, _request: Request<ReleaseDeviceRequest>) -> Reply<ReleaseDeviceReply> {
         unused()
     }
 

@@ -96,7 +96,7 @@ fn own_data(config: &Config, random: &dyn SecureRandom, faults: FaultBoard) -> R
 pub async fn sockets(app: &App, device: &Arc<Device>, supervisor: &SupervisorHandle) -> Result<(), Fault> {
     let stop = app.tasks.token().clone();
     let streams = TaskTracker::new();
-    let inspector = Inspector::new(device.clone(), supervisor.clone());
+    let inspector = Inspector::new(device.clone(), supervisor.clone(), app.stats.clone());
     let debug = DebugSocket {
         path: app.config.run_dir.join(SOCKET_NAME),
         access: app.access.clone(),

@@ -53,8 +53,6 @@ pub struct Config {
     pub heartbeat: Duration,
     /// Longest pause between two attempts to reach the server.
     pub reconnect_max: Duration,
-    /// How long replaced and losing values are kept, in days; zero keeps none.
-    pub history_days: u32,
 }
 
 /// Who may use the local sockets, besides root and the daemon's own user.
@@ -79,10 +77,6 @@ pub struct Limits {
     pub retained_operations: u64,
     /// Their bytes.
     pub retained_bytes: u64,
-    /// Operations in one push.
-    pub push_operations: u64,
-    /// Bytes of one batch of changes.
-    pub batch_bytes: u64,
 }
 
 impl Default for Limits {
@@ -93,8 +87,6 @@ impl Default for Limits {
             outbox_bytes: 64 << 20,
             retained_operations: 10_000,
             retained_bytes: 16 << 20,
-            push_operations: mfpsync_proto::limit::PUSH_OPERATIONS as u64,
-            batch_bytes: mfpsync_proto::limit::BATCH_BYTES as u64,
         }
     }
 }
@@ -270,9 +262,6 @@ fn read_root(root: &mut Section<'_>, source: &Path) -> Option<Config> {
     let log_level = root.section("log", read_log);
     let limits = root.section("limits", read_limits);
     let (heartbeat, reconnect_max) = root.section("sync", read_sync);
-    let history_days = root.section("history", |history| {
-        history.optional("days", "days = 30", |value| section::integer(value, 0, 3_650)).unwrap_or(30)
-    });
     Some(Config {
         source: source.to_owned(),
         data_dir: data_dir?,
@@ -286,7 +275,6 @@ fn read_root(root: &mut Section<'_>, source: &Path) -> Option<Config> {
         limits,
         heartbeat,
         reconnect_max,
-        history_days: u32::try_from(history_days).unwrap_or(u32::MAX),
     })
 }
 
@@ -308,15 +296,8 @@ fn read_log(log: &mut Section<'_>) -> Level {
 }
 
 fn read_limits(limits: &mut Section<'_>) -> Limits {
-    let Limits {
-        connections,
-        outbox_operations,
-        outbox_bytes,
-        retained_operations,
-        retained_bytes,
-        push_operations,
-        batch_bytes,
-    } = Limits::default();
+    let Limits { connections, outbox_operations, outbox_bytes, retained_operations, retained_bytes } =
+        Limits::default();
     /// One item with its envelope still has to fit.
     const SMALLEST_BYTES: u64 = 128 << 10;
     let mut lower = |key, smallest, highest: u64| {
@@ -332,8 +313,6 @@ fn read_limits(limits: &mut Section<'_>) -> Limits {
         outbox_bytes: lower("outbox_bytes", SMALLEST_BYTES, outbox_bytes),
         retained_operations: lower("retained_operations", 1, retained_operations),
         retained_bytes: lower("retained_bytes", SMALLEST_BYTES, retained_bytes),
-        push_operations: lower("push_operations", 1, push_operations),
-        batch_bytes: lower("batch_bytes", SMALLEST_BYTES, batch_bytes),
     }
 }
 

@@ -22,7 +22,6 @@ fn the_data_directory_alone_is_enough() {
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.log_level, Level::Info);
     assert_eq!((config.heartbeat.as_secs(), config.reconnect_max.as_secs()), (15, 30));
-    assert_eq!(config.history_days, 30);
     assert_eq!(config.local, Local::default());
     assert!(!config.name.is_empty());
 }
@@ -42,7 +41,7 @@ fn the_sample_is_valid_and_says_what_holds_without_it() {
     let all = parse(&uncommented).unwrap();
     assert_eq!((all.limits, all.log_level, all.listen), (config.limits, config.log_level, config.listen));
     assert_eq!((all.heartbeat, all.reconnect_max), (config.heartbeat, config.reconnect_max));
-    assert_eq!((all.run_dir, all.history_days), (config.run_dir, config.history_days));
+    assert_eq!(all.run_dir, config.run_dir);
     assert_eq!(all.dial_only.len(), 1);
     assert_eq!(all.local.allow_uids, [990]);
 }
@@ -61,20 +60,17 @@ fn everything_can_be_set() {
         level = "debug"
         [limits]
         connections = 10
-        batch_bytes = 0x4_0000
+        outbox_bytes = 0x4_0000
         [sync]
         heartbeat_seconds = 5
         reconnect_max_seconds = 6
-        [history]
-        days = 0
         "#,
     );
     assert_eq!(config.name, "コピー機 2階");
     assert_eq!(config.advertise[1].to_string(), "[2001:db8::8]:11");
     assert_eq!(config.dial_only[0].to_string(), "192.0.2.1:12");
     assert_eq!(config.local, Local { gid: Some(12), allow_uids: vec![1, 2] });
-    assert_eq!((config.limits.connections, config.limits.batch_bytes), (10, 0x4_0000));
-    assert_eq!(config.history_days, 0);
+    assert_eq!((config.limits.connections, config.limits.outbox_bytes), (10, 0x4_0000));
 }
 
 #[test]
@@ -84,7 +80,7 @@ fn every_mistake_is_told_at_once_with_line_path_and_example() {
         "/etc/mfpsync/mfpsyncd.toml:2: run_dir: `run` is not an absolute path; \
          for example: run_dir = \"/run/mfpsync\"\n\
          /etc/mfpsync/mfpsyncd.toml:3: listn: is not a known key; known here: data_dir, run_dir, name, \
-         listen, advertise, dial_only, local, log, limits, sync, history\n\
+         listen, advertise, dial_only, local, log, limits, sync\n\
          /etc/mfpsync/mfpsyncd.toml:5: limits.connections: 5000 is not within 1 and 1100; \
          for example: connections = 550\n\
          /etc/mfpsync/mfpsyncd.toml:7: sync.heartbeat: is not a known key; known here: \
@@ -118,8 +114,8 @@ fn values_of_the_wrong_shape_are_told() {
         ("[log]\nlevel = 'loud'", "log.level: `loud` is none of `error`, `warn`"),
         ("[local]\nallow_uids = [-1]", "local.allow_uids: -1 is not within"),
         ("[local]\ngroup = 'no-such-group-here'", "local.group: no group `no-such-group-here`"),
-        ("[limits]\nbatch_bytes = 99999999999999999999", "limits.batch_bytes: 99999999999999999999 is"),
-        ("[history]\ndays = 1.5", "history.days: is float, not a whole number"),
+        ("[limits]\noutbox_bytes = 99999999999999999999", "limits.outbox_bytes: 99999999999999999999 is"),
+        ("[sync]\nheartbeat_seconds = 1.5", "sync.heartbeat_seconds: is float, not a whole number"),
     ] {
         let told = bad(text);
         assert!(told.contains(what), "{text}\n{told}");

@@ -56,8 +56,8 @@ fault_codes! {
          touched; check the storage of this machine and consider replacing it";
     /// A database is damaged.
     DbCorrupt = "F-DB-CORRUPT", false, DamagedData:
-        "the database is damaged and was set aside, nothing was deleted; the other devices keep \
-         their copies; recover from one of them or from a backup";
+        "the database is damaged and was left as it is, nothing was deleted; the other devices keep \
+         their copies; have a service engineer set the file aside, and recover from one of them";
     /// A database was written by a newer release.
     DbNewer = "F-DB-NEWER", false, DamagedData:
         "the database was written by a newer release and was not touched; install that release or \
@@ -98,14 +98,10 @@ fault_codes! {
     OutboxFull = "F-OUTBOX-FULL", true, Unavailable:
         "too many changes wait for the server, all of them are safe here and new ones are refused; \
          restore the connection to the server and they are sent by themselves";
-    /// The clock is off.
-    Clock = "F-CLOCK", true, Unavailable:
-        "the clock of this machine is off, so certificates cannot be checked; data is safe and \
-         does not depend on it; set date and time";
     /// Another device became the server.
     Superseded = "F-SUPERSEDED", false, Unavailable:
-        "another machine became the server and this one stopped serving; changes made only here \
-         are kept; choose whether to send them to the new server";
+        "another machine became the group's server; devices that know of it are refused here, and \
+         changes made only here are kept; stop this server";
     /// The other device speaks a version this one does not.
     Protocol = "F-PROTOCOL", true, Unavailable:
         "this machine and the other one have releases that cannot work together; changes are kept \
@@ -280,14 +276,14 @@ mod tests {
     fn watchers_hear_of_changes_only() {
         let board = FaultBoard::default();
         let mut watch = board.watch();
-        board.clear(FaultCode::Clock);
+        board.clear(FaultCode::Listen);
         assert!(!watch.has_changed().unwrap());
-        board.set(Fault::now(FaultCode::Clock));
+        board.set(Fault::now(FaultCode::Listen));
         assert!(watch.has_changed().unwrap());
         watch.mark_unchanged();
-        board.set(Fault::now(FaultCode::Clock));
+        board.set(Fault::now(FaultCode::Listen));
         assert!(!watch.has_changed().unwrap());
-        board.clear(FaultCode::Clock);
+        board.clear(FaultCode::Listen);
         assert!(watch.borrow_and_update().is_empty());
     }
 }

@@ -12,6 +12,7 @@ use crate::db::{READ_DEADLINE, SCAN_DEADLINE};
 use crate::debug_socket::{Answer, Inspect, Unanswered};
 use crate::device::Device;
 use crate::role::SupervisorHandle;
+use crate::telemetry::Stats;
 
 /// Changes of one item that are shown.
 const HISTORY: u32 = 20;
@@ -21,13 +22,14 @@ const HISTORY: u32 = 20;
 pub struct Inspector {
     device: Arc<Device>,
     supervisor: SupervisorHandle,
+    stats: Arc<Stats>,
 }
 
 impl Inspector {
     /// Looks at `device`.
     #[must_use]
-    pub fn new(device: Arc<Device>, supervisor: SupervisorHandle) -> Self {
-        Self { device, supervisor }
+    pub fn new(device: Arc<Device>, supervisor: SupervisorHandle, stats: Arc<Stats>) -> Self {
+        Self { device, supervisor, stats }
     }
 
     /// The role, its parts, and who this is.
@@ -81,6 +83,9 @@ impl Inspector {
     async fn read_stats(&self) -> Result<Value> {
         let (own_bytes, own_wal) = self.device.own.db().store().bytes();
         let mut stats = json!({ "own_bytes": own_bytes, "own_wal_bytes": own_wal });
+        for (name, count) in self.stats.snapshot() {
+            stats[name] = count.into();
+        }
         if let Some(server) = self.device.server.load_full() {
             let serving = &server.serving;
             let (bytes, wal) = serving.master.store().bytes();

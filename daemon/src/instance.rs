@@ -7,8 +7,9 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Mode;
 use rustix::fs::{FlockOperation, Gid, OFlags, chown, flock};
-use rustix::process::{DumpableBehavior, Resource, Rlimit, geteuid, set_dumpable_behavior, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, geteuid, set_dumpable_behavior, setrlimit, umask};
 use thiserror::Error;
 
 use crate::fault::{Fault, FaultCode};
@@ -159,6 +160,8 @@ fn prepare(path: &Path, mode: u32, gid: Option<u32>) -> Result<(), InstanceError
 pub fn harden() -> Result<(), InstanceError> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|error| InstanceError::Harden { action: "forbid tracing", source: error.into() })?;
+    // Databases and their logs are made by SQLite, which leaves the mode to the mask.
+    umask(Mode::from_raw_mode(0o077));
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
         .map_err(|error| InstanceError::Harden { action: "forbid core files", source: error.into() })
 }

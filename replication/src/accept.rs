@@ -66,6 +66,10 @@ pub enum Answer {
     Quarantined,
 }
 
+/// A low-water mark is stored when it rose by so many operations: the ledger holds that many more
+/// outcomes of a device than needed, and a push of one operation does not cost two writes more.
+const MARK_STEP: u64 = 64;
+
 /// Decides and stores a submission.
 ///
 /// # Errors
@@ -115,10 +119,11 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: UserLimi
     Ok(Answer::Outcomes(outcomes))
 }
 
-/// Stores the low-water mark when it rose, and forgets what it covers.
+/// Stores the low-water mark when it rose enough, and forgets what it covers.
 fn confirm(write: &MasterWrite<'_>, submission: &Submission, known: Option<Progress>) -> Result<()> {
     let known = known.filter(|known| known.incarnation == submission.incarnation);
-    if known.is_some_and(|known| known.low_water >= submission.low_water) {
+    let stored = known.map_or(OperationNumber::default(), |known| known.low_water);
+    if submission.low_water.0 < stored.0 + MARK_STEP {
         return Ok(());
     }
     // A mark beyond what this server has answered would make the next operation look repeated.

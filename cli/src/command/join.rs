@@ -27,8 +27,8 @@ const CODE_DIGITS: usize = 8;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  mfpsync join 192.0.2.10:7401
-  mfpsync join '[2001:db8::1]:7401' --code 12345678 --policy server-wins --wait-current")]
+  mfpsync join 192.0.2.10:7450
+  mfpsync join '[2001:db8::1]:7450' --code 12345678 --policy server-wins --wait-current")]
 pub(crate) struct JoinArgs {
     /// Address and port of the server, an IPv6 address in brackets
     #[arg(value_parser = address)]
@@ -82,7 +82,7 @@ pub(crate) struct LeaveArgs {
 
 /// Catches a forgotten port before anybody types a code.
 fn address(text: &str) -> Result<String, String> {
-    const EXPECTED: &str = "expected HOST:PORT, for example 192.0.2.10:7401 or [2001:db8::1]:7401";
+    const EXPECTED: &str = "expected HOST:PORT, for example 192.0.2.10:7450 or [2001:db8::1]:7450";
     let (host, port) = text.rsplit_once(':').ok_or(EXPECTED)?;
     let host_ok = !host.is_empty() && (!host.contains(':') || (host.starts_with('[') && host.ends_with(']')));
     match port.parse::<u16>() {

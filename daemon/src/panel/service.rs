@@ -7,7 +7,7 @@ use std::time::Duration;
 use mfpsync_proto::panel as wire;
 use mfpsync_proto::panel::panel_server::Panel;
 use mfpsync_storage::local::SetAside;
-use mfpsync_storage::model::{Action, EditOutcome, Outcome};
+use mfpsync_storage::model::{Action, DeviceId, EditOutcome, Outcome};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::Stream;
@@ -177,6 +177,24 @@ impl Panel for PanelService {
         _: Request<wire::DevicesRequest>,
     ) -> Result<Response<wire::DevicesReply>, Status> {
         Ok(Response::new(wire::DevicesReply { devices: devices(&self.0.device) }))
+    }
+
+    async fn release_device(
+        &self,
+        request: Request<wire::ReleaseDeviceRequest>,
+    ) -> Result<Response<wire::ReleaseDeviceReply>, Status> {
+        let server = self.0.server()?;
+        let id = DeviceId::from_hex(&request.into_inner().device_id)
+            .ok_or_else(|| Status::invalid_argument("a device's id is 32 hex digits; see the device list"))?;
+        if id == self.0.device.identity.device() {
+            return Err(Status::failed_precondition(
+                "a server cannot release itself; stop the server instead",
+            ));
+        }
+        let member = self.0.device.roster.member(id);
+        let member = member.ok_or_else(|| Status::not_found("no device of the group has this id"))?;
+        server.serving.release(id).await?;
+        Ok(Response::new(wire::ReleaseDeviceReply { device_name: member.name.clone() }))
     }
 
     async fn set_aside(
