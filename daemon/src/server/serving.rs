@@ -143,13 +143,11 @@ impl Serving {
     }
 
     /// Writes a membership row and makes it count at once, on open connections too.
-    async fn put_member(&self, member: Member) -> Result<Signed<Member>, Status> {
-        let signed = self.issuing.sign_member(member);
-        let row = signed.clone();
-        let write = self.master.write(Priority::Sync, move |write| write.put_member(&row)).await;
-        write.map_err(|error| self.storage_failed(&error))?;
-        self.reload_membership().await.map_err(|error| self.storage_failed(&error))?;
-        Ok(signed)
+    async fn put_member(&self, member: Member) -> Result<(), Status> {
+        let row = self.issuing.sign_member(member);
+        let written = self.master.write(Priority::Sync, move |write| write.put_member(&row)).await;
+        written.map_err(|error| self.storage_failed(&error))?;
+        self.reload_membership().await.map_err(|error| self.storage_failed(&error))
     }
 
     /// Takes a device into the group, or back into it.
@@ -159,12 +157,7 @@ impl Serving {
     ///
     /// # Cancel safety
     /// The device may be a member although the future was dropped; pairing again is harmless.
-    pub async fn enrol(
-        &self,
-        device: DeviceId,
-        public_key: PublicKey,
-        name: String,
-    ) -> Result<Signed<Member>, Status> {
+    pub async fn enrol(&self, device: DeviceId, public_key: PublicKey, name: String) -> Result<(), Status> {
         let members = self.roster.members();
         let known = members.iter().find(|member| member.device == device);
         let taken = members
@@ -180,6 +173,9 @@ impl Serving {
             let text = format!("the group has {DEVICES} devices already; release one first");
             return Err(status(Code::ResourceExhausted, Reason::DevicesFull, text));
         }
+        // A person paired it anew, with a new incarnation: a quarantine is over.
+        let begun = self.master.write(Priority::Sync, move |write| write.forget_progress(device)).await;
+        begun.map_err(|error| self.storage_failed(&error))?;
         self.put_member(Member {
             group: self.head().group,
             device,
@@ -205,7 +201,7 @@ impl Serving {
         match self.roster.member(device) {
             Some(member) if !member.released => {
                 let released = Member { released: true, version: member.version + 1, ..(*member).clone() };
-                self.put_member(released).await.map(drop)
+                self.put_member(released).await
             }
             _ => Ok(()),
         }
@@ -222,7 +218,7 @@ impl Serving {
         match self.roster.member(self.issuing.device()) {
             Some(own) if own.endpoints != endpoints => {
                 let moved = Member { endpoints, version: own.version + 1, ..(*own).clone() };
-                self.put_member(moved).await.map(drop)
+                self.put_member(moved).await
             }
             _ => Ok(()),
         }

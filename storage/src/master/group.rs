@@ -89,6 +89,15 @@ impl MasterWrite<'_> {
         roster::put_member(self.connection, member)
     }
 
+    /// Forgets how far a device is, and that it was quarantined: it begins anew.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn forget_progress(&self, device: DeviceId) -> Result<()> {
+        self.connection.execute("DELETE FROM progress WHERE device = ?", [device.0])?;
+        Ok(())
+    }
+
     /// Notes how far a device is.
     ///
     /// # Errors
