@@ -91,7 +91,7 @@ impl Inspector {
             let (bytes, wal) = serving.master.store().bytes();
             stats["master_bytes"] = bytes.into();
             stats["master_wal_bytes"] = wal.into();
-            stats["items"] = serving.master.read(SCAN_DEADLINE, |read| read.item_count()).await?.into();
+            stats["items"] = serving.master.read(READ_DEADLINE, |read| read.item_count()).await?.into();
             stats["connected"] = serving.connected.count().into();
             stats["refused"] = json!(serving.refused());
         }

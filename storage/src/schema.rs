@@ -22,6 +22,7 @@ CREATE TABLE head (
     nonce BLOB NOT NULL,
     sequence INTEGER NOT NULL,
     chain BLOB NOT NULL,
+    items INTEGER NOT NULL,
     tombstone_floor INTEGER NOT NULL
 );
 CREATE TABLE items (

@@ -6,7 +6,7 @@ use mfpsync_storage::model::{Capabilities, Revision, Sequence};
 
 use super::service::Session;
 use crate::client::{Link, LinkReport};
-use crate::db::{READ_DEADLINE, SCAN_DEADLINE};
+use crate::db::READ_DEADLINE;
 use crate::device::Device;
 use crate::pairing::State as Pairing;
 use crate::role::{Phase, Role};
@@ -88,7 +88,7 @@ fn group(device: &Device, membership: Option<&Membership>) -> Option<wire::Group
 async fn server(device: &Device) -> Option<wire::ServerStatus> {
     let part = device.server.load_full()?;
     let serving = &part.serving;
-    let items = serving.master.read(SCAN_DEADLINE, |read| read.item_count()).await.unwrap_or_else(|error| {
+    let items = serving.master.read(READ_DEADLINE, |read| read.item_count()).await.unwrap_or_else(|error| {
         // The fault board has it by now if a person is needed.
         tracing::warn!(%error, "count items");
         0

@@ -79,15 +79,18 @@ impl MasterWrite<'_> {
             done.fixed(&[u8::from(write.deleted)]).bytes(&write.fields.encode());
         }
         let chain = head.chain.after(sequence, done.as_bytes());
+        let mut more = 0i64;
         for (ordinal, write) in writes.iter().enumerate() {
             let at = position(sequence, ordinal);
             let prior = self.prior(&write.key)?;
+            let lived = prior.as_ref().is_some_and(|prior| !prior.deleted);
+            more += i64::from(!write.deleted) - i64::from(lived);
             self.remember(author, write, prior.as_ref(), at, &head, &chain)?;
             self.store_item(write, prior, at, sequence)?;
         }
         self.connection
-            .prepare_cached("UPDATE head SET sequence = ?, chain = ? WHERE id = 1")?
-            .execute(params![sequence.0 as i64, chain.0])?;
+            .prepare_cached("UPDATE head SET sequence = ?, chain = ?, items = items + ? WHERE id = 1")?
+            .execute(params![sequence.0 as i64, chain.0, more])?;
         Ok(Revision { epoch: head.epoch.number, sequence })
     }
 

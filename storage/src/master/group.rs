@@ -48,9 +48,9 @@ impl MasterWrite<'_> {
     pub fn found(&self, founding: &Founding) -> Result<()> {
         let record = &founding.promotion.record;
         self.connection.execute(
-            "INSERT INTO head (id, group_id, group_name, root_key, epoch, nonce, sequence, chain,
+            "INSERT INTO head (id, group_id, group_name, root_key, epoch, nonce, sequence, chain, items,
                     tombstone_floor)
-                VALUES (1, ?, ?, ?, ?, ?, 0, ?, 0)",
+                VALUES (1, ?, ?, ?, ?, ?, 0, ?, 0, 0)",
             params![
                 record.group.0,
                 founding.group_name,
