@@ -242,6 +242,8 @@ proptest! {
         }
         while !follow(&mut device, &server, 100) {}
         let master = server.0.read(|read| read.content_hashes()).unwrap();
+        let live: u64 = master.values().map(|content| content.items).sum();
+        prop_assert_eq!(server.0.read(|read| read.item_count()).unwrap(), live);
         prop_assert_eq!(device.0.read(|read| read.mirror_hashes()).unwrap(), master.clone());
         prop_assert_eq!(device.0.read(|read| read.visible_hashes()).unwrap(), master);
         let head = server.0.read(|read| read.founded_head()).unwrap();
