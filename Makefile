@@ -14,7 +14,8 @@ demo: build ## Three daemons on this machine, one address book, a cut and a merg
 build: tools
 	$(CARGO) build --locked -p mfpsync-daemon -p mfpsync-cli
 
-test: build ## All tests, over real files, sockets and processes
+test: tools ## All tests, over real files, sockets and processes
+	$(CARGO) build --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace
 
 check: tools ## Formatting, lints as errors, documentation

@@ -196,7 +196,7 @@ impl App {
             retry_max: self.config.reconnect_max,
         };
         let supervisor = supervisor::spawn(setup, self.control.current().wanted, &self.tasks);
-        self.watch_over(&supervisor);
+        self.show_status(&supervisor);
         open(&supervisor).await?;
         systemd::ready("ready");
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
@@ -213,16 +213,8 @@ impl App {
         Ok(exit)
     }
 
-    /// Feeds the watchdog while the supervisor answers, and keeps the line of `systemctl status`.
-    fn watch_over(&self, supervisor: &SupervisorHandle) {
-        let (alive, stop) = (supervisor.clone(), self.tasks.token().clone());
-        self.tasks.spawn("watchdog", async move {
-            let health = || {
-                let alive = alive.clone();
-                async move { alive.is_alive().await }
-            };
-            systemd::watchdog(health, stop).await;
-        });
+    /// Keeps the line of `systemctl status`.
+    fn show_status(&self, supervisor: &SupervisorHandle) {
         let (mut state, stop) = (supervisor.watch(), self.tasks.token().clone());
         self.tasks.spawn("status-line", async move {
             let follow = async {
@@ -292,7 +284,11 @@ pub fn run(config: Config, log: LogLevel) -> Result<Exit, AppError> {
 async fn work(app: &App) -> Result<Exit, AppError> {
     let device = assemble::device(app)?;
     let parts = Arc::new(DeviceParts::new(device.clone()));
-    let exit = app.serve(parts, async |supervisor| assemble::sockets(app, &device, supervisor).await).await;
+    let open = async |supervisor: &SupervisorHandle| {
+        assemble::watch_over(app, &device, supervisor);
+        assemble::sockets(app, &device, supervisor).await
+    };
+    let exit = app.serve(parts, open).await;
     if let Err(error) = device.own.db().close().await {
         tracing::error!(%error, "close own database");
     }

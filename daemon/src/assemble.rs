@@ -2,7 +2,6 @@
 //!
 //! Called once by [`crate::app`]; what runs on top of it is started and stopped by the supervisor.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -24,10 +23,11 @@ use tonic::transport::Server;
 
 use crate::app::App;
 use crate::client::LinkReport;
+use crate::config::Config;
 use crate::db::Db;
 use crate::debug_socket::{DebugSocket, SOCKET_NAME};
 use crate::device::Device;
-use crate::fault::{Fault, FaultCode};
+use crate::fault::{Fault, FaultBoard, FaultCode};
 use crate::identity::Identity;
 use crate::inspect::Inspector;
 use crate::keystore::{FileKeyStore, KeyStore};
@@ -37,6 +37,7 @@ use crate::own_data::{OwnData, draw_incarnation};
 use crate::panel::{PanelService, Session};
 use crate::role::SupervisorHandle;
 use crate::storage_fault::start_fault;
+use crate::systemd;
 use crate::unix_socket::{self, PeerPolicy, SocketFile};
 
 /// The own database's file within the data directory.
@@ -59,7 +60,7 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
     let identity = Identity::load_or_create(&keys, &*random)
         .map_err(|error| Fault::with_detail(FaultCode::Keys, error))?;
     let keys: Arc<dyn KeyStore> = Arc::new(keys);
-    let own = own_data(&config.data_dir, &*random, &config.limits)?;
+    let own = own_data(&config, &*random, app.faults.clone())?;
     Ok(Arc::new(Device {
         config,
         identity: Arc::new(identity),
@@ -68,23 +69,21 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
         own: Arc::new(own),
         roster: Arc::new(Roster::new()),
         faults: app.faults.clone(),
+        control: app.control.clone(),
         server: ArcSwapOption::empty(),
         link: watch::Sender::new(LinkReport::default()),
     }))
 }
 
-fn own_data(
-    data_dir: &Path,
-    random: &dyn SecureRandom,
-    limits: &crate::config::Limits,
-) -> Result<OwnData, Fault> {
-    let store = Store::<Local>::open(&data_dir.join(LOCAL_FILE), true, Box::new(|_| {}))
+fn own_data(config: &Config, random: &dyn SecureRandom, faults: FaultBoard) -> Result<OwnData, Fault> {
+    let store = Store::<Local>::open(&config.data_dir.join(LOCAL_FILE), true, Box::new(|_| {}))
         .map_err(|error| start_fault(&error))?;
     let incarnation = draw_incarnation(random)
         .ok_or_else(|| Fault::with_detail(FaultCode::Keys, "the system gives no random numbers"))?;
     store.write_and_wait(move |write| write.initialise(incarnation)).map_err(|error| start_fault(&error))?;
+    let limits = &config.limits;
     let limits = OutboxLimits { operations: limits.outbox_operations, bytes: limits.outbox_bytes };
-    Ok(OwnData::new(Db::new(store), limits))
+    Ok(OwnData::new(Db::new(store), limits, faults))
 }
 
 /// Binds the local API, the panel and the debug socket's lock, and serves them until `stop`.
@@ -119,6 +118,18 @@ pub async fn sockets(app: &App, device: &Arc<Device>, supervisor: &SupervisorHan
     let panel = PanelServer::new(PanelService(Arc::new(session)));
     serve(app, LOCAL_SOCKET, Routes::new(local)).await?;
     serve(app, PANEL_SOCKET, Routes::new(panel)).await
+}
+
+/// Feeds the watchdog while the supervisor and the own database's writer both answer.
+pub fn watch_over(app: &App, device: &Arc<Device>, supervisor: &SupervisorHandle) {
+    let (device, supervisor, stop) = (device.clone(), supervisor.clone(), app.tasks.token().clone());
+    app.tasks.spawn("watchdog", async move {
+        let health = || {
+            let (device, supervisor) = (device.clone(), supervisor.clone());
+            async move { supervisor.is_alive().await && device.own.is_alive().await }
+        };
+        systemd::watchdog(health, stop).await;
+    });
 }
 
 async fn serve(app: &App, name: &'static str, routes: Routes) -> Result<(), Fault> {

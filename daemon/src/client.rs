@@ -100,13 +100,30 @@ async fn try_leave(device: &Device) -> Result<(), link::LinkError> {
     let leave = Leave { group: membership.group, incarnation: own.incarnation };
     let mut last = link::LinkError::NoServer;
     for endpoint in servers.endpoints() {
-        match servers.dial(device, &endpoint, LEAVE).await {
-            Ok(channel) => {
-                SyncClient::new(channel).leave(leave_to_wire(&leave)).await?;
-                return Ok(());
-            }
+        match leave_at(&servers, device, &endpoint, &leave).await {
+            Ok(()) => return Ok(()),
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+/// The server cuts a released device's connections, perhaps before its answer is through; being
+/// refused as released at the next attempt says the same.
+async fn leave_at(
+    servers: &Servers,
+    device: &Device,
+    endpoint: &str,
+    leave: &Leave,
+) -> Result<(), link::LinkError> {
+    let dialled = servers.dial(device, endpoint, LEAVE).await;
+    let told = match dialled {
+        Ok(channel) => SyncClient::new(channel).leave(leave_to_wire(leave)).await,
+        Err(error) => return if error.is_released() { Ok(()) } else { Err(error) },
+    };
+    let Err(status) = told else { return Ok(()) };
+    match servers.dial(device, endpoint, LEAVE).await {
+        Err(error) if error.is_released() => Ok(()),
+        Ok(_) | Err(_) => Err(status.into()),
+    }
 }

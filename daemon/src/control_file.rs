@@ -6,8 +6,8 @@
 //! stays untouched until somebody calls [`set_aside`]; nothing here repairs or guesses.
 //!
 //! **Source** of the format: `docs/formats.md`. `MFPF`, version byte, role byte, then group (16
-//! bytes), epoch (varint number, 16 bytes nonce) and incarnation (varint), each after a presence
-//! byte, then the SHA-256 of all that precedes it.
+//! bytes) and epoch (varint number, 16 bytes nonce), each after a presence byte, then the SHA-256 of
+//! all that precedes it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mfpsync_storage::codec::{DecodeError, Decoder, Encoder};
-use mfpsync_storage::model::{Epoch, GroupId, Incarnation};
+use mfpsync_storage::model::{Epoch, GroupId};
 use rustix::fs::{CWD, RenameFlags};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -44,8 +44,6 @@ pub struct Control {
     pub group: Option<GroupId>,
     /// The highest epoch of that group ever seen here, as server or as client.
     pub epoch: Option<Epoch>,
-    /// The life of the device's local state that goes with this file.
-    pub incarnation: Option<Incarnation>,
 }
 
 /// Why the control file cannot be used.
@@ -118,7 +116,6 @@ impl Control {
             None => to.fixed(&[0]),
             Some(epoch) => to.fixed(&[1]).varint(epoch.number).fixed(&epoch.nonce),
         };
-        to.optional(self.incarnation.map(|incarnation| incarnation.0));
         let hash = Sha256::digest(to.as_bytes());
         to.fixed(&hash);
         to.finish()
@@ -144,7 +141,6 @@ impl Control {
             } else {
                 None
             },
-            incarnation: from.optional()?.map(Incarnation),
         };
         from.finish()?;
         Ok(control)
@@ -260,18 +256,6 @@ impl ControlFile {
         self.change(|control| control.raise(epoch))
     }
 
-    /// Writes the name of a new life of the device's local state. Blocks until it is on stable
-    /// storage.
-    ///
-    /// # Errors
-    /// The storage.
-    pub fn set_incarnation(&self, incarnation: Incarnation) -> Result<(), ControlError> {
-        self.change(|control| {
-            control.incarnation = Some(incarnation);
-            Ok(())
-        })
-    }
-
     fn change(
         &self,
         change: impl FnOnce(&mut Control) -> Result<(), ControlError>,
@@ -364,12 +348,7 @@ mod tests {
     }
 
     fn full() -> Control {
-        Control {
-            wanted: Role::ServerClient,
-            group: Some(GroupId([7; 16])),
-            epoch: Some(epoch(300, 9)),
-            incarnation: Some(Incarnation(u64::MAX)),
-        }
+        Control { wanted: Role::ServerClient, group: Some(GroupId([7; 16])), epoch: Some(epoch(300, 9)) }
     }
 
     fn any_control() -> impl Strategy<Value = Control> {
@@ -377,13 +356,11 @@ mod tests {
             prop::sample::select(Role::ALL.to_vec()),
             prop::option::of(any::<[u8; 16]>()),
             prop::option::of((any::<u64>(), any::<[u8; 16]>())),
-            prop::option::of(any::<u64>()),
         )
-            .prop_map(|(wanted, group, epoch, incarnation)| Control {
+            .prop_map(|(wanted, group, epoch)| Control {
                 wanted,
                 group: group.map(GroupId),
                 epoch: epoch.map(|(number, nonce)| Epoch { number, nonce }),
-                incarnation: incarnation.map(Incarnation),
             })
     }
 
@@ -422,8 +399,7 @@ mod tests {
                 "03",
                 "0107070707070707070707070707070707",
                 "01ac0209090909090909090909090909090909",
-                "01ffffffffffffffffff01",
-                "2e387da2cd2153b1e236ca6b855356edbb07826d0ed134bee1f7e62591a56a9c",
+                "92456dfd70836247cc49c4265c74e4263241f4ca025811e60dc3d4f2625b4163",
             )
         );
     }
@@ -435,10 +411,8 @@ mod tests {
         assert_eq!(file.current(), Control::default());
         file.set_wanted(Role::Client).unwrap();
         file.enter_group(GroupId([1; 16]), epoch(2, 2)).unwrap();
-        file.set_incarnation(Incarnation(5)).unwrap();
         let again = ControlFile::load(directory.path()).unwrap().current();
         assert_eq!(again, file.current());
-        assert_eq!(again.incarnation, Some(Incarnation(5)));
         assert!(!directory.path().join(TEMPORARY_NAME).exists());
     }
 

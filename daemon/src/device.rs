@@ -7,20 +7,22 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use mfpsync_storage::Error;
 use mfpsync_storage::local::{Membership, RetainedLimits};
+use mfpsync_storage::model::{Epoch, GroupId};
 use ring::rand::SecureRandom;
 use tokio::sync::watch;
 
+use crate::app::Durable;
 use crate::authority::TrustAnchor;
 use crate::client::LinkReport;
 use crate::config::Config;
+use crate::control_file::{ControlError, ControlFile};
 use crate::db::READ_DEADLINE;
-use crate::fault::FaultBoard;
+use crate::fault::{Fault, FaultBoard, FaultCode};
 use crate::identity::Identity;
 use crate::keystore::KeyStore;
 use crate::membership::Roster;
 use crate::own_data::OwnData;
 use crate::server::ServerPart;
-use crate::storage_fault;
 
 /// This device.
 pub struct Device {
@@ -38,6 +40,8 @@ pub struct Device {
     pub roster: Arc<Roster>,
     /// What people should see to.
     pub faults: FaultBoard,
+    /// Role, group and highest epoch, outside the databases.
+    pub control: Arc<Durable>,
     /// The running server.
     pub server: ArcSwapOption<ServerPart>,
     /// How the client part is doing.
@@ -64,17 +68,37 @@ impl Device {
         RetainedLimits { operations: limits.retained_operations, bytes: limits.retained_bytes }
     }
 
-    /// Shows what a person should see to after an error of the own database.
-    pub fn storage_failed(&self, error: &Error) {
-        tracing::warn!(%error, "own database");
-        if let Some(fault) = storage_fault::fault(error) {
-            self.faults.set(fault);
-        }
+    /// Notes durably that the group is in this epoch. A lower one than was ever seen here means that
+    /// what claims it is an old copy.
+    ///
+    /// # Errors
+    /// The fault: superseded, or the control file cannot be written.
+    ///
+    /// # Cancel safety
+    /// The note may be written although the future was dropped.
+    pub async fn saw_epoch(&self, group: GroupId, epoch: Epoch) -> Result<(), Fault> {
+        self.write_control(move |file| file.enter_group(group, epoch)).await
     }
 
-    /// Takes down faults that are over once the own database was written.
-    pub fn storage_works(&self) {
-        storage_fault::PASSING.into_iter().for_each(|code| self.faults.clear(code));
+    /// Notes durably that the device belongs to no group.
+    ///
+    /// # Errors
+    /// The control file cannot be written.
+    ///
+    /// # Cancel safety
+    /// As [`Device::saw_epoch`].
+    pub async fn left_group(&self) -> Result<(), Fault> {
+        self.write_control(ControlFile::leave_group).await
+    }
+
+    async fn write_control(
+        &self,
+        write: impl FnOnce(&ControlFile) -> Result<(), ControlError> + Send + 'static,
+    ) -> Result<(), Fault> {
+        let control = self.control.clone();
+        let written =
+            tokio::task::spawn_blocking(move || write(control.file()?).map_err(|error| error.fault()));
+        written.await.unwrap_or_else(|_| Err(Fault::now(FaultCode::ControlFile)))
     }
 
     /// The group the device's own data belongs to.

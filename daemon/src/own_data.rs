@@ -14,6 +14,8 @@ use tokio::time::Instant;
 
 use crate::clock::unix_millis;
 use crate::db::{Db, READ_DEADLINE};
+use crate::fault::FaultBoard;
+use crate::storage_fault::StorageFaults;
 
 /// Changed keys kept for a watcher that is a moment behind; then it is told to list again.
 const EVENTS: usize = 1024;
@@ -45,18 +47,20 @@ pub struct OwnData {
     edits: watch::Sender<u64>,
     freshness: watch::Sender<Freshness>,
     limits: OutboxLimits,
+    faults: StorageFaults,
 }
 
 impl OwnData {
     /// Wraps the open database.
     #[must_use]
-    pub fn new(db: Db<Local>, limits: OutboxLimits) -> Self {
+    pub fn new(db: Db<Local>, limits: OutboxLimits, faults: FaultBoard) -> Self {
         Self {
             db,
             events: broadcast::Sender::new(EVENTS),
             edits: watch::Sender::new(0),
             freshness: watch::Sender::new(Freshness::default()),
             limits,
+            faults: StorageFaults::new(faults),
         }
     }
 
@@ -76,7 +80,8 @@ impl OwnData {
     pub async fn edit(&self, edits: Vec<LocalEdit>, actor: String) -> Result<Option<OperationNumber>> {
         let context = EditContext { actor, now: unix_millis(), limits: self.limits };
         let keys: Arc<[ItemKey]> = edits.iter().map(|edit| edit.key.clone()).collect();
-        let number = self.db.write(Priority::Panel, move |write| write.edit(edits.clone(), &context)).await?;
+        let edited = self.db.write(Priority::Panel, move |write| write.edit(edits.clone(), &context)).await;
+        let number = self.faults.written(edited)?;
         self.announce(keys);
         if number.is_some() {
             self.edits.send_modify(|count| *count += 1);
@@ -95,7 +100,8 @@ impl OwnData {
         &self,
         mut write: impl FnMut(&LocalWrite<'_>) -> Result<(T, Vec<ItemKey>)> + Send + 'static,
     ) -> Result<T> {
-        let (value, changed) = self.db.write(Priority::Sync, move |db| write(db)).await?;
+        let written = self.db.write(Priority::Sync, move |db| write(db)).await;
+        let (value, changed) = self.faults.written(written)?;
         self.announce(changed.into());
         Ok(value)
     }
@@ -105,6 +111,14 @@ impl OwnData {
             // An error means that nobody watches.
             drop(self.events.send(keys));
         }
+    }
+
+    /// Whether the writer answers; an empty write touches no disk.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn is_alive(&self) -> bool {
+        self.db.write(Priority::Panel, |_| Ok(())).await.is_ok()
     }
 
     /// Keys whose visible state changed, from now on.

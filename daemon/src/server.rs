@@ -66,6 +66,8 @@ impl ServerPart {
     /// Dropping the future closes what was opened.
     pub async fn start(device: &Device) -> Result<Self, Fault> {
         let (master, hub) = open_master(device)?;
+        let head = hub.head().borrow().clone();
+        device.saw_epoch(head.group, head.epoch).await?;
         let listeners = listen(&device.config.listen).await?;
         let listening = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let issuing = IssuingKey::load(&*device.keys, device.identity.device())

@@ -1,19 +1,61 @@
 //! What a database error means to people and to peers: the one translation into faults and the one
 //! into refusals.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use mfpsync_proto::sync::Reason;
 use mfpsync_storage::{Class, Error};
 use tonic::{Code, Status};
 
-use crate::fault::{Fault, FaultCode};
+use crate::fault::{Fault, FaultBoard, FaultCode};
 use crate::refusal::status;
 
-/// Faults that end by themselves once the storage works again.
-pub const PASSING: [FaultCode; 3] = [FaultCode::DiskFull, FaultCode::DiskIo, FaultCode::ReadOnly];
+/// Faults that end by themselves once the storage takes a write again.
+const PASSING: [FaultCode; 4] =
+    [FaultCode::DiskFull, FaultCode::DiskIo, FaultCode::ReadOnly, FaultCode::OutboxFull];
+
+/// Shows the faults of one database, and takes them down when it works again.
+#[derive(Debug)]
+pub struct StorageFaults {
+    board: FaultBoard,
+    /// Something stands: a working write has a look at the board only then.
+    standing: AtomicBool,
+}
+
+impl StorageFaults {
+    /// Shows them on `board`.
+    #[must_use]
+    pub fn new(board: FaultBoard) -> Self {
+        Self { board, standing: AtomicBool::new(false) }
+    }
+
+    /// Notes how a write ended, and hands the result on.
+    ///
+    /// # Errors
+    /// The write's own.
+    pub fn written<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
+        match &result {
+            Ok(_) if self.standing.swap(false, Ordering::Relaxed) => {
+                PASSING.into_iter().for_each(|code| self.board.clear(code));
+            }
+            Ok(_) => {}
+            Err(error) => self.failed(error),
+        }
+        result
+    }
+
+    /// Shows what a person should see to.
+    pub fn failed(&self, error: &Error) {
+        tracing::warn!(%error, "database");
+        if let Some(fault) = fault(error) {
+            self.standing.store(true, Ordering::Relaxed);
+            self.board.set(fault);
+        }
+    }
+}
 
 /// The fault a person should see to; none for what passes or is the caller's own.
-#[must_use]
-pub fn fault(error: &Error) -> Option<Fault> {
+fn fault(error: &Error) -> Option<Fault> {
     let code = match error {
         Error::Full => FaultCode::DiskFull,
         Error::ReadOnly => FaultCode::ReadOnly,
@@ -21,7 +63,9 @@ pub fn fault(error: &Error) -> Option<Fault> {
         Error::Corrupt(_) | Error::Record(_) | Error::Foreign(_) | Error::Missing(_) => FaultCode::DbCorrupt,
         Error::Newer { .. } => FaultCode::DbNewer,
         Error::OutboxFull { .. } => FaultCode::OutboxFull,
-        Error::Deadline | Error::Busy | Error::Closed | Error::ItemTooLarge => return None,
+        Error::Deadline | Error::Busy | Error::Closed | Error::ItemTooLarge | Error::Unacceptable(_) => {
+            return None;
+        }
     };
     Some(Fault::with_detail(code, chain(error)))
 }
@@ -43,6 +87,7 @@ pub fn refusal(error: &Error) -> Status {
         ),
         Error::OutboxFull { .. } => status(Code::ResourceExhausted, Reason::OverLimit, error.to_string()),
         Error::ItemTooLarge => status(Code::InvalidArgument, Reason::OverLimit, error.to_string()),
+        Error::Unacceptable(_) => status(Code::InvalidArgument, Reason::Malformed, chain(error)),
         _ if error.class() == Class::Busy => status(Code::Unavailable, Reason::Busy, error.to_string()),
         _ => status(
             Code::FailedPrecondition,

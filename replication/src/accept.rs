@@ -9,8 +9,8 @@ use mfpsync_storage::Result;
 use mfpsync_storage::codec::DecodeError;
 use mfpsync_storage::master::{Author, ItemWrite, Loss, MasterItem, MasterRead, MasterWrite, Progress};
 use mfpsync_storage::model::{
-    Action, DeviceId, Edit, EditOutcome, Incarnation, Operation, OperationNumber, Outcome, RejectReason,
-    Sequence,
+    Action, DeviceId, Edit, EditOutcome, Incarnation, ItemKey, Operation, OperationNumber, Outcome,
+    RejectReason, Sequence,
 };
 
 use crate::lineage::Lineage;
@@ -81,6 +81,10 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: UserLimi
             Ok(number) => numbers.push(number),
             Err(error) => return Ok(Answer::Unreadable(error)),
         }
+    }
+    // Seen before anything is taken: a gap further on must not leave half a submission behind.
+    if let Some([before, found]) = numbers.array_windows().find(|[one, next]| next.0 != one.0 + 1) {
+        return Ok(Answer::OutOfOrder { expected: OperationNumber(before.0 + 1), found: *found });
     }
     let confirmed = progress
         .filter(|progress| progress.incarnation == submission.incarnation)
@@ -234,12 +238,7 @@ fn decide_edit(
         }
     }
     let seen = seen(write, incarnation, edit, base, standing.as_ref())?;
-    let standing = standing.map(|item| Standing {
-        fields: item.fields,
-        sequences: item.field_sequences,
-        deleted: item.deleted,
-        sequence: item.sequence,
-    });
+    let standing = standing.map(|item| stands(write, &edit.key, item)).transpose()?;
     let merged = merge(&rule(&edit.key.kind), standing.as_ref(), &edit.action, &seen);
     let answer = match merged.answer(|sequence| history.epoch_of(sequence)) {
         Ok(answer) => answer,
@@ -255,6 +254,17 @@ fn decide_edit(
         }
         Merge::Unchanged | Merge::Rejected(_) => Decided::Nothing(answer),
     }))
+}
+
+/// The item as the merge sees it: a tombstone with what the history still has from before.
+fn stands(write: &MasterWrite<'_>, key: &ItemKey, item: MasterItem) -> Result<Standing> {
+    let fields = if item.deleted {
+        // Nothing is accepted on a tombstone but what revives it, so its deletion is the newest entry.
+        write.history(key, 1)?.pop().and_then(|deletion| deletion.prior).unwrap_or_default()
+    } else {
+        item.fields
+    };
+    Ok(Standing { fields, sequences: item.field_sequences, deleted: item.deleted, sequence: item.sequence })
 }
 
 /// What the author knew: its base, and its own earlier operations wherever one of them was the last

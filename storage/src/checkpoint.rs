@@ -15,6 +15,12 @@ const PASSIVE_FRAMES: u32 = 1_000;
 /// From here on the writer waits for readers, as long as its busy timeout, so that the log starts
 /// over and stays under 16 MiB.
 const RESTART_FRAMES: u32 = 3_000;
+/// From here on nothing more is written until the readers of old states have ended, which their
+/// deadlines see to; so that not even readers that follow one another closely make the log grow.
+const HOLD_FRAMES: u32 = 3_300;
+/// How often that is tried, each as long as the busy timeout (together 4 s), before a reader without
+/// a sensible deadline is let win: a long log is less bad than a device that takes no edits.
+const HOLD_TRIES: u32 = 16;
 
 /// Follows the length of one writer's log.
 #[derive(Debug, Default)]
@@ -42,14 +48,19 @@ impl Checkpointer {
     /// # Errors
     /// A failing device. A reader that holds the log back is no error: the next call tries again.
     pub(crate) fn after_commit(&self, connection: &Connection) -> Result<()> {
-        match self.frames.load(Ordering::Relaxed) {
-            frames if frames >= RESTART_FRAMES => {
-                // SQLite waits for readers as long as the connection's busy timeout says.
-                run(connection, "RESTART")
+        let (mode, tries) = match self.frames.load(Ordering::Relaxed) {
+            // SQLite waits for readers as long as the connection's busy timeout says.
+            frames if frames >= HOLD_FRAMES => ("RESTART", HOLD_TRIES),
+            frames if frames >= RESTART_FRAMES => ("RESTART", 1),
+            frames if frames >= PASSIVE_FRAMES => ("PASSIVE", 1),
+            _ => return Ok(()),
+        };
+        for _ in 0..tries {
+            if run(connection, mode)? {
+                break;
             }
-            frames if frames >= PASSIVE_FRAMES => run(connection, "PASSIVE"),
-            _ => Ok(()),
         }
+        Ok(())
     }
 }
 
@@ -58,11 +69,11 @@ impl Checkpointer {
 /// # Errors
 /// A failing device.
 pub(crate) fn at_close(connection: &Connection) -> Result<()> {
-    run(connection, "TRUNCATE")
+    run(connection, "TRUNCATE").map(drop)
 }
 
-fn run(connection: &Connection, mode: &str) -> Result<()> {
+/// Whether it came to its end; readers may hold it up.
+fn run(connection: &Connection, mode: &str) -> Result<bool> {
     let sql = format!("PRAGMA wal_checkpoint({mode})");
-    connection.query_row(&sql, [], |_| Ok(()))?;
-    Ok(())
+    Ok(connection.query_row(&sql, [], |row| row.get(0).map(|busy: bool| !busy))?)
 }

@@ -58,6 +58,9 @@ pub enum Error {
     /// An item would exceed what an item may hold.
     #[error("item would hold more than 128 fields or 64 KiB")]
     ItemTooLarge,
+    /// An edit that no server could take: malformed, or over a limit of one operation.
+    #[error("edit is not acceptable: {0}")]
+    Unacceptable(DecodeError),
     /// A statement is wrong: a defect of this build.
     #[error("database refused a statement")]
     Statement(#[source] rusqlite::Error),
@@ -80,7 +83,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Busy | Self::Deadline | Self::Closed => Class::Busy,
-            Self::OutboxFull { .. } | Self::ItemTooLarge => Class::Reject,
+            Self::OutboxFull { .. } | Self::ItemTooLarge | Self::Unacceptable(_) => Class::Reject,
             Self::Full
             | Self::ReadOnly
             | Self::Io(_)
@@ -98,6 +101,32 @@ impl Error {
     pub(crate) fn poisons(&self) -> bool {
         matches!(self, Self::Io(_) | Self::Corrupt(_))
     }
+
+    /// The same failure for another request of the group that it ended.
+    pub(crate) fn for_neighbour(&self) -> Self {
+        match self {
+            Self::Full => Self::Full,
+            Self::ReadOnly => Self::ReadOnly,
+            Self::Io(error) => Self::Io(same_code(error)),
+            Self::Corrupt(error) => Self::Corrupt(same_code(error)),
+            Self::Missing(path) => Self::Missing(path.clone()),
+            Self::Foreign(path) => Self::Foreign(path.clone()),
+            Self::Newer { found, known } => Self::Newer { found: *found, known: *known },
+            Self::Closed => Self::Closed,
+            Self::Record(_)
+            | Self::Deadline
+            | Self::Busy
+            | Self::OutboxFull { .. }
+            | Self::ItemTooLarge
+            | Self::Unacceptable(_)
+            | Self::Statement(_) => Self::Busy,
+        }
+    }
+}
+
+fn same_code(error: &rusqlite::Error) -> rusqlite::Error {
+    let code = error.sqlite_error().map_or(rusqlite::ffi::SQLITE_IOERR, |error| error.extended_code);
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None)
 }
 
 impl From<rusqlite::Error> for Error {

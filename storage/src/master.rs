@@ -62,10 +62,12 @@ impl<'c> Deref for MasterWrite<'c> {
 /// Bits of a position that number the items of one operation.
 const ORDINAL_BITS: u32 = 12;
 
-/// The rowid of an operation's `ordinal`th item. Operations hold at most 100 edits, sequences stay
-/// under 2^51.
+/// Sequences beyond this are never given; what peers name beyond it counts as this.
+const LAST_SEQUENCE: u64 = (1 << (63 - ORDINAL_BITS)) - 1;
+
+/// The rowid of an operation's `ordinal`th item. Operations hold at most 100 edits.
 fn position(sequence: crate::model::Sequence, ordinal: usize) -> i64 {
-    ((sequence.0 << ORDINAL_BITS) | ordinal as u64) as i64
+    ((sequence.0.min(LAST_SEQUENCE) << ORDINAL_BITS) | ordinal as u64) as i64
 }
 
 fn sequence_of(position: i64) -> crate::model::Sequence {

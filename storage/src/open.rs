@@ -21,6 +21,10 @@ pub struct FileKind {
 const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
 /// Page cache of one connection, in KiB: small devices; more gained 10 % at eight times the memory.
 const CACHE_KIB: i64 = 2000;
+/// A database's files: its log, the log's index, itself.
+const LOG_SUFFIXES: [&str; 3] = ["-wal", "-shm", ""];
+/// Length to which the log's file is cut when the log starts over.
+const LOG_BYTES: i64 = 16 << 20;
 /// SQLite before this loses committed pages when a checkpoint meets a log restart.
 const OLDEST_SQLITE: i32 = 3_053_002;
 
@@ -37,14 +41,20 @@ pub(crate) fn writable(path: &Path, kind: FileKind, create: bool) -> Result<Conn
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
     let mut connection = Connection::open_with_flags(path, flags)?;
+    if connection.is_readonly("main")? {
+        // SQLite opens a file it may not write for reading, without a word.
+        return Err(Error::ReadOnly);
+    }
     prepare(&connection)?;
-    check_identity(&connection, path, kind)?;
+    check_identity(&connection, path, kind, create)?;
     // A write-ahead log lets readers go on while a commit is written.
     connection.pragma_update(None, "journal_mode", "wal")?;
     // An acknowledged change survives a power cut; grouping commits makes this as fast as NORMAL.
     connection.pragma_update(None, "synchronous", "full")?;
     // `checkpoint.rs` decides when the log is folded back.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    // A single large transaction may outgrow the log's bound; its file shrinks at the next restart.
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
     migrate(&mut connection, kind)?;
     Ok(connection)
 }
@@ -73,16 +83,17 @@ pub(crate) fn read_only(path: &Path) -> Result<Connection> {
 }
 
 /// Renames a damaged database and its log, so that a person can look at them, and returns the new
-/// name. Nothing is deleted.
+/// name. Nothing is deleted or replaced. The log goes first: left behind, it would be taken for the
+/// log of the next database of this name.
 ///
 /// # Errors
 /// The file system's.
 pub fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     let free = (1..)
         .map(|n| with_suffix(path, &format!(".damaged-{n}")))
-        .find(|candidate| !candidate.exists())
+        .find(|candidate| LOG_SUFFIXES.iter().all(|suffix| !with_suffix(candidate, suffix).exists()))
         .unwrap_or_else(|| with_suffix(path, ".damaged"));
-    for suffix in ["-wal", "-shm", ""] {
+    for suffix in LOG_SUFFIXES {
         let from = with_suffix(path, suffix);
         if from.exists() {
             std::fs::rename(&from, with_suffix(&free, suffix))?;
@@ -107,27 +118,32 @@ fn prepare(connection: &Connection) -> Result<()> {
     connection.pragma_update(None, "secure_delete", "fast")?;
     // A schema that was tampered with cannot call functions.
     connection.pragma_update(None, "trusted_schema", false)?;
+    // An outbox row never names an item that is gone.
+    connection.pragma_update(None, "foreign_keys", true)?;
     // A memory map would turn a failing flash cell into SIGBUS.
     connection.pragma_update(None, "mmap_size", 0)?;
     Ok(())
 }
 
-fn check_identity(connection: &Connection, path: &Path, kind: FileKind) -> Result<()> {
+/// Refuses what is not ours, or is newer, before a byte of it changes. An empty file is ours only
+/// when one was to be created: a database that lost its content must not pass for a new one.
+fn check_identity(connection: &Connection, path: &Path, kind: FileKind, create: bool) -> Result<()> {
     let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if id == kind.application_id || (id == 0 && tables == 0) {
-        Ok(())
-    } else {
-        Err(Error::Foreign(path.to_owned()))
+    if id != kind.application_id && (id != 0 || tables != 0 || !create) {
+        return Err(Error::Foreign(path.to_owned()));
     }
+    schema_version(connection, kind).map(drop)
+}
+
+fn schema_version(connection: &Connection, kind: FileKind) -> Result<u32> {
+    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = kind.migrations.len() as u32;
+    if found > known { Err(Error::Newer { found, known }) } else { Ok(found) }
 }
 
 fn migrate(connection: &mut Connection, kind: FileKind) -> Result<()> {
-    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let known = kind.migrations.len() as u32;
-    if found > known {
-        return Err(Error::Newer { found, known });
-    }
+    let found = schema_version(connection, kind)?;
     for (number, step) in (1..).zip(kind.migrations).skip(found as usize) {
         let transaction = connection.transaction()?;
         transaction.execute_batch(step)?;

@@ -10,7 +10,8 @@ pub(crate) const LOCAL: FileKind = FileKind { application_id: 0x4d46_506c, migra
 
 /// A row's position is its sequence and, in the low twelve bits, its place among the items of one
 /// operation: the rowid then gives changes in order by one sequential scan, and an operation of
-/// several items keeps one sequence. An update moves the row to its new position.
+/// several items keeps one sequence. An update moves the row to its new position; each change names
+/// the position before, so that an item's history is followed without an index.
 const MASTER_1: &str = "
 CREATE TABLE head (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -48,6 +49,7 @@ CREATE TABLE changes (
     accepted_at INTEGER NOT NULL,
     epoch INTEGER NOT NULL,
     chain BLOB NOT NULL,
+    prior_position INTEGER,
     prior_deleted INTEGER,
     prior_fields BLOB,
     lost_fields BLOB
@@ -87,7 +89,9 @@ CREATE TABLE progress (
 ";
 
 /// `items` holds two states side by side: the mirror (as last agreed with the server) and, where it
-/// differs, the local one that readers see.
+/// differs, the local one that readers see. `settled_at` and `settled_by` name the latest accepted
+/// operation whose result the mirror has not shown yet. `device` counts what `outbox` and `retained`
+/// hold, so that an edit costs the same however much waits.
 const LOCAL_1: &str = "
 CREATE TABLE device (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -97,7 +101,11 @@ CREATE TABLE device (
     cursor BLOB,
     generation INTEGER NOT NULL,
     resetting INTEGER NOT NULL,
-    retained_dropped INTEGER NOT NULL
+    waiting INTEGER NOT NULL DEFAULT 0,
+    waiting_bytes INTEGER NOT NULL DEFAULT 0,
+    retained INTEGER NOT NULL DEFAULT 0,
+    retained_bytes INTEGER NOT NULL DEFAULT 0,
+    retained_dropped INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE membership (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -121,10 +129,17 @@ CREATE TABLE items (
     local_deleted INTEGER,
     local_fields BLOB,
     settled_at INTEGER,
+    settled_by INTEGER,
     UNIQUE (scope, kind, device, id)
 );
-CREATE INDEX items_settled ON items (settled_at) WHERE settled_at IS NOT NULL;
-CREATE TABLE outbox (operation INTEGER PRIMARY KEY, record BLOB NOT NULL);
+CREATE INDEX items_settled_at ON items (settled_at) WHERE settled_at IS NOT NULL;
+CREATE INDEX items_settled_by ON items (settled_by) WHERE settled_by IS NOT NULL;
+CREATE TABLE outbox (
+    operation INTEGER PRIMARY KEY,
+    builds_on INTEGER NOT NULL,
+    record BLOB NOT NULL
+);
+CREATE INDEX outbox_builds_on ON outbox (builds_on);
 CREATE TABLE outbox_items (
     item INTEGER NOT NULL REFERENCES items (number),
     operation INTEGER NOT NULL,
@@ -138,6 +153,7 @@ CREATE TABLE retained (
     record BLOB NOT NULL,
     PRIMARY KEY (incarnation, operation)
 ) WITHOUT ROWID;
+CREATE INDEX retained_sequence ON retained (sequence);
 CREATE TABLE set_aside (
     number INTEGER PRIMARY KEY,
     operation INTEGER NOT NULL,

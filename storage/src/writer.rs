@@ -196,22 +196,22 @@ impl<D: Database> Worker<D> {
             Ok(Group::Committed) => self.publish(jobs),
             // One request too large for the room left must not fail its neighbours: each alone.
             Err(Error::Full) if jobs.len() > 1 => jobs.into_iter().for_each(|job| self.commit(vec![job])),
-            Ok(Group::Abandoned) => self.fail(jobs, Error::Closed, true),
+            Ok(Group::Abandoned) => self.fail(jobs, &Error::Busy, true),
             Err(error) => {
                 let poisoned = error.poisons();
-                self.fail(jobs, error, poisoned);
+                self.fail(jobs, &error, poisoned);
             }
         }
     }
 
-    fn fail(&mut self, jobs: Vec<Box<dyn Job<D>>>, error: Error, poisoned: bool) {
+    /// Answers everybody with the group's failure, except those that failed by themselves.
+    fn fail(&mut self, jobs: Vec<Box<dyn Job<D>>>, error: &Error, poisoned: bool) {
         if poisoned {
             tracing::error!(%error, "database failed; it is opened anew");
             self.connection = None;
         }
-        let mut error = Some(error);
         for job in jobs {
-            job.answer(Err(error.take().unwrap_or(Error::Closed)));
+            job.answer(Err(error.for_neighbour()));
         }
     }
 

@@ -12,7 +12,9 @@ use mfpsync_replication::round::{
 use mfpsync_replication::wire as convert;
 use mfpsync_storage::Result;
 use mfpsync_storage::local::{LocalRead, LocalWrite, RetainedLimits};
-use mfpsync_storage::model::{Cursor, GroupId, Incarnation, IssuingCertificate, ItemKey, Member, Signed};
+use mfpsync_storage::model::{
+    Cursor, GroupId, Incarnation, IssuingCertificate, ItemKey, Member, Promotion, Signed,
+};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +27,7 @@ use crate::authority::TrustAnchor;
 use crate::clock::unix_millis;
 use crate::db::READ_DEADLINE;
 use crate::device::Device;
+use crate::fault::FaultCode;
 use crate::own_data::draw;
 
 /// Answers on their way from calls under way: a dial, a hello and a push at the most, each of the
@@ -206,6 +209,9 @@ impl Driver {
                     Ok((outbox(db)?, settlement.changed))
                 });
                 let stored = stored.await.map(Stored::Settled);
+                if stored.is_ok() {
+                    self.device.faults.clear(FaultCode::OutboxFull);
+                }
                 self.stored(stored).await;
             }
             Effect::ForgetSafe(safe) => {
@@ -225,12 +231,9 @@ impl Driver {
     /// Answers a storage effect.
     async fn stored(&mut self, stored: Result<Stored>) {
         let stored = match stored {
-            Ok(stored) => {
-                self.device.storage_works();
-                stored
-            }
+            Ok(stored) => stored,
             Err(error) => {
-                self.device.storage_failed(&error);
+                tracing::warn!(%error, "store what the server sent");
                 Stored::Failed
             }
         };
@@ -244,6 +247,13 @@ impl Driver {
             // Following a new reign offers retained edits again; that comes with failover.
             tracing::error!("the group's server changed, which this version does not follow");
             return Ok(Stored::Failed);
+        }
+        if let Some(highest) = greeting.lineage.last() {
+            let Promotion { group, epoch, .. } = highest.record;
+            if let Err(fault) = self.device.saw_epoch(group, epoch).await {
+                self.device.faults.set(fault);
+                return Ok(Stored::Failed);
+            }
         }
         let write = move |db: &LocalWrite<'_>| {
             db.adopt_roster(&greeting.lineage, &greeting.issuers, &greeting.members)?;
@@ -335,7 +345,7 @@ impl Driver {
         let (records, outbox) = match self.device.own.db().read(READ_DEADLINE, read).await {
             Ok(read) => read,
             Err(error) => {
-                self.device.storage_failed(&error);
+                tracing::warn!(%error, "read the outbox");
                 return self.step(Event::Link(link, LinkEvent::Failed(Failure::Transport)));
             }
         };

@@ -1,6 +1,7 @@
 //! One connection to a server: who it must be, the calls on it, and what their failures mean.
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use mfpsync_proto::limit;
@@ -43,12 +44,20 @@ pub(super) enum LinkError {
     Identity,
 }
 
+impl LinkError {
+    /// Whether the server says that this device was released.
+    pub(super) fn is_released(&self) -> bool {
+        matches!(self, Self::Dial(error) if error.reason() == Some(wire::Reason::Released))
+    }
+}
+
 /// The group's servers and where they may be.
 pub(super) struct Servers {
     members: Vec<(DeviceId, PublicKey, Vec<String>)>,
     /// The server of the reign known last: who is expected at an address nobody has named.
     present: Option<DeviceId>,
-    dial_only: Vec<String>,
+    /// Where to dial instead of the addresses the members name.
+    instead: Vec<String>,
 }
 
 impl Servers {
@@ -63,17 +72,13 @@ impl Servers {
             .map(|member| (member.device, member.public_key, member.endpoints.clone()))
             .collect();
         let present = lineage.last().map(|signed| signed.record.device);
-        Ok(Self {
-            members,
-            present,
-            dial_only: device.config.dial_only.iter().map(ToString::to_string).collect(),
-        })
+        Ok(Self { members, present, instead: instead(device) })
     }
 
     /// Where to dial, the present server's addresses first.
     pub(super) fn endpoints(&self) -> Vec<String> {
-        if !self.dial_only.is_empty() {
-            return self.dial_only.clone();
+        if !self.instead.is_empty() {
+            return self.instead.clone();
         }
         let mut seen = BTreeSet::new();
         let (present, others): (Vec<_>, Vec<_>) =
@@ -100,6 +105,27 @@ impl Servers {
         let tls = ClientTls::sync(&device.identity, expected).map_err(|_| LinkError::Identity)?;
         Ok(dial(endpoint, &tls, deadline).await?)
     }
+}
+
+/// The configured addresses, or, for a server's own client, those it listens on itself: a name that
+/// others resolve need not resolve here.
+fn instead(device: &Device) -> Vec<String> {
+    if !device.config.dial_only.is_empty() {
+        return device.config.dial_only.iter().map(ToString::to_string).collect();
+    }
+    let server = device.server.load();
+    let listening = server.iter().flat_map(|server| server.listening.iter());
+    listening.map(|address| own_side(*address).to_string()).collect()
+}
+
+fn own_side(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
 }
 
 /// The gRPC client on a connection.

@@ -12,6 +12,7 @@ use tonic::Status;
 use super::service::Session;
 use crate::client;
 use crate::clock::unix_millis;
+use crate::config::HostPort;
 use crate::db::READ_DEADLINE;
 use crate::device::Device;
 use crate::enroll::{self, JoinError, Joined};
@@ -31,13 +32,19 @@ pub(super) async fn start_server(
     request: wire::StartServerRequest,
 ) -> Result<wire::StartServerReply, Status> {
     let wanted = session.wanted();
-    if matches!(wanted, Role::Client | Role::Replica | Role::ReplicaClient) {
+    let elsewhere = match wanted {
+        // A server that was stopped goes on as a client of the group it holds.
+        Role::Client => !holds_its_group(&session.device).await?,
+        Role::Replica | Role::ReplicaClient => true,
+        Role::Idle | Role::Server | Role::ServerClient => false,
+    };
+    if elsewhere {
         return Err(Status::failed_precondition(format!(
             "this device is {wanted} of a group; leave that group first, then start the server"
         )));
     }
     let device = session.device.clone();
-    let with_client = request.with_client || wanted == Role::ServerClient;
+    let with_client = request.with_client || matches!(wanted, Role::ServerClient | Role::Client);
     let recovery_kit = found(&device, &request).await?;
     if with_client {
         enter_own_group(&device).await?;
@@ -78,6 +85,13 @@ async fn own_head(device: &Arc<Device>) -> Result<Option<mfpsync_storage::master
     let read = tokio::task::spawn_blocking(move || head(&path));
     let head = read.await.map_err(|_| Status::internal("reading the master database was interrupted"))?;
     head.map_err(|error| storage_fault::refusal(&error))
+}
+
+/// Whether the group that the own data belongs to is the one whose master database is here.
+async fn holds_its_group(device: &Arc<Device>) -> Result<bool, Status> {
+    let membership = device.membership().await.map_err(|error| storage_fault::refusal(&error))?;
+    let head = own_head(device).await?;
+    Ok(head.is_some_and(|head| membership.is_some_and(|membership| membership.group == head.group)))
 }
 
 /// Makes a server a client of its own group as well.
@@ -143,6 +157,7 @@ pub(super) async fn join(session: &Session, request: wire::JoinRequest) -> Resul
     }
     let device = &session.device;
     let known = device.membership().await.map_err(|error| storage_fault::refusal(&error))?;
+    request.address.parse::<HostPort>().map_err(Status::invalid_argument)?;
     let code = Code::parse(&request.code).map_err(|error| Status::invalid_argument(error.to_string()))?;
     let joined = enroll::join(&request.address, &code, &device.identity, &device.config.name, JOIN_DEADLINE)
         .await
@@ -240,6 +255,7 @@ pub(super) async fn leave(
     let unsent = left.map_err(|error| storage_fault::refusal(&error))?;
     if next == Role::Idle {
         device.roster.clear();
+        device.left_group().await.map_err(|fault| Status::unavailable(fault.to_string()))?;
     }
     Ok(wire::LeaveReply { role: Some(role), unsent, slot_freed })
 }

@@ -24,7 +24,7 @@ use crate::fault::{Fault, FaultBoard, FaultCode};
 use crate::membership::Roster;
 use crate::net::acceptor::Refused;
 use crate::refusal::{self, status};
-use crate::storage_fault;
+use crate::storage_fault::{self, StorageFaults};
 
 /// Devices a group may have.
 const DEVICES: usize = 1_000;
@@ -50,6 +50,8 @@ pub struct Serving {
     faults: FaultBoard,
     issuing: IssuingKey,
     refused: Mutex<Vec<Arc<Refused>>>,
+    /// The faults of the master database.
+    pub storage: StorageFaults,
     anchor: TrustAnchor,
     membership: watch::Sender<Arc<wire::FollowEvent>>,
 }
@@ -92,9 +94,10 @@ impl Serving {
             heartbeat: made.heartbeat,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
-            faults: made.faults,
             issuing: made.issuing,
             refused: Mutex::default(),
+            storage: StorageFaults::new(made.faults.clone()),
+            faults: made.faults,
             anchor: TrustAnchor { group: head.group, root: head.root_key },
             membership: watch::Sender::new(Arc::default()),
         };
@@ -261,9 +264,7 @@ impl Serving {
     /// Notes a fault of the master database, and the answer to the device.
     #[must_use]
     pub fn storage_failed(&self, error: &Error) -> Status {
-        if let Some(fault) = storage_fault::fault(error) {
-            self.faults.set(fault);
-        }
+        self.storage.failed(error);
         storage_fault::refusal(error)
     }
 }

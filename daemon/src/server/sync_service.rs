@@ -25,6 +25,7 @@ use crate::clock::unix_millis;
 use crate::db::READ_DEADLINE;
 use crate::net::stream::PeerInfo;
 use crate::refusal::{self, status};
+use crate::storage_fault;
 
 /// Serves `mfpsync.sync.v1.Sync`.
 #[derive(Debug, Clone)]
@@ -170,7 +171,7 @@ impl Sync for SyncService {
         let limits = self.0.user_limits;
         let answer =
             self.0.master.write(Priority::Sync, move |write| accept(write, &submission, limits)).await;
-        match answer.map_err(|error| self.0.storage_failed(&error))? {
+        match self.0.storage.written(answer).map_err(|error| storage_fault::refusal(&error))? {
             Answer::Outcomes(outcomes) => {
                 let answer = PushAnswer { outcomes, head: self.0.head().sequence, safe: None };
                 Ok(Response::new(convert::push_answer_to_wire(&answer)))

@@ -1,13 +1,11 @@
 //! Edits made at this device: they change what readers see and enter the outbox in one transaction.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 use super::LocalWrite;
 use super::read::ItemRow;
 use crate::error::{Error, Result};
-use crate::model::{
-    Action, Base, Edit, Fields, ItemKey, Operation, OperationNumber, Revision, Sequence, limit,
-};
+use crate::model::{Action, Base, Edit, Fields, ItemKey, Operation, OperationNumber, Revision, limit};
 
 /// An edit as a caller of the local API makes it.
 #[derive(Debug, Clone)]
@@ -68,23 +66,23 @@ impl LocalWrite<'_> {
     /// nothing are left out.
     ///
     /// # Errors
-    /// [`Error::OutboxFull`], [`Error::ItemTooLarge`], or the database's; nothing is stored then.
+    /// [`Error::OutboxFull`], [`Error::ItemTooLarge`], [`Error::Unacceptable`], or the database's;
+    /// nothing is stored then.
     pub fn edit(&self, edits: Vec<LocalEdit>, context: &EditContext) -> Result<Option<OperationNumber>> {
         let device = self.device()?;
         let grouped = self.membership()?.is_some();
         let epoch = device.cursor.map_or(0, |cursor| cursor.epoch.number);
         let mut made = Vec::new();
         for LocalEdit { key, action } in edits {
+            let action = in_order(action);
             let row = self.row(&key)?;
             let visible = row.as_ref().and_then(ItemRow::visible);
             let after = apply(visible, &action);
             if visible == after.as_ref() {
                 continue;
             }
-            if let Some(fields) = &after {
-                check_size(fields)?;
-            }
-            let number = self.show_local(&key, row.as_ref(), after.as_ref(), grouped)?;
+            let encoded = after.as_ref().map(checked).transpose()?;
+            let number = self.show_local(&key, row.as_ref(), encoded.as_deref(), grouped)?;
             let base = self.base(row.as_ref(), epoch)?;
             made.push((number, Edit { key, base, action }));
         }
@@ -105,6 +103,8 @@ impl LocalWrite<'_> {
         let (items, edits): (Vec<i64>, Vec<Edit>) = made.into_iter().unzip();
         let operation = Operation { number, made_at: context.now, actor: context.actor.clone(), edits };
         let record = operation.encode();
+        // What the server could not read would wait, or be refused, for ever.
+        Operation::decode(&record).map_err(Error::Unacceptable)?;
         let waiting = self.waiting()?;
         if waiting.operations >= context.limits.operations
             || waiting.bytes + record.len() as u64 > context.limits.bytes
@@ -112,31 +112,33 @@ impl LocalWrite<'_> {
             return Err(Error::OutboxFull { waiting: waiting.operations });
         }
         self.connection
-            .prepare_cached("INSERT INTO outbox (operation, record) VALUES (?, ?)")?
-            .execute(params![number.0 as i64, record])?;
+            .prepare_cached("INSERT INTO outbox (operation, builds_on, record) VALUES (?, ?, ?)")?
+            .execute(params![number.0 as i64, builds_on(&operation).0 as i64, record])?;
         for item in items {
             self.connection
                 .prepare_cached("INSERT INTO outbox_items (item, operation) VALUES (?, ?)")?
                 .execute(params![item, number.0 as i64])?;
         }
         self.connection
-            .prepare_cached("UPDATE device SET last_operation = ? WHERE id = 1")?
-            .execute([number.0 as i64])?;
+            .prepare_cached(
+                "UPDATE device SET last_operation = ?, waiting = waiting + 1,
+                    waiting_bytes = waiting_bytes + ? WHERE id = 1",
+            )?
+            .execute([number.0 as i64, record.len() as i64])?;
         Ok(number)
     }
 
     /// What the author of an edit sees of the item: the mirror's revision, and the latest operation
-    /// on it that still waits.
+    /// on it that still waits or whose result the mirror has not shown yet.
     pub(super) fn base(&self, row: Option<&ItemRow>, epoch: u64) -> Result<Base> {
         let Some(row) = row else { return Ok(Base::default()) };
         let revision =
             row.mirror_sequence.map_or_else(Revision::default, |sequence| Revision { epoch, sequence });
-        let after = self
+        let waiting: Option<i64> = self
             .connection
             .prepare_cached("SELECT max(operation) FROM outbox_items WHERE item = ?")?
-            .query_row([row.number], |row| row.get::<_, Option<i64>>(0))
-            .optional()?
-            .flatten();
+            .query_row([row.number], |row| row.get(0))?;
+        let after = waiting.or(row.settled.map(|settled| settled.by));
         Ok(Base { revision, after: after.map(|number| OperationNumber(number as u64)) })
     }
 
@@ -146,17 +148,15 @@ impl LocalWrite<'_> {
         &self,
         key: &ItemKey,
         row: Option<&ItemRow>,
-        fields: Option<&Fields>,
+        fields: Option<&[u8]>,
         grouped: bool,
     ) -> Result<i64> {
-        let encoded = fields.map(Fields::encode);
         if let Some(row) = row {
-            let sql = if fields.is_none() && !grouped && row.mirror_sequence.is_none() {
-                "DELETE FROM items WHERE number = ?3 AND ?1 AND ?2 IS NULL"
+            if fields.is_none() && !grouped {
+                self.delete_row(row.number)?;
             } else {
-                "UPDATE items SET local_deleted = ?1, local_fields = ?2, settled_at = NULL WHERE number = ?3"
-            };
-            self.connection.prepare_cached(sql)?.execute(params![fields.is_none(), encoded, row.number])?;
+                self.set_local(row.number, fields)?;
+            }
             return Ok(row.number);
         }
         self.connection
@@ -170,20 +170,48 @@ impl LocalWrite<'_> {
                 key.device,
                 key.id,
                 fields.is_none(),
-                encoded
+                fields
             ])?;
         Ok(self.connection.last_insert_rowid())
     }
+
+    pub(super) fn set_local(&self, number: i64, fields: Option<&[u8]>) -> Result<()> {
+        self.connection
+            .prepare_cached("UPDATE items SET local_deleted = ?, local_fields = ? WHERE number = ?")?
+            .execute(params![fields.is_none(), fields, number])?;
+        Ok(())
+    }
+
+    pub(super) fn delete_row(&self, number: i64) -> Result<()> {
+        self.connection.prepare_cached("DELETE FROM items WHERE number = ?")?.execute([number])?;
+        Ok(())
+    }
 }
 
-fn check_size(fields: &Fields) -> Result<()> {
-    if fields.len() > limit::ITEM_FIELDS || fields.encode().len() > limit::ITEM_BYTES {
+/// The encoding of fields that every reader will accept.
+fn checked(fields: &Fields) -> Result<Vec<u8>> {
+    let encoded = fields.encode();
+    if fields.len() > limit::ITEM_FIELDS || encoded.len() > limit::ITEM_BYTES {
         return Err(Error::ItemTooLarge);
     }
-    Ok(())
+    Fields::decode(&encoded).map_err(Error::Unacceptable)?;
+    Ok(encoded)
 }
 
-/// The sequence from which on the mirror shows an accepted edit.
-pub(super) fn settled_at(sequence: Sequence) -> i64 {
-    sequence.0 as i64
+/// A patch as the record wants it: removed names in order, once, and none of them also set.
+fn in_order(action: Action) -> Action {
+    match action {
+        Action::Patch { set, mut remove } => {
+            remove.retain(|name| set.get(name).is_none());
+            remove.sort_unstable();
+            remove.dedup();
+            Action::Patch { set, remove }
+        }
+        Action::Put(_) | Action::Delete => action,
+    }
+}
+
+/// The earliest operation whose outcome the server must still know when this one arrives.
+fn builds_on(operation: &Operation) -> OperationNumber {
+    operation.edits.iter().filter_map(|edit| edit.base.after).min().unwrap_or(operation.number)
 }

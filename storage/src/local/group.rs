@@ -110,9 +110,8 @@ impl LocalWrite<'_> {
     /// The database's.
     pub fn initialise(&self, incarnation: Incarnation) -> Result<()> {
         self.connection.execute(
-            "INSERT INTO device (id, incarnation, last_operation, low_water, generation, resetting,
-                    retained_dropped)
-                VALUES (1, ?, 0, 0, 0, 0, 0) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO device (id, incarnation, last_operation, low_water, generation, resetting)
+                VALUES (1, ?, 0, 0, 0, 0) ON CONFLICT (id) DO NOTHING",
             [incarnation.0 as i64],
         )?;
         Ok(())
@@ -197,8 +196,9 @@ impl LocalWrite<'_> {
              DELETE FROM items WHERE coalesce(local_deleted, mirror_deleted) = 1;
              UPDATE items SET local_fields = coalesce(local_fields, mirror_fields), local_deleted = 0,
                  mirror_sequence = NULL, mirror_deleted = NULL, mirror_fields = NULL, generation = 0,
-                 settled_at = NULL;
-             UPDATE device SET cursor = NULL, resetting = 0, generation = 0 WHERE id = 1;",
+                 settled_at = NULL, settled_by = NULL;
+             UPDATE device SET cursor = NULL, resetting = 0, generation = 0, waiting = 0,
+                 waiting_bytes = 0, retained = 0, retained_bytes = 0 WHERE id = 1;",
         )?;
         Ok(unsent)
     }

@@ -7,7 +7,7 @@ use super::edit::apply;
 use super::read::ItemRow;
 use crate::codec::DecodeError;
 use crate::error::Result;
-use crate::model::{Change, Cursor, Fields, ItemKey, Operation};
+use crate::model::{Change, Cursor, Fields, ItemKey, Operation, Sequence};
 
 impl LocalWrite<'_> {
     /// Takes a batch into the mirror and moves the cursor with it. Applying a batch again is
@@ -25,61 +25,74 @@ impl LocalWrite<'_> {
         }
         self.set_cursor(Some(cursor))?;
         changed.extend(self.uncover_settled(cursor)?);
+        self.raise_low_water()?;
         Ok(changed)
     }
 
     fn apply_change(&self, change: &Change, generation: i64) -> Result<bool> {
-        let row = self.row(&change.key)?;
-        let before = row.as_ref().and_then(ItemRow::visible).cloned();
-        let number = self.store_mirror(change, generation)?;
-        if row.is_some_and(|row| row.local.is_some()) {
-            self.rebase(number, &change.key)?;
+        let fields = change.fields.encode();
+        if self.insert_mirror(change, &fields, generation)? {
+            return Ok(!change.deleted);
         }
-        let after = self.row(&change.key)?;
-        Ok(before.as_ref() != after.as_ref().and_then(ItemRow::visible))
+        let Some(row) = self.row(&change.key)? else { return Ok(false) };
+        self.connection
+            .prepare_cached(
+                "UPDATE items SET mirror_sequence = ?, mirror_deleted = ?, mirror_fields = ?, generation = ?
+                    WHERE number = ?",
+            )?
+            .execute(params![change.sequence.0 as i64, change.deleted, fields, generation, row.number])?;
+        let mirror = (!change.deleted).then_some(&change.fields);
+        if row.local.is_none() {
+            return Ok(row.mirror.as_ref() != mirror);
+        }
+        let row = ItemRow { mirror_sequence: Some(change.sequence), mirror: mirror.cloned(), ..row };
+        self.rebase(&change.key, &row, change.sequence)
     }
 
-    fn store_mirror(&self, change: &Change, generation: i64) -> Result<i64> {
+    /// The whole work for an item that is new here: a snapshot into an empty mirror is this alone.
+    fn insert_mirror(&self, change: &Change, fields: &[u8], generation: i64) -> Result<bool> {
         const SQL: &str = "INSERT INTO items (scope, kind, device, id, mirror_sequence, mirror_deleted,
                 mirror_fields, generation)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-            ON CONFLICT (scope, kind, device, id) DO UPDATE SET
-                mirror_sequence = excluded.mirror_sequence, mirror_deleted = excluded.mirror_deleted,
-                mirror_fields = excluded.mirror_fields, generation = excluded.generation
-            RETURNING number";
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (scope, kind, device, id) DO NOTHING";
         let key = &change.key;
-        let number = self.connection.prepare_cached(SQL)?.query_row(
-            params![
-                key.scope.as_str(),
-                key.kind.as_str(),
-                key.device,
-                key.id,
-                change.sequence.0 as i64,
-                change.deleted,
-                change.fields.encode(),
-                generation
-            ],
-            |row| row.get(0),
-        )?;
-        Ok(number)
+        let inserted = self.connection.prepare_cached(SQL)?.execute(params![
+            key.scope.as_str(),
+            key.kind.as_str(),
+            key.device,
+            key.id,
+            change.sequence.0 as i64,
+            change.deleted,
+            fields,
+            generation
+        ])?;
+        Ok(inserted == 1)
     }
 
-    /// Lays the operations that still wait over the new mirror state. An edit that was accepted but
-    /// has not come back yet keeps showing until the mirror has passed it.
-    fn rebase(&self, number: i64, key: &ItemKey) -> Result<()> {
-        let waiting = self.waiting_actions(number, key)?;
-        if waiting.is_empty() {
-            let sql = "UPDATE items SET local_deleted = NULL, local_fields = NULL, settled_at = NULL
-                WHERE number = ? AND (settled_at IS NULL OR settled_at <= mirror_sequence)";
-            self.connection.prepare_cached(sql)?.execute([number])?;
-            return Ok(());
+    /// Lays the operations that still wait over the mirror state; without any, the mirror shows
+    /// again. An edit that was accepted but whose result has not come (the mirror stands at `passed`)
+    /// keeps showing as it is: what a person sees never goes back in between. True when readers see
+    /// something else now.
+    pub(super) fn rebase(&self, key: &ItemKey, row: &ItemRow, passed: Sequence) -> Result<bool> {
+        if row.settled.is_some_and(|settled| settled.at > passed.0 as i64) {
+            return Ok(false);
         }
-        let mirror = self.row(key)?.and_then(|row| row.mirror);
-        let local = waiting.iter().fold(mirror, |fields, action| apply(fields.as_ref(), action));
+        let waiting = self.waiting_actions(row.number, key)?;
+        if waiting.is_empty() && row.mirror_sequence.is_none() {
+            self.delete_row(row.number)?;
+            return Ok(row.visible().is_some());
+        }
         self.connection
-            .prepare_cached("UPDATE items SET local_deleted = ?, local_fields = ? WHERE number = ?")?
-            .execute(params![local.is_none(), local.as_ref().map(Fields::encode), number])?;
-        Ok(())
+            .prepare_cached(
+                "UPDATE items SET local_deleted = NULL, local_fields = NULL, settled_at = NULL,
+                    settled_by = NULL WHERE number = ?",
+            )?
+            .execute([row.number])?;
+        if waiting.is_empty() {
+            return Ok(row.visible() != row.mirror.as_ref());
+        }
+        let local = waiting.iter().fold(row.mirror.clone(), |fields, action| apply(fields.as_ref(), action));
+        self.set_local(row.number, local.as_ref().map(Fields::encode).as_deref())?;
+        Ok(row.visible() != local.as_ref())
     }
 
     fn waiting_actions(&self, number: i64, key: &ItemKey) -> Result<Vec<crate::model::Action>> {
@@ -96,29 +109,17 @@ impl LocalWrite<'_> {
         Ok(actions)
     }
 
-    /// Drops local states of edits that the cursor has passed: the mirror shows their result now.
+    /// The cursor has passed accepted edits: the mirror shows what became of them.
     fn uncover_settled(&self, cursor: &Cursor) -> Result<Vec<ItemKey>> {
-        const SQL: &str = "SELECT scope, kind, device, id FROM items WHERE settled_at <= ?
-            AND NOT EXISTS (SELECT 1 FROM outbox_items WHERE item = items.number)";
-        let mut keys = Vec::new();
+        const SQL: &str = "SELECT scope, kind, device, id FROM items WHERE settled_at <= ?";
+        let mut changed = Vec::new();
         for key in self.keys(SQL, cursor.sequence.0 as i64)? {
-            if self.uncover(&key)? {
-                keys.push(key);
+            let Some(row) = self.row(&key)? else { continue };
+            if self.rebase(&key, &row, cursor.sequence)? {
+                changed.push(key);
             }
         }
-        Ok(keys)
-    }
-
-    /// Drops an item's local state; true when that changed what readers see.
-    pub(super) fn uncover(&self, key: &ItemKey) -> Result<bool> {
-        let Some(row) = self.row(key)? else { return Ok(false) };
-        let sql = if row.mirror_sequence.is_none() {
-            "DELETE FROM items WHERE number = ?"
-        } else {
-            "UPDATE items SET local_deleted = NULL, local_fields = NULL, settled_at = NULL WHERE number = ?"
-        };
-        self.connection.prepare_cached(sql)?.execute([row.number])?;
-        Ok(row.visible() != row.mirror.as_ref())
+        Ok(changed)
     }
 
     /// Starts over: what is in the mirror and does not come again before [`Self::finish_reset`] was
@@ -156,12 +157,12 @@ impl LocalWrite<'_> {
     fn forget_mirror(&self, key: &ItemKey) -> Result<bool> {
         let Some(row) = self.row(key)? else { return Ok(false) };
         if row.local.is_none() {
-            self.connection.execute("DELETE FROM items WHERE number = ?", [row.number])?;
+            self.delete_row(row.number)?;
             return Ok(row.mirror.is_some());
         }
         let sql = "UPDATE items SET mirror_sequence = NULL, mirror_deleted = NULL, mirror_fields = NULL
             WHERE number = ?";
-        self.connection.execute(sql, [row.number])?;
+        self.connection.prepare_cached(sql)?.execute([row.number])?;
         Ok(false)
     }
 

@@ -1,12 +1,13 @@
 //! Operations on their way to the server, what became of them, and accepted edits that are kept
 //! until a second holder has them.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
-use super::edit::settled_at;
-use super::{LocalRead, LocalWrite};
+use super::{DeviceState, LocalRead, LocalWrite};
 use crate::error::Result;
-use crate::model::{EditOutcome, Incarnation, ItemKey, Operation, OperationNumber, Outcome, Revision};
+use crate::model::{
+    EditOutcome, Incarnation, ItemKey, Operation, OperationNumber, Outcome, Revision, Sequence,
+};
 
 /// What waits for the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,10 +59,8 @@ impl LocalRead<'_> {
     /// # Errors
     /// The database's.
     pub fn waiting(&self) -> Result<Waiting> {
-        const SQL: &str = "SELECT count(*), coalesce(sum(length(record)), 0) FROM outbox";
-        Ok(self.connection.prepare_cached(SQL)?.query_row([], |row| {
-            Ok(Waiting { operations: row.get::<_, i64>(0)? as u64, bytes: row.get::<_, i64>(1)? as u64 })
-        })?)
+        let (operations, bytes) = self.counters("SELECT waiting, waiting_bytes FROM device WHERE id = 1")?;
+        Ok(Waiting { operations, bytes })
     }
 
     /// The oldest waiting operations in order, at most so many and so many bytes, at least one.
@@ -90,7 +89,19 @@ impl LocalRead<'_> {
     /// # Errors
     /// The database's.
     pub fn retained_count(&self) -> Result<u64> {
-        self.count("SELECT count(*) FROM retained")
+        Ok(self.retained()?.0)
+    }
+
+    fn retained(&self) -> Result<(u64, u64)> {
+        self.counters("SELECT retained, retained_bytes FROM device WHERE id = 1")
+    }
+
+    fn counters(&self, sql: &str) -> Result<(u64, u64)> {
+        let counters = self
+            .connection
+            .prepare_cached(sql)?
+            .query_row([], |row| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64)));
+        Ok(counters.optional()?.unwrap_or_default())
     }
 
     /// Operations set aside, newest first.
@@ -135,10 +146,10 @@ impl LocalWrite<'_> {
         now: u64,
         limits: RetainedLimits,
     ) -> Result<Settlement> {
-        let incarnation = self.device()?.incarnation;
+        let device = self.device()?;
         let mut settlement = Settlement::default();
         for (number, outcome) in outcomes {
-            self.settle_one(incarnation, *number, outcome, now, &mut settlement)?;
+            self.settle_one(&device, *number, outcome, now, &mut settlement)?;
         }
         self.bound_retained(limits)?;
         self.raise_low_water()?;
@@ -147,7 +158,7 @@ impl LocalWrite<'_> {
 
     fn settle_one(
         &self,
-        incarnation: Incarnation,
+        device: &DeviceState,
         number: OperationNumber,
         outcome: &Outcome,
         now: u64,
@@ -164,35 +175,40 @@ impl LocalWrite<'_> {
             settlement.set_aside += 1;
         }
         if let Some(revision) = outcome.revision() {
-            self.retain(incarnation, number, revision, &record)?;
+            self.retain(device.incarnation, number, revision, &record)?;
         }
+        let cursor = device.cursor.map_or(Sequence::ZERO, |cursor| cursor.sequence);
         for edit in &operation.edits {
-            if self.settle_item(&edit.key, outcome.revision())? {
+            if self.settle_item(&edit.key, number, outcome.revision(), cursor)? {
                 settlement.changed.push(edit.key.clone());
             }
         }
         Ok(())
     }
 
-    /// An accepted edit goes on showing until the mirror has its revision; a rejected one ends.
-    fn settle_item(&self, key: &ItemKey, accepted: Option<Revision>) -> Result<bool> {
+    /// An accepted edit goes on showing until the mirror has passed its revision; a rejected one ends.
+    fn settle_item(
+        &self,
+        key: &ItemKey,
+        number: OperationNumber,
+        accepted: Option<Revision>,
+        cursor: Sequence,
+    ) -> Result<bool> {
         let Some(row) = self.row(key)? else { return Ok(false) };
-        let waits: bool = self
-            .connection
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM outbox_items WHERE item = ?)")?
-            .query_row([row.number], |row| row.get(0))?;
-        if waits {
-            return Ok(false);
-        }
-        let cursor = self.device()?.cursor.map(|cursor| cursor.sequence);
+        self.connection
+            .prepare_cached("DELETE FROM outbox_items WHERE item = ? AND operation = ?")?
+            .execute([row.number, number.0 as i64])?;
         match accepted {
-            Some(revision) if cursor.is_none_or(|cursor| cursor < revision.sequence) => {
+            Some(revision) if revision.sequence > cursor => {
                 self.connection
-                    .prepare_cached("UPDATE items SET settled_at = ? WHERE number = ?")?
-                    .execute(params![settled_at(revision.sequence), row.number])?;
+                    .prepare_cached(
+                        "UPDATE items SET settled_at = max(coalesce(settled_at, 0), ?),
+                            settled_by = max(coalesce(settled_by, 0), ?) WHERE number = ?",
+                    )?
+                    .execute([revision.sequence.0 as i64, number.0 as i64, row.number])?;
                 Ok(false)
             }
-            _ => self.uncover(key),
+            _ => self.rebase(key, &row, cursor),
         }
     }
 
@@ -203,9 +219,13 @@ impl LocalWrite<'_> {
         let record: Option<Vec<u8>> = rows.next()?.map(|row| row.get(0)).transpose()?;
         // The statement must run to its end before the row is really gone.
         while rows.next()?.is_some() {}
-        self.connection
-            .prepare_cached("DELETE FROM outbox_items WHERE operation = ?")?
-            .execute([number.0 as i64])?;
+        if let Some(record) = &record {
+            self.connection
+                .prepare_cached(
+                    "UPDATE device SET waiting = waiting - 1, waiting_bytes = waiting_bytes - ? WHERE id = 1",
+                )?
+                .execute([record.len() as i64])?;
+        }
         Ok(record)
     }
 
@@ -218,7 +238,7 @@ impl LocalWrite<'_> {
     ) -> Result<()> {
         self.connection
             .prepare_cached(
-                "INSERT OR REPLACE INTO retained (operation, incarnation, epoch, sequence, record)
+                "INSERT INTO retained (operation, incarnation, epoch, sequence, record)
                     VALUES (?, ?, ?, ?, ?)",
             )?
             .execute(params![
@@ -228,6 +248,15 @@ impl LocalWrite<'_> {
                 revision.sequence.0 as i64,
                 record
             ])?;
+        self.count_retained(1, record.len() as i64)
+    }
+
+    fn count_retained(&self, operations: i64, bytes: i64) -> Result<()> {
+        self.connection
+            .prepare_cached(
+                "UPDATE device SET retained = retained + ?, retained_bytes = retained_bytes + ? WHERE id = 1",
+            )?
+            .execute([operations, bytes])?;
         Ok(())
     }
 
@@ -236,47 +265,50 @@ impl LocalWrite<'_> {
     /// # Errors
     /// The database's.
     pub fn release_retained(&self, safe: Revision) -> Result<usize> {
-        Ok(self
+        const SIZE: &str =
+            "SELECT count(*), coalesce(sum(length(record)), 0) FROM retained WHERE sequence <= ?";
+        let through = [safe.sequence.0 as i64];
+        let (operations, bytes) = self
             .connection
-            .prepare_cached("DELETE FROM retained WHERE sequence <= ?")?
-            .execute([safe.sequence.0 as i64])?)
+            .prepare_cached(SIZE)?
+            .query_row(through, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+        if operations > 0 {
+            self.connection.prepare_cached("DELETE FROM retained WHERE sequence <= ?")?.execute(through)?;
+            self.count_retained(-operations, -bytes)?;
+        }
+        Ok(operations as usize)
     }
 
     fn bound_retained(&self, limits: RetainedLimits) -> Result<()> {
-        const OVER: &str = "SELECT count(*) > ?1 OR coalesce(sum(length(record)), 0) > ?2 FROM retained";
-        const DROP: &str = "DELETE FROM retained WHERE (incarnation, operation) IN
-            (SELECT incarnation, operation FROM retained ORDER BY sequence LIMIT 1)";
-        let over = || -> Result<bool> {
-            let sizes = params![limits.operations as i64, limits.bytes as i64];
-            Ok(self.connection.prepare_cached(OVER)?.query_row(sizes, |row| row.get(0))?)
-        };
-        while over()? {
-            self.connection.prepare_cached(DROP)?.execute([])?;
-            self.connection.execute("UPDATE device SET retained_dropped = retained_dropped + 1", [])?;
+        const OLDEST: &str =
+            "SELECT incarnation, operation, length(record) FROM retained ORDER BY sequence LIMIT 1";
+        let (mut operations, mut bytes) = self.retained()?;
+        while operations > 0 && (operations > limits.operations || bytes > limits.bytes) {
+            let (incarnation, operation, size): (i64, i64, i64) = self
+                .connection
+                .prepare_cached(OLDEST)?
+                .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            self.connection
+                .prepare_cached("DELETE FROM retained WHERE incarnation = ? AND operation = ?")?
+                .execute([incarnation, operation])?;
+            self.count_retained(-1, -size)?;
+            self.connection
+                .prepare_cached("UPDATE device SET retained_dropped = retained_dropped + 1 WHERE id = 1")?
+                .execute([])?;
+            (operations, bytes) = self.retained()?;
         }
         Ok(())
     }
 
-    /// The mark below which no operation waits and none that waits builds on: the server may forget
-    /// its outcomes.
-    fn raise_low_water(&self) -> Result<()> {
-        const OLDEST: &str = "SELECT record FROM outbox ORDER BY operation LIMIT 1";
-        let mut statement = self.connection.prepare_cached(OLDEST)?;
-        let mut rows = statement.query([])?;
-        let device = self.device()?;
-        let low_water = match rows.next()? {
-            None => device.last_operation,
-            Some(row) => {
-                let oldest = Operation::decode(row.get_ref(0)?.as_blob().unwrap_or_default())?;
-                let builds_on = oldest.edits.iter().filter_map(|edit| edit.base.after).min();
-                OperationNumber(builds_on.unwrap_or(oldest.number).0 - 1)
-            }
-        };
-        if low_water > device.low_water {
-            self.connection
-                .prepare_cached("UPDATE device SET low_water = ? WHERE id = 1")?
-                .execute([low_water.0 as i64])?;
-        }
+    /// The mark below which no operation waits and none is built on by one that waits or may still
+    /// be made: the server may forget its outcomes.
+    pub(super) fn raise_low_water(&self) -> Result<()> {
+        const SQL: &str = "UPDATE device SET low_water = max(low_water, min(last_operation,
+                coalesce((SELECT min(builds_on) FROM outbox) - 1, last_operation),
+                coalesce((SELECT min(settled_by) FROM items WHERE settled_by IS NOT NULL) - 1,
+                    last_operation)))
+            WHERE id = 1";
+        self.connection.prepare_cached(SQL)?.execute([])?;
         Ok(())
     }
 }

@@ -37,6 +37,14 @@ pub(super) struct ItemRow {
     pub mirror_sequence: Option<Sequence>,
     pub mirror: Option<Fields>,
     pub local: Option<Option<Fields>>,
+    pub settled: Option<Settled>,
+}
+
+/// The latest accepted operation on an item whose result the mirror has not shown yet.
+#[derive(Clone, Copy)]
+pub(super) struct Settled {
+    pub at: i64,
+    pub by: i64,
 }
 
 impl ItemRow {
@@ -77,19 +85,23 @@ impl LocalRead<'_> {
         after: Option<&ItemKey>,
         limit: u32,
     ) -> Result<Vec<LocalItem>> {
+        // A lower bound and an upper one that the index can seek, whatever was asked: no text is
+        // smaller than the empty one, no byte string smaller than a text.
+        let start = after.map_or(("", "", ""), |key| (key.kind.as_str(), &key.device, &key.id));
+        let start = kind.map_or(start, |kind| start.max((kind.as_str(), "", "")));
+        let end = if kind.is_some() { "kind <= ?6" } else { "?6 IS NULL" };
         let sql = format!(
-            "{VISIBLE} AND scope = ?1 AND (?2 IS NULL OR kind = ?2)
-                AND (?3 IS NULL OR (kind, device, id) > (?3, ?4, ?5))
-             ORDER BY scope, kind, device, id LIMIT ?6"
+            "{VISIBLE} AND scope = ?1 AND (kind, device, id) > (?2, ?3, ?4) AND {end}
+             ORDER BY kind, device, id LIMIT ?5"
         );
         let mut statement = self.connection.prepare_cached(&sql)?;
         let mut rows = statement.query(params![
             scope.as_str(),
-            kind.map(Kind::as_str),
-            after.map(|key| key.kind.as_str()),
-            after.map(|key| key.device.as_str()),
-            after.map(|key| key.id.as_str()),
-            limit
+            start.0,
+            start.1,
+            start.2,
+            limit,
+            kind.map(Kind::as_str)
         ])?;
         let mut items = Vec::new();
         while let Some(row) = rows.next()? {
@@ -127,7 +139,7 @@ impl LocalRead<'_> {
 
     pub(super) fn row(&self, key: &ItemKey) -> Result<Option<ItemRow>> {
         const SQL: &str = "SELECT number, mirror_sequence, mirror_deleted, mirror_fields, local_deleted,
-                local_fields
+                local_fields, settled_at, settled_by
             FROM items WHERE scope = ? AND kind = ? AND device = ? AND id = ?";
         let mut statement = self.connection.prepare_cached(SQL)?;
         let mut rows = statement.query(params![key.scope.as_str(), key.kind.as_str(), key.device, key.id])?;
@@ -139,6 +151,10 @@ impl LocalRead<'_> {
             mirror_sequence: row.get::<_, Option<i64>>(1)?.map(|sequence| Sequence(sequence as u64)),
             mirror: state(row, 3, mirror_deleted)?.flatten(),
             local: state(row, 5, local_deleted)?,
+            settled: row
+                .get::<_, Option<i64>>(6)?
+                .zip(row.get::<_, Option<i64>>(7)?)
+                .map(|(at, by)| Settled { at, by }),
         }))
     }
 

@@ -2,12 +2,12 @@
 
 use rusqlite::params;
 
-use super::{MasterWrite, position};
+use super::{Head, MasterWrite, position};
 use crate::codec::Encoder;
 use crate::error::Result;
 use crate::model::{
-    DeviceId, Digest, FieldSequences, Fields, Incarnation, ItemKey, OperationNumber, Outcome, Revision,
-    Sequence,
+    Chain, DeviceId, Digest, FieldSequences, Fields, Incarnation, ItemKey, OperationNumber, Outcome,
+    Revision, Sequence,
 };
 
 /// Who made an operation, and when it was accepted.
@@ -53,6 +53,14 @@ pub struct Loss {
     pub fields: Fields,
 }
 
+/// An item's row as it is before a change, its fields still encoded.
+struct Prior {
+    position: i64,
+    deleted: bool,
+    fields: Vec<u8>,
+    sequences: FieldSequences,
+}
+
 impl MasterWrite<'_> {
     /// Gives the next sequence to the writes of one operation and stores them. Without writes
     /// nothing changes and the revision is the head's.
@@ -73,8 +81,9 @@ impl MasterWrite<'_> {
         let chain = head.chain.after(sequence, done.as_bytes());
         for (ordinal, write) in writes.iter().enumerate() {
             let at = position(sequence, ordinal);
-            self.remember(author, write, at, head.epoch.number, &chain.0)?;
-            self.store_item(write, at, sequence)?;
+            let prior = self.prior(&write.key)?;
+            self.remember(author, write, prior.as_ref(), at, &head, &chain)?;
+            self.store_item(write, prior, at, sequence)?;
         }
         self.connection
             .prepare_cached("UPDATE head SET sequence = ?, chain = ? WHERE id = 1")?
@@ -82,15 +91,28 @@ impl MasterWrite<'_> {
         Ok(Revision { epoch: head.epoch.number, sequence })
     }
 
-    fn store_item(&self, write: &ItemWrite, at: i64, sequence: Sequence) -> Result<()> {
+    fn prior(&self, key: &ItemKey) -> Result<Option<Prior>> {
+        const SQL: &str = "SELECT position, deleted, fields, field_sequences FROM items
+            WHERE scope = ? AND kind = ? AND device = ? AND id = ?";
+        let mut statement = self.connection.prepare_cached(SQL)?;
+        let mut rows = statement.query(params![key.scope.as_str(), key.kind.as_str(), key.device, key.id])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        Ok(Some(Prior {
+            position: row.get(0)?,
+            deleted: row.get(1)?,
+            fields: row.get(2)?,
+            sequences: FieldSequences::decode(row.get_ref(3)?.as_blob().unwrap_or_default())?,
+        }))
+    }
+
+    fn store_item(&self, write: &ItemWrite, prior: Option<Prior>, at: i64, sequence: Sequence) -> Result<()> {
         const SQL: &str = "INSERT INTO items
                 (position, scope, kind, device, id, deleted, fields, field_sequences)
             VALUES (?, ?, ?, ?, ?, ?, ?, ?)
             ON CONFLICT (scope, kind, device, id) DO UPDATE SET position = excluded.position,
                 deleted = excluded.deleted, fields = excluded.fields,
                 field_sequences = excluded.field_sequences";
-        let mut sequences: FieldSequences =
-            self.item(&write.key)?.map(|item| item.field_sequences).unwrap_or_default();
+        let mut sequences = prior.map(|prior| prior.sequences).unwrap_or_default();
         for name in &write.touched {
             sequences.set(name, sequence);
         }
@@ -108,12 +130,19 @@ impl MasterWrite<'_> {
         Ok(())
     }
 
-    fn remember(&self, author: &Author, write: &ItemWrite, at: i64, epoch: u64, chain: &[u8]) -> Result<()> {
+    fn remember(
+        &self,
+        author: &Author,
+        write: &ItemWrite,
+        prior: Option<&Prior>,
+        at: i64,
+        head: &Head,
+        chain: &Chain,
+    ) -> Result<()> {
         const SQL: &str = "INSERT INTO changes (position, scope, kind, device, id, author, incarnation,
-                operation, actor, made_at, accepted_at, epoch, chain, prior_deleted, prior_fields, lost_fields)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
-                (SELECT deleted FROM items WHERE scope = ?2 AND kind = ?3 AND device = ?4 AND id = ?5),
-                (SELECT fields FROM items WHERE scope = ?2 AND kind = ?3 AND device = ?4 AND id = ?5), ?)";
+                operation, actor, made_at, accepted_at, epoch, chain, prior_position, prior_deleted,
+                prior_fields, lost_fields)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let key = &write.key;
         let lost = (!write.lost.is_empty()).then(|| write.lost.encode());
         self.connection.prepare_cached(SQL)?.execute(params![
@@ -128,8 +157,11 @@ impl MasterWrite<'_> {
             author.actor,
             author.made_at as i64,
             author.accepted_at as i64,
-            epoch as i64,
-            chain,
+            head.epoch.number as i64,
+            chain.0,
+            prior.map(|prior| prior.position),
+            prior.map(|prior| prior.deleted),
+            prior.map(|prior| prior.fields.as_slice()),
             lost
         ])?;
         Ok(())

@@ -28,7 +28,7 @@ pub struct HistoryEntry {
     pub actor: String,
     /// The server's wall clock then.
     pub accepted_at: u64,
-    /// The fields before; none when the item did not exist, or when the undo window has passed.
+    /// The fields before; none when the item did not exist, was deleted, or the undo window has passed.
     pub prior: Option<Fields>,
     /// Values that lost.
     pub lost: Option<Fields>,
@@ -72,15 +72,16 @@ impl MasterRead<'_> {
     /// # Errors
     /// The database's.
     pub fn history(&self, key: &ItemKey, limit: u32) -> Result<Vec<HistoryEntry>> {
-        const SQL: &str =
-            "SELECT position, epoch, author, operation, actor, accepted_at, prior_fields, lost_fields
-            FROM changes WHERE scope = ? AND kind = ? AND device = ? AND id = ?
-            ORDER BY position DESC LIMIT ?";
+        const SQL: &str = "SELECT position, epoch, author, operation, actor, accepted_at,
+                iif(prior_deleted, NULL, prior_fields), lost_fields, prior_position
+            FROM changes WHERE position = ?";
         let mut statement = self.connection.prepare_cached(SQL)?;
-        let mut rows =
-            statement.query(params![key.scope.as_str(), key.kind.as_str(), key.device, key.id, limit])?;
         let mut entries = Vec::new();
-        while let Some(row) = rows.next()? {
+        let mut next = self.last_change(key)?;
+        while let Some(position) = next.take_if(|_| entries.len() < limit as usize) {
+            let mut rows = statement.query([position])?;
+            let Some(row) = rows.next()? else { break };
+            next = row.get(8)?;
             let fields = |column| -> Result<Option<Fields>> {
                 let bytes = row.get_ref(column)?.as_blob_or_null().unwrap_or_default();
                 Ok(bytes.map(Fields::decode).transpose()?)
@@ -99,6 +100,22 @@ impl MasterRead<'_> {
             });
         }
         Ok(entries)
+    }
+
+    /// Where an item's history begins: its own position, or by search when its tombstone is gone.
+    fn last_change(&self, key: &ItemKey) -> Result<Option<i64>> {
+        const CURRENT: &str =
+            "SELECT position FROM items WHERE scope = ? AND kind = ? AND device = ? AND id = ?";
+        const SEARCH: &str =
+            "SELECT max(position) FROM changes WHERE scope = ? AND kind = ? AND device = ? AND id = ?";
+        for sql in [CURRENT, SEARCH] {
+            let parts = params![key.scope.as_str(), key.kind.as_str(), key.device, key.id];
+            let found = self.connection.prepare_cached(sql)?.query_row(parts, |row| row.get(0)).optional()?;
+            if let Some(position) = found.flatten() {
+                return Ok(Some(position));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether an operation is recorded as (partly) superseded.

@@ -133,7 +133,7 @@ impl MasterRead<'_> {
         let mut through = after;
         while let Some(row) = rows.next()? {
             let sequence = sequence_of(row.get(0)?);
-            if sequence > through && batch.len() >= limit_bytes {
+            if sequence > through && !batch.is_empty() && batch.len() >= limit_bytes {
                 return Ok(ChangesRead { batch, through, complete: false });
             }
             let text = |column| row.get_ref(column).map(|value| value.as_str().unwrap_or_default());

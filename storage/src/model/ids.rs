@@ -102,10 +102,10 @@ impl Sequence {
     /// Before the first change.
     pub const ZERO: Self = Self(0);
 
-    /// The one after this.
+    /// The one after this; the last one stays, since peers may name any number.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

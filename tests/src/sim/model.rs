@@ -78,6 +78,8 @@ pub struct Item {
     pub fields: FieldMap,
     /// When each field last changed, removed ones too.
     pub stamps: BTreeMap<String, u64>,
+    /// What it held when it was deleted.
+    pub before: FieldMap,
     /// A tombstone.
     pub deleted: bool,
     /// When it last changed.
@@ -164,7 +166,9 @@ impl Model {
             let Some((fields, deleted, touched)) = effect.item else { continue };
             let item = self.items.entry(change.key.clone()).or_default();
             item.stamps.extend(touched.into_iter().map(|name| (name, sequence)));
-            (item.fields, item.deleted, item.sequence) = (fields, deleted, sequence);
+            let before = std::mem::replace(&mut item.fields, fields);
+            item.before = if deleted { before } else { FieldMap::new() };
+            (item.deleted, item.sequence) = (deleted, sequence);
             self.head = sequence;
             self.authors.insert(sequence, author);
         }
@@ -196,7 +200,7 @@ impl Model {
                 || (change.after.is_some() && self.authors.get(&sequence) == Some(&author))
         };
         if item.deleted {
-            return Ok(revived(&change.act, given, saw(item.sequence), edit_beats_delete));
+            return Ok(revived(item, &change.act, given, saw(item.sequence), edit_beats_delete));
         }
         let knows = |name: &str| {
             let stamp = item.stamps.get(name).copied().unwrap_or(0);
@@ -234,11 +238,17 @@ fn created(act: &Act, given: FieldMap) -> Effect {
 }
 
 /// An edit of what was deleted.
-fn revived(act: &Act, given: FieldMap, knew: bool, edit_beats_delete: bool) -> Effect {
+fn revived(item: &Item, act: &Act, given: FieldMap, knew: bool, edit_beats_delete: bool) -> Effect {
     match act {
         Act::Delete => Effect::none(Verdict::Unchanged),
         Act::Patch(..) if given.is_empty() => Effect::none(Verdict::Unchanged),
         _ if knew => created(act, given),
+        Act::Patch(_, remove) if edit_beats_delete => {
+            let mut fields = item.before.clone();
+            fields.retain(|name, _| !remove.contains(name));
+            fields.extend(given);
+            Effect::whole(Verdict::Merged, fields)
+        }
         _ if edit_beats_delete => Effect::whole(Verdict::Merged, given),
         _ => Effect::none(Verdict::Superseded),
     }

@@ -1,0 +1,23 @@
+//! Proof of the storage crate over its public API: databases in memory for the rules, real files
+//! for faults, frozen bytes for the formats.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test tells its failure by panicking, and why it was skipped by printing"
+)]
+
+mod codec;
+mod crash;
+mod edits;
+mod faults;
+mod files;
+mod golden;
+mod master;
+mod membership;
+mod mirror;
+mod outbox;
+mod plans;
+mod support;

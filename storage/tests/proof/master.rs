@@ -1,0 +1,250 @@
+//! The master: order, history, ledger, and that a mirror fed by its changes holds the same.
+
+use mfpsync_storage::Inline;
+use mfpsync_storage::master::{ItemWrite, Loss, Master};
+use mfpsync_storage::model::{
+    Chain, EditOutcome, Incarnation, Operation, OperationNumber, Outcome, Sequence,
+};
+use proptest::prelude::*;
+
+use crate::support::{Device, Server, author, cursor, fields, founding, key, removal, revision, write};
+
+#[test]
+fn one_operation_gives_one_sequence_to_all_its_writes() {
+    let mut server = Server::founded();
+    assert_eq!(server.accept(1, &[write("a", &[("x", "1")]), write("b", &[("x", "1")])]), 1);
+    assert_eq!(server.accept(2, &[write("c", &[("x", "1")])]), 2);
+    assert_eq!(server.accept(3, &[]), 2, "nothing written, nothing counted");
+    let sequences: Vec<u64> = server.changes(0, 1 << 20).0.iter().map(|change| change.sequence.0).collect();
+    assert_eq!(sequences, [1, 1, 2]);
+    assert_eq!(server.0.read(|read| read.item_count()).unwrap(), 3);
+}
+
+#[test]
+fn a_group_is_founded_once_and_an_empty_file_has_no_head() {
+    let mut database = Inline::<Master>::in_memory().unwrap();
+    assert_eq!(database.read(|read| read.head()).unwrap(), None);
+    assert!(database.write(|write| write.accept(&author(1), &[removal("a")])).is_err());
+    database.write(|write| write.found(&founding())).unwrap();
+    assert!(database.write(|write| write.found(&founding())).is_err());
+    let head = database.read(|read| read.founded_head()).unwrap();
+    assert_eq!((head.sequence, head.chain), (Sequence::ZERO, Chain::START));
+    let (lineage, issuers, members) =
+        database.read(|read| Ok((read.lineage()?, read.issuers()?, read.members()?))).unwrap();
+    let founding = founding();
+    assert_eq!(
+        (lineage, issuers, members),
+        (vec![founding.promotion], vec![founding.issuer], vec![founding.member])
+    );
+}
+
+#[test]
+fn a_batch_never_splits_an_operation_and_small_limits_reach_the_end() {
+    let mut server = Server::founded();
+    server.accept(1, &[write("a", &[("x", "1")]), write("b", &[("x", "1")]), write("c", &[("x", "1")])]);
+    server.accept(2, &[write("d", &[("x", "1")])]);
+    server.accept(3, &[write("e", &[("x", "1")]), write("f", &[("x", "1")])]);
+    // Sequence 2 leaves no row: its item changed again.
+    server.accept(4, &[write("d", &[("x", "2")])]);
+    for limit in [0, 1, 5, 6, 40, 80, 200] {
+        let (mut after, mut seen) = (0, Vec::new());
+        loop {
+            let (changes, through, complete) = server.changes(after, limit);
+            assert!(complete || through > after, "limit {limit} makes progress");
+            assert!(changes.iter().all(|change| change.sequence.0 > after && change.sequence.0 <= through));
+            seen.extend(changes.iter().map(|change| (change.sequence.0, change.key.id.clone())));
+            after = through;
+            if complete {
+                break;
+            }
+            let next = server.changes(after, limit).0;
+            assert!(next.iter().all(|change| change.sequence.0 > through), "split at {through}");
+        }
+        let ids: String = seen.iter().map(|(_, id)| id.as_str()).collect();
+        assert_eq!((after, ids.as_str()), (4, "abcefd"), "limit {limit}");
+    }
+}
+
+#[test]
+fn a_head_whose_items_all_moved_on_is_still_reached() {
+    let mut server = Server::founded();
+    server.accept(1, &[write("a", &[("x", "1")])]);
+    assert_eq!(server.changes(1, 1 << 20).1, 1);
+    let (changes, through, complete) = server.changes(7, 1 << 20);
+    assert_eq!((changes.len(), through, complete), (0, 7, true), "never behind what the reader has");
+}
+
+#[test]
+fn any_sequence_a_peer_may_name_is_answered() {
+    let mut server = Server::founded();
+    server.accept(1, &[write("a", &[("x", "1")])]);
+    for sequence in [1 << 51, 1 << 52, (1 << 52) + 1, u64::MAX] {
+        assert_eq!(server.0.read(|read| read.chain_at(Sequence(sequence))).unwrap(), None);
+        assert_eq!(server.0.read(|read| read.author_of(Sequence(sequence))).unwrap(), None);
+        assert!(server.changes(sequence, 10).0.is_empty());
+    }
+}
+
+#[test]
+fn the_chain_and_author_of_every_sequence_are_known() {
+    let mut server = Server::founded();
+    let mut chains = vec![Chain::START];
+    for number in 1..=3 {
+        server.accept(number, &[write("a", &[("x", &number.to_string())]), write("b", &[("y", "1")])]);
+        chains.push(server.0.read(|read| read.founded_head()).unwrap().chain);
+    }
+    for (sequence, chain) in (0..).zip(&chains) {
+        assert_eq!(server.0.read(|read| read.chain_at(Sequence(sequence))).unwrap(), Some(*chain));
+    }
+    assert_eq!(chains.iter().collect::<std::collections::HashSet<_>>().len(), 4);
+    assert_eq!(server.0.read(|read| read.chain_at(Sequence(4))).unwrap(), None);
+    assert_eq!(server.0.read(|read| read.author_of(Sequence(2))).unwrap(), Some(Incarnation(12)));
+    assert_eq!(server.0.read(|read| read.author_of(Sequence(4))).unwrap(), None);
+}
+
+#[test]
+fn the_chain_depends_on_content_and_order() {
+    let chain = |ids: [&str; 2], value: &str| {
+        let mut server = Server::founded();
+        for id in ids {
+            server.accept(1, &[write(id, &[("x", value)])]);
+        }
+        server.0.read(|read| read.founded_head()).unwrap().chain
+    };
+    assert_eq!(chain(["a", "b"], "1"), chain(["a", "b"], "1"));
+    assert_ne!(chain(["a", "b"], "1"), chain(["b", "a"], "1"));
+    assert_ne!(chain(["a", "b"], "1"), chain(["a", "b"], "2"));
+}
+
+#[test]
+fn an_items_history_tells_what_stood_before() {
+    let mut server = Server::founded();
+    server.accept(1, &[write("other", &[("x", "1")]), write("a", &[("x", "1")])]);
+    let lost = ItemWrite { lost: fields(&[("x", "lost")]), ..write("a", &[("x", "2")]) };
+    server.accept(2, &[lost]);
+    server.accept(3, &[removal("a")]);
+    server.accept(4, &[write("a", &[("x", "4")])]);
+    let history = server.0.read(|read| read.history(&key("a"), 10)).unwrap();
+    let told: Vec<_> =
+        history.iter().map(|entry| (entry.revision, entry.operation.0, entry.prior.clone())).collect();
+    assert_eq!(
+        told,
+        [
+            (revision(4), 4, None),
+            (revision(3), 3, Some(fields(&[("x", "2")]))),
+            (revision(2), 2, Some(fields(&[("x", "1")]))),
+            (revision(1), 1, None),
+        ]
+    );
+    assert_eq!(history[2].lost, Some(fields(&[("x", "lost")])));
+    assert_eq!((history[0].actor.as_str(), history[0].accepted_at), ("sato", 2_004));
+    assert_eq!(server.0.read(|read| read.history(&key("a"), 2)).unwrap().len(), 2);
+    assert!(server.0.read(|read| read.history(&key("nobody"), 2)).unwrap().is_empty());
+}
+
+#[test]
+fn pruned_history_forgets_values_and_keeps_the_order() {
+    let mut server = Server::founded();
+    for number in 1..=3 {
+        server.accept(number, &[write("a", &[("x", &number.to_string())])]);
+    }
+    let loss = Loss { key: key("a"), by: Sequence(3), fields: fields(&[("x", "lost")]) };
+    server.0.write(|write| write.keep_loss(&author(1), &loss)).unwrap();
+    let superseded = server.0.read(|read| read.superseded_operations(Incarnation(12))).unwrap();
+    assert_eq!(superseded, [OperationNumber(1)]);
+    assert_eq!(server.0.write(|write| write.prune_history(2_003)).unwrap(), 2);
+    let history = server.0.read(|read| read.history(&key("a"), 9)).unwrap();
+    assert_eq!(history.iter().filter(|entry| entry.prior.is_some()).count(), 1);
+    assert_eq!(history.len(), 3);
+    assert!(server.0.read(|read| read.superseded_operations(Incarnation(12))).unwrap().is_empty());
+    assert!(server.0.read(|read| read.chain_at(Sequence(1))).unwrap().is_some());
+}
+
+#[test]
+fn the_ledger_answers_a_repetition_and_pruning_keeps_the_mark() {
+    let mut server = Server::founded();
+    let outcome =
+        |sequence| Outcome::Accepted { revision: revision(sequence), edits: vec![EditOutcome::Applied] };
+    for number in 1..=5 {
+        let digest = Operation::digest(&[number as u8]);
+        server
+            .0
+            .write(|write| {
+                write.record_outcome(Incarnation(12), OperationNumber(number), &digest, &outcome(number))
+            })
+            .unwrap();
+    }
+    let entry = |server: &Server, number| {
+        server.0.read(|read| read.ledger(Incarnation(12), OperationNumber(number))).unwrap()
+    };
+    let known = entry(&server, 3).unwrap();
+    assert_eq!((known.digest, known.outcome), (Operation::digest(&[3]), outcome(3)));
+    let last = |server: &Server, incarnation| {
+        server.0.read(|read| read.last_operation(Incarnation(incarnation))).unwrap()
+    };
+    server.0.write(|write| write.prune_ledger(Incarnation(12), OperationNumber(5))).unwrap();
+    assert!(entry(&server, 4).is_none() && entry(&server, 5).is_some());
+    assert_eq!((last(&server, 12).0, last(&server, 13).0), (5, 0));
+    let twice = server.0.write(|write| {
+        write.record_outcome(Incarnation(12), OperationNumber(5), &Operation::digest(&[5]), &outcome(5))
+    });
+    assert!(twice.is_err(), "an outcome is recorded once");
+}
+
+#[test]
+fn usage_counts_live_items_of_one_scope() {
+    let mut server = Server::founded();
+    server.accept(1, &[write("a", &[("x", "1")]), write("b", &[("x", "1")])]);
+    server.accept(2, &[removal("b")]);
+    let usage = server.0.read(|read| read.scope_usage(&key("a").scope)).unwrap();
+    assert_eq!(usage, (1, fields(&[("x", "1")]).encode().len() as u64));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Accept(Vec<(u8, Option<u8>)>),
+    Follow(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let item = (0..12u8, proptest::option::weighted(0.75, any::<u8>()));
+    let writes = proptest::collection::btree_map(0..12u8, item.prop_map(|(_, value)| value), 1..5)
+        .prop_map(|writes| Step::Accept(writes.into_iter().collect()));
+    proptest::collection::vec(prop_oneof![3 => writes, 1 => (0..300usize).prop_map(Step::Follow)], 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_mirror_fed_by_changes_has_the_masters_content_hashes(steps in steps()) {
+        let mut server = Server::founded();
+        let mut device = Device::in_group();
+        let follow = |device: &mut Device, server: &Server, limit: usize| {
+            let (changes, through, complete) = server.changes(device.cursor().unwrap_or(0), limit);
+            device.apply(&changes, through);
+            complete
+        };
+        for (number, step) in (1..).zip(&steps) {
+            match step {
+                Step::Accept(writes) => {
+                    let writes: Vec<ItemWrite> = writes
+                        .iter()
+                        .map(|(id, value)| match value {
+                            Some(value) => write(&id.to_string(), &[("x", &value.to_string())]),
+                            None => removal(&id.to_string()),
+                        })
+                        .collect();
+                    server.accept(number, &writes);
+                }
+                Step::Follow(limit) => drop(follow(&mut device, &server, *limit)),
+            }
+        }
+        while !follow(&mut device, &server, 100) {}
+        let master = server.0.read(|read| read.content_hashes()).unwrap();
+        prop_assert_eq!(device.0.read(|read| read.mirror_hashes()).unwrap(), master.clone());
+        prop_assert_eq!(device.0.read(|read| read.visible_hashes()).unwrap(), master);
+        let head = server.0.read(|read| read.founded_head()).unwrap();
+        prop_assert_eq!(device.cursor(), Some(cursor(head.sequence.0).sequence.0));
+    }
+}

@@ -1,0 +1,11 @@
+//! What the measurements stand on: processes, targets, load, figures. Measures nothing itself.
+
+pub(crate) mod device;
+pub(crate) mod echo;
+pub(crate) mod etcd;
+pub(crate) mod load;
+pub(crate) mod process;
+pub(crate) mod pusher;
+pub(crate) mod report;
+pub(crate) mod stats;
+pub(crate) mod workload;

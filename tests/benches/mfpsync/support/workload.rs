@@ -1,0 +1,98 @@
+//! What is written: address entries of made-up people, one author for each connection. Every target
+//! gets the same records under the same keys.
+
+use anyhow::Result;
+use mfpsync_storage::model::{
+    Action, Base, Edit, Fields, ItemKey, Operation, OperationNumber, Revision, Value,
+};
+
+/// Items one author edits in turn.
+const ITEMS: usize = 100;
+/// Items of one user in a filled database, below the product's limit of 2,000.
+pub(crate) const ITEMS_PER_USER: usize = 1_000;
+/// Wall clock of the made-up edits; informs only, so a constant keeps records the same in every run.
+const MADE_AT: u64 = 1_750_000_000_000;
+const KIND: &str = "address.personal";
+
+/// One entry of an address list, about 150 bytes of fields.
+pub(crate) fn entry(number: usize, version: u64) -> Fields {
+    let mut fields = Fields::new();
+    let mut text = |name: &str, value: String| fields.insert(name, Value::Text(value));
+    text("class", "email".to_owned());
+    text("name", format!("Person {number:06}"));
+    text("reading", format!("person {number:06}"));
+    text("mail", format!("person.{number:06}@example.com"));
+    text("company", "Example Trading".to_owned());
+    text("note", format!("version {version}"));
+    fields
+}
+
+/// An author who replaces one item after the other, each edit based on the last accepted one.
+#[derive(Debug)]
+pub(crate) struct Author {
+    scope: String,
+    number: u64,
+    seen: Vec<Revision>,
+}
+
+impl Author {
+    pub(crate) fn new(number: usize) -> Self {
+        Self { scope: format!("user/author-{number:04}"), number: 0, seen: vec![Revision::default(); ITEMS] }
+    }
+
+    fn current(&self) -> usize {
+        self.number as usize % ITEMS
+    }
+
+    /// The next operation's number and record.
+    ///
+    /// # Errors
+    /// A key is malformed.
+    pub(crate) fn next(&mut self) -> Result<(u64, Vec<u8>)> {
+        self.number += 1;
+        let at = self.current();
+        let edit = Edit {
+            key: ItemKey::parse(&self.scope, KIND, "", &at.to_string())?,
+            base: Base { revision: self.seen.get(at).copied().unwrap_or_default(), after: None },
+            action: Action::Put(entry(at, self.number)),
+        };
+        let operation = Operation {
+            number: OperationNumber(self.number),
+            made_at: MADE_AT,
+            actor: "bench".to_owned(),
+            edits: vec![edit],
+        };
+        Ok((self.number, operation.encode()))
+    }
+
+    /// The key of the item that the last operation edits, for stores that want one.
+    pub(crate) fn key(&self) -> String {
+        format!("{}/{KIND}/{}", self.scope, self.current())
+    }
+
+    /// Notes the revision the last operation was accepted at.
+    pub(crate) fn accepted(&mut self, revision: Revision) {
+        let at = self.current();
+        if let Some(seen) = self.seen.get_mut(at) {
+            *seen = revision;
+        }
+    }
+}
+
+/// An operation that creates the items `from..to`, spread over many users.
+///
+/// # Errors
+/// A key is malformed.
+pub(crate) fn creation(number: u64, from: usize, to: usize) -> Result<Vec<u8>> {
+    let edit = |at: usize| -> Result<Edit> {
+        let scope = format!("user/person-{:04}", at / ITEMS_PER_USER);
+        Ok(Edit {
+            key: ItemKey::parse(&scope, KIND, "", &format!("{at:06}"))?,
+            base: Base::default(),
+            action: Action::Put(entry(at, 0)),
+        })
+    };
+    let edits = (from..to).map(edit).collect::<Result<_>>()?;
+    let number = OperationNumber(number);
+    Ok(Operation { number, made_at: MADE_AT, actor: "bench".to_owned(), edits }.encode())
+}

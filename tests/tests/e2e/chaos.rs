@@ -1,0 +1,274 @@
+//! A thousand edits while cables are cut and all three daemons are killed again and again.
+//!
+//! Every operation leaves a mark of its own, so that a lost one and a doubled one show. The seed is
+//! printed; `MFPSYNC_SEED` replays its decisions (not the timing of the machine).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use mfpsync_proto::local::{Edit, ItemKey, WriteRequest};
+use mfpsync_tests::item::{key, patch, put, text};
+use mfpsync_tests::{Contents, Fleet, TestDevice};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::task::JoinSet;
+
+const OPERATIONS: usize = 1_000;
+const BURST: usize = 12;
+/// Each holds a mark of every operation that patched it, and an item holds 128 fields.
+const POOL: usize = 40;
+const SCOPES: [&str; 2] = ["shared", "user/alice"];
+/// Values two devices fight for; by kind the first or the later one stands.
+const CONTESTED: [&str; 2] = ["address.shared", "ui.start-screen"];
+const HEALING: Duration = Duration::from_secs(60);
+
+fn seed() -> u64 {
+    let named = std::env::var("MFPSYNC_SEED").ok().and_then(|text| text.parse().ok());
+    named.unwrap_or_else(|| RandomState::new().hash_one(std::process::id()))
+}
+
+fn pool(number: usize) -> ItemKey {
+    key("shared", "button.shared", &format!("pool-{}", number % POOL))
+}
+
+fn mark(number: usize) -> String {
+    format!("op.{number}")
+}
+
+/// What an operation writes besides its mark.
+#[derive(Debug, Clone, Copy)]
+enum Plan {
+    /// The mark alone.
+    Mark,
+    /// An item of its own.
+    Item,
+    /// Several items that belong together.
+    Together,
+    /// A field that others write too.
+    Contested(usize),
+}
+
+impl Plan {
+    fn draw(random: &mut StdRng) -> Self {
+        match random.random_range(0..10) {
+            0..5 => Self::Mark,
+            5..7 => Self::Item,
+            7..8 => Self::Together,
+            _ => Self::Contested(random.random_range(0..CONTESTED.len())),
+        }
+    }
+
+    fn edits(self, number: usize) -> Vec<Edit> {
+        let value = number.to_string();
+        let marked = patch(pool(number), vec![text(&mark(number), &value)]);
+        let own = |name: &str| put(own_item(number, name), vec![text("value", &value)]);
+        match self {
+            Self::Mark => vec![marked],
+            Self::Item => vec![marked, own("own")],
+            Self::Together => vec![own("left"), marked, own("right")],
+            Self::Contested(which) => vec![marked, patch(contested(which), vec![text("value", &value)])],
+        }
+    }
+}
+
+fn own_item(number: usize, name: &str) -> ItemKey {
+    key("user/alice", "shortcut", &format!("{name}-{number}"))
+}
+
+fn contested(which: usize) -> ItemKey {
+    let scope = if which == 0 { "shared" } else { "user/alice" };
+    key(scope, CONTESTED[which], "contested")
+}
+
+/// What became of an operation as far as its writer knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Acknowledged,
+    /// The daemon died with the answer, or before it.
+    Unknown,
+}
+
+struct Chaos {
+    fleet: Fleet,
+    random: StdRng,
+    next: usize,
+    plans: Vec<Plan>,
+    fates: BTreeMap<usize, Fate>,
+    down: [bool; 3],
+    whole: [bool; 2],
+    kills: usize,
+    cuts: usize,
+}
+
+impl Chaos {
+    fn device(&mut self, at: usize) -> &mut TestDevice {
+        match at {
+            0 => &mut self.fleet.server,
+            _ => &mut self.fleet.clients[at - 1],
+        }
+    }
+
+    /// Cuts, mends and restarts.
+    async fn disturb(&mut self) {
+        let cable = self.random.random_range(0..2);
+        match self.random.random_range(0..4) {
+            0 if self.whole[cable] => {
+                self.fleet.relays[cable].cut();
+                self.whole[cable] = false;
+                self.cuts += 1;
+            }
+            1 | 2 if !self.whole[cable] => {
+                self.fleet.relays[cable].mend();
+                self.whole[cable] = true;
+            }
+            _ => {}
+        }
+        for at in 0..3 {
+            if self.down[at] && self.random.random_bool(0.6) {
+                self.start(at).await;
+            }
+        }
+    }
+
+    async fn start(&mut self, at: usize) {
+        self.device(at).start().await.unwrap();
+        self.down[at] = false;
+    }
+
+    /// Some writes at once at one device, which may be killed after any number of answers.
+    async fn burst(&mut self) {
+        let running: Vec<usize> = (0..3).filter(|at| !self.down[*at]).collect();
+        if running.is_empty() {
+            let at = self.random.random_range(0..3);
+            return self.start(at).await;
+        }
+        let at = running[self.random.random_range(0..running.len())];
+        let count = self.random.random_range(1..=BURST).min(OPERATIONS - self.next);
+        let killed_after = self.random.random_bool(0.25).then(|| self.random.random_range(0..count));
+        let mut answers = JoinSet::new();
+        for number in self.next..self.next + count {
+            let plan = Plan::draw(&mut self.random);
+            self.plans.push(plan);
+            self.fates.insert(number, Fate::Unknown);
+            let mut local = self.device(at).local().unwrap();
+            let request = WriteRequest { edits: plan.edits(number), actor: "alice".to_owned() };
+            answers.spawn(async move { (number, local.write(request).await) });
+        }
+        self.next += count;
+        let mut answered = 0;
+        loop {
+            if killed_after == Some(answered) && !self.down[at] {
+                self.device(at).kill().unwrap();
+                self.down[at] = true;
+                self.kills += 1;
+            }
+            let Some(answer) = answers.join_next().await else { return };
+            answered += 1;
+            match answer.unwrap() {
+                (number, Ok(reply)) => {
+                    assert!(reply.into_inner().operation.is_some(), "operation {number} has no number");
+                    self.fates.insert(number, Fate::Acknowledged);
+                }
+                (number, Err(status)) => assert!(self.down[at], "operation {number} was refused: {status}"),
+            }
+        }
+    }
+
+    async fn heal(&mut self) {
+        self.fleet.relays.iter().for_each(mfpsync_tests::Relay::mend);
+        for at in 0..3 {
+            if self.down[at] {
+                self.start(at).await;
+            }
+        }
+    }
+
+    /// Which operations are in the group's data; each must be there whole or not at all.
+    fn landed(&self, contents: &Contents) -> BTreeSet<usize> {
+        let mut landed = BTreeSet::new();
+        for (number, plan) in self.plans.iter().enumerate() {
+            let value = number.to_string();
+            let marked = contents.text(&pool(number), &mark(number));
+            assert!(marked.is_none_or(|found| found == value), "operation {number} is garbled");
+            let names: &[&str] = match plan {
+                Plan::Item => &["own"],
+                Plan::Together => &["left", "right"],
+                Plan::Mark | Plan::Contested(_) => &[],
+            };
+            for name in names {
+                let own = contents.text(&own_item(number, name), "value");
+                assert_eq!(own.is_some(), marked.is_some(), "operation {number} is there by halves");
+            }
+            if marked.is_some() {
+                landed.insert(number);
+            }
+        }
+        landed
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_or_doubled_whatever_is_killed_or_cut() {
+    let seed = seed();
+    println!("seed {seed} (MFPSYNC_SEED={seed} replays it)");
+    let begun = std::time::Instant::now();
+    let mut fleet = Fleet::start(2).await.unwrap();
+    for device in std::iter::once(&mut fleet.server).chain(&mut fleet.clients) {
+        // Connections that break are what this test is about; an error is still one too many.
+        device.log.expect(" WARN ");
+    }
+    let head = fleet.server.status().await.unwrap().server.unwrap().head.unwrap().sequence;
+    let mut chaos = Chaos {
+        fleet,
+        random: StdRng::seed_from_u64(seed),
+        next: 0,
+        plans: Vec::new(),
+        fates: BTreeMap::new(),
+        down: [false; 3],
+        whole: [true; 2],
+        kills: 0,
+        cuts: 0,
+    };
+    while chaos.next < OPERATIONS {
+        chaos.disturb().await;
+        chaos.burst().await;
+    }
+    chaos.heal().await;
+    let contents = chaos.fleet.converged(&SCOPES, HEALING).await.unwrap();
+
+    let landed = chaos.landed(&contents);
+    let acknowledged: BTreeSet<usize> = chaos
+        .fates
+        .iter()
+        .filter(|(_, fate)| **fate == Fate::Acknowledged)
+        .map(|(number, _)| *number)
+        .collect();
+    println!(
+        "{} operations, {} acknowledged, {} landed; {} kills, {} cuts; {:.1} s",
+        chaos.next,
+        acknowledged.len(),
+        landed.len(),
+        chaos.kills,
+        chaos.cuts,
+        begun.elapsed().as_secs_f32()
+    );
+    let lost: Vec<_> = acknowledged.difference(&landed).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    // Each operation changes something, so each takes exactly one place in the order.
+    let end = chaos.fleet.server.status().await.unwrap().server.unwrap().head.unwrap().sequence;
+    assert_eq!(end - head, landed.len() as u64, "operations in the order against operations in the data");
+
+    for which in 0..CONTESTED.len() {
+        let Some(value) = contents.text(&contested(which), "value") else { continue };
+        let winner: usize = value.parse().unwrap();
+        assert!(landed.contains(&winner), "a value of an operation that is not there: {winner}");
+        assert!(matches!(chaos.plans[winner], Plan::Contested(written) if written == which));
+    }
+    for device in chaos.fleet.devices() {
+        for edit in device.set_aside().await.unwrap() {
+            assert_eq!(edit.outcome, "superseded", "{}: {edit:?}", device.name);
+            assert!(CONTESTED.contains(&edit.kind.as_str()), "{}: {edit:?}", device.name);
+        }
+    }
+}

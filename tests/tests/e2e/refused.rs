@@ -1,0 +1,164 @@
+//! Who is not let in: strangers, members of other groups, those who left, and copies of a disk.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use mfpsync_daemon::identity::Identity;
+use mfpsync_daemon::keystore::FileKeyStore;
+use mfpsync_daemon::net::dial::dial;
+use mfpsync_daemon::tls::ClientTls;
+use mfpsync_proto::panel::LeaveRequest;
+use mfpsync_proto::panel::client_status::Link;
+use mfpsync_proto::sync::Reason;
+use mfpsync_tests::item::{key, patch, put, text};
+use mfpsync_tests::{Fleet, PATIENCE, TestDevice, current, eventually};
+use ring::rand::SystemRandom;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+fn identity(data_dir: &Path) -> Identity {
+    let store = FileKeyStore::open(data_dir.join("keys")).unwrap();
+    Identity::load_or_create(&store, &SystemRandom::new()).unwrap()
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn replace_tree(from: &Path, to: &Path) {
+    fs::remove_dir_all(to).unwrap();
+    copy_tree(from, to);
+}
+
+async fn faulted(device: &TestDevice, codes: &[&str]) -> String {
+    eventually(PATIENCE, "the fault", async || {
+        let faults = device.status().await?.faults;
+        let found = faults.iter().find(|fault| codes.contains(&fault.code.as_str()));
+        found.map(|fault| fault.text.clone()).with_context(|| format!("{faults:?}"))
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_stranger_with_a_key_of_its_own_is_told_that_it_is_unknown() {
+    let mut fleet = Fleet::start(1).await.unwrap();
+    fleet.server.log.expect("refused");
+    let server = identity(&fleet.server.data_dir());
+    let strange = tempfile::tempdir().unwrap();
+    let stranger = identity(strange.path());
+    let tls = ClientTls::sync(&stranger, server.public_key()).unwrap();
+    let refused = dial(&fleet.server.address().to_string(), &tls, DEADLINE).await.unwrap_err();
+    assert_eq!(refused.reason(), Some(Reason::UnknownDevice), "{refused}");
+    current(&fleet.clients[0]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_the_one_expected_gets_nothing() {
+    let mut ours = Fleet::start(1).await.unwrap();
+    let other = Fleet::server_only().await.unwrap();
+    let client = &mut ours.clients[0];
+    for part in ["different device", "server", "impostor", "F-"] {
+        client.log.expect(part);
+    }
+    client.stop().await.unwrap();
+    client.setup.dial_only = vec![other.server.address()];
+    client.start().await.unwrap();
+    let item = key("user/alice", "shortcut", "secret");
+    client.write(vec![put(item.clone(), vec![text("value", "ours")])]).await.unwrap();
+    eventually(PATIENCE, "the attempt to fail", async || {
+        let status = client.client_status().await?;
+        ensure!(!status.last_error.is_empty(), "{:?}", status.link());
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(client.client_status().await.unwrap().waiting, 1);
+    assert!(other.server.get(&item).await.unwrap().is_none());
+
+    let client = &mut ours.clients[0];
+    client.stop().await.unwrap();
+    client.setup.dial_only = vec![ours.server.address()];
+    client.start().await.unwrap();
+    current(client).await.unwrap();
+    assert_eq!(ours.converged(&["user/alice"], PATIENCE).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_device_that_left_is_refused_when_its_old_disk_returns() {
+    let mut fleet = Fleet::start(2).await.unwrap();
+    fleet.server.log.expect("refused");
+    let backup = tempfile::tempdir().unwrap();
+    let client = &mut fleet.clients[0];
+    client.log.expect("F-RELEASED");
+    client.log.expect("released");
+    client.stop().await.unwrap();
+    copy_tree(&client.data_dir(), &backup.path().join("data"));
+    client.start().await.unwrap();
+    current(client).await.unwrap();
+    let reply =
+        client.panel().unwrap().leave(LeaveRequest { accept_unsent: None }).await.unwrap().into_inner();
+    assert!(reply.slot_freed);
+    client.stop().await.unwrap();
+    replace_tree(&backup.path().join("data"), &client.data_dir());
+    client.start().await.unwrap();
+    let text = faulted(client, &["F-RELEASED"]).await;
+    assert!(text.contains("pair it again"), "{text}");
+    let status = client.client_status().await.unwrap();
+    assert_eq!(status.link(), Link::Refused, "{}", status.last_error);
+    current(&fleet.clients[1]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_disk_restored_from_an_older_copy_is_quarantined_and_changes_nothing() {
+    let mut fleet = Fleet::start(2).await.unwrap();
+    let backup = tempfile::tempdir().unwrap();
+    let item = key("shared", "button.shared", "b");
+    for name in ["F-QUARANTINE", "quarantine", "older copy"] {
+        fleet.clients[0].log.expect(name);
+        fleet.server.log.expect(name);
+    }
+    fleet.clients[0].write(vec![put(item.clone(), vec![text("title", "one")])]).await.unwrap();
+    fleet.converged(&["shared"], PATIENCE).await.unwrap();
+    fleet.clients[0].stop().await.unwrap();
+    copy_tree(&fleet.clients[0].data_dir(), &backup.path().join("data"));
+    fleet.clients[0].start().await.unwrap();
+    fleet.clients[0].write(vec![patch(item.clone(), vec![text("title", "two")])]).await.unwrap();
+    fleet.converged(&["shared"], PATIENCE).await.unwrap();
+    fleet.clients[0].stop().await.unwrap();
+    replace_tree(&backup.path().join("data"), &fleet.clients[0].data_dir());
+    fleet.clients[0].start().await.unwrap();
+    // The number of this operation was given out before, to another edit.
+    fleet.clients[0].write(vec![patch(item.clone(), vec![text("title", "from the past")])]).await.unwrap();
+    let text = faulted(&fleet.clients[0], &["F-QUARANTINE"]).await;
+    assert!(text.contains("older copy"), "{text}");
+    assert_eq!(fleet.server.contents(&["shared"]).await.unwrap().text(&item, "title"), Some("two"));
+    current(&fleet.clients[1]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_that_speaks_only_older_tls_is_refused_in_the_handshake() {
+    let fleet = Fleet::start(1).await.unwrap();
+    let spoken = Command::new("openssl")
+        .args(["s_client", "-tls1_2", "-connect", &fleet.server.address().to_string()])
+        .stdin(Stdio::null())
+        .output();
+    let Ok(output) = spoken else { return println!("skipped: openssl is not installed") };
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("alert protocol version") || said.contains("no protocols available"), "{said}");
+    current(&fleet.clients[0]).await.unwrap();
+}
