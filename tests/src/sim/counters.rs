@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 /// What every campaign must have met at least once.
-const SOMETIMES: [&str; 22] = [
+const SOMETIMES: [&str; 23] = [
     "edit superseded",
     "edit merged",
     "operation rejected",
     "operation built on a rejected one",
     "push answered from the ledger",
     "old push delivered late or again",
+    "push refused because it came too late",
     "reset for want of a cursor",
     "reset behind the tombstone floor",
     "collected tombstone left out of a reset",

@@ -334,8 +334,9 @@ impl World {
         if let Effect::Settle(outcomes) = effect {
             return self.settle(device, outcomes, now);
         }
-        let before = self.devices[device].read(|read| read.visible_hashes());
         let begins = matches!(effect, Effect::BeginReset(_));
+        let shown = |world: &Self| world.devices[device].read(|read| read.visible_hashes());
+        let before = begins.then(|| shown(self));
         let defect = self.options.defect;
         let stored = self.devices[device].db.write(|write| match effect {
             Effect::AdoptGreeting(greeting) => {
@@ -354,11 +355,13 @@ impl World {
                 if defect == Some(Defect::SkipsAChange) && changes.len() > 1 {
                     changes.pop();
                 }
-                write.apply_changes(&changes, &cursor)?;
-                if defect == Some(Defect::TakesAbsenceForDeletion) && changes.is_empty() {
+                let takes_absence = defect == Some(Defect::TakesAbsenceForDeletion);
+                if takes_absence {
                     write.begin_reset()?;
+                }
+                write.apply_changes(&changes, &cursor)?;
+                if takes_absence {
                     write.finish_reset()?;
-                    write.apply_changes(&[], &cursor)?;
                 }
                 Ok(Stored::Applied(cursor))
             }
@@ -371,13 +374,9 @@ impl World {
             Effect::ForgetSafe(safe) => write.release_retained(safe).map(|_| Stored::Noted),
             _ => Ok(Stored::Noted),
         });
-        if begins {
-            let after = self.devices[device].read(|read| read.visible_hashes());
-            self.require(
-                before == after,
-                "I-07",
-                format_args!("a reset began and items of {device} vanished"),
-            );
+        if let Some(before) = before {
+            let same = before == shown(self);
+            self.require(same, "I-07", format_args!("a reset began and items of {device} vanished"));
         }
         stored.expect("store at a device")
     }

@@ -167,7 +167,7 @@ impl World {
             }
             Up::Push(request, numbers) => {
                 let reply = match allowed {
-                    Ok(()) => self.push(device, request),
+                    Ok(()) => self.push(connection, device, request),
                     Err(reason) => Some(Err(reason)),
                 };
                 // None: the server went down over it.
@@ -304,6 +304,7 @@ impl World {
     /// None when the server goes down before it can answer.
     fn push(
         &mut self,
+        connection: u64,
         device: usize,
         request: sync::PushRequest,
     ) -> Option<Result<sync::PushReply, RefusalReason>> {
@@ -333,7 +334,7 @@ impl World {
         let outcomes = match answer {
             Answer::Outcomes(outcomes) => outcomes,
             other => {
-                self.violate("I-03", format_args!("an honest push of device {device} is answered {other:?}"));
+                self.check_refusal(connection, device, &other);
                 return Some(Err(RefusalReason::Quarantined));
             }
         };
@@ -346,6 +347,22 @@ impl World {
         }
         let head = self.server.head().sequence;
         Some(Ok(wire::push_answer_to_wire(&PushAnswer { outcomes, head, safe: None })))
+    }
+
+    /// Of honest devices only a request that nobody waits for is refused, and it leaves no mark.
+    fn check_refusal(&mut self, connection: u64, device: usize, answer: &Answer) {
+        let listens = self.network.connections.get(&connection).is_some_and(|known| known.client);
+        let id = self.devices[device].id;
+        let marked = self.server.read(|read| read.progress(id)).is_some_and(|progress| progress.quarantined);
+        match answer {
+            Answer::Quarantined if !listens && !marked => {
+                self.counters.sometimes("push refused because it came too late");
+            }
+            Answer::OutOfOrder { .. } => {
+                self.violate("I-02", format_args!("operations of device {device} are missing: {answer:?}"));
+            }
+            _ => self.violate("I-03", format_args!("an honest push of {device} is answered {answer:?}")),
+        }
     }
 
     /// Hands what was committed to all streams.

@@ -19,7 +19,7 @@ pub enum Defect {
     HidesAConflict,
     /// A client drops one change of a batch and moves its cursor all the same.
     SkipsAChange,
-    /// A client takes what is absent from a catch-up as deleted.
+    /// A client takes what is absent from a batch as deleted.
     TakesAbsenceForDeletion,
 }
 

@@ -28,7 +28,8 @@ struct Campaign {
     counters: Counters,
     virtual_time: Duration,
     device_time: Duration,
-    slowest: Duration,
+    /// Longest time until all agreed, and the seed.
+    slowest: (Duration, u64),
     violations: Vec<(u64, String)>,
 }
 
@@ -37,7 +38,7 @@ impl Campaign {
         self.counters.add(&run.counters);
         self.virtual_time += run.virtual_time;
         self.device_time += run.virtual_time * u32::try_from(run.devices).unwrap();
-        self.slowest = self.slowest.max(run.converged_after);
+        self.slowest = self.slowest.max((run.converged_after, seed));
         self.violations.extend(run.violation.map(|violation| (seed, violation)));
     }
 }
@@ -72,10 +73,11 @@ fn i_02_to_i_07_and_i_09_hold_in_every_seed() {
     let mut campaign = campaign(seeds);
     let took = began.elapsed();
     println!(
-        "{seeds} seeds, {:.1} device-hours, {:.0} virtual seconds a second, agreed after {:.0} s at the latest",
+        "{seeds} seeds, {:.1} device-hours, {:.0} virtual seconds a second, agreed after {:.0} s at the latest (seed {})",
         campaign.device_time.as_secs_f64() / 3600.0,
         campaign.virtual_time.as_secs_f64() / took.as_secs_f64(),
-        campaign.slowest.as_secs_f64(),
+        campaign.slowest.0.as_secs_f64(),
+        campaign.slowest.1,
     );
     for (name, count) in campaign.counters.iter() {
         println!("{count:>9}  {name}");
