@@ -101,9 +101,7 @@ impl World {
         let row = member(self.devices[device].id, true, version);
         self.server.master.write(|write| write.put_member(&row)).expect("release");
         self.stop_round(device);
-        let theirs = self.network.connections.iter().filter(|(_, known)| known.device == device);
-        let theirs: Vec<u64> = theirs.map(|(connection, _)| *connection).collect();
-        theirs.into_iter().for_each(|connection| self.break_connection(connection, "released"));
+        self.break_all(device, "released");
         let own = &mut self.devices[device];
         let unsent = own.db.write(|write| write.leave()).expect("leave");
         own.joined = false;
@@ -115,13 +113,24 @@ impl World {
         self.schedule(wait, Event::Join { device });
     }
 
+    fn break_all(&mut self, device: usize, why: &str) {
+        let theirs = self.network.connections.iter().filter(|(_, known)| known.device == device);
+        let theirs: Vec<u64> = theirs.map(|(connection, _)| *connection).collect();
+        theirs.into_iter().for_each(|connection| self.break_connection(connection, why));
+    }
+
     /// All faults end, everybody comes back.
     pub(super) fn heal(&mut self) {
         self.note(format_args!("everything heals"));
         self.healed = true;
         self.server.down_until = self.now;
         self.server.full_until = 0;
-        self.network.cuts.clear();
+        // What a cut holds back does not arrive behind what comes after it: those connections end.
+        for (device, until) in std::mem::take(&mut self.network.cuts) {
+            if until.into_iter().any(|until| until > self.now) {
+                self.break_all(device, "healed");
+            }
+        }
         for device in 0..self.devices.len() {
             self.devices[device].full_until = 0;
             self.join(device);

@@ -118,7 +118,9 @@ impl World {
     pub(super) fn break_connection(&mut self, connection: u64, why: &str) {
         let heard = self.rng.random_bool(0.7);
         let delay = self.delay();
-        let Some(known) = self.network.connections.get_mut(&connection) else { return };
+        let Some(known) = self.network.connections.get_mut(&connection).filter(|known| !known.broken) else {
+            return;
+        };
         known.broken = true;
         let device = known.device;
         self.server.streams.remove(&connection);

@@ -85,11 +85,11 @@ impl Swarm {
         let devices = if rng.random_bool(0.1) { rng.random_range(11..=20) } else { rng.random_range(2..=10) };
         let faults: Vec<Fault> = ALL.into_iter().filter(|_| rng.random_bool(0.5)).collect();
         let slow = rng.random_bool(0.3);
-        let active_for = rng.random_range(4..=15) * MINUTE;
+        let active_for = rng.random_range(3..=12) * MINUTE;
         Self {
             devices,
             late: rng.random_range(0..=devices / 2),
-            edit_gap: active_for * devices as u64 / rng.random_range(60..=250),
+            edit_gap: active_for * devices as u64 / rng.random_range(40..=160),
             active_for,
             delay: if slow { (50_000, 4 * SECOND) } else { (200, rng.random_range(1_000..100_000)) },
             lose: some(rng, 20),
