@@ -111,7 +111,7 @@ impl World {
             at = at.max(known.lanes[1]);
         }
         known.lanes[lane] = at;
-        self.schedule_at(at, Event::Net { connection, message });
+        self.schedule_at(at, Event::Net { connection, message: Box::new(message) });
     }
 
     /// Nothing of it arrives any more; the client may or may not hear of it.
@@ -170,7 +170,7 @@ impl World {
             let lane = message.lane();
             known.lanes[lane] = known.lanes[lane].max(until);
         }
-        self.schedule_at(until, Event::Net { connection, message });
+        self.schedule_at(until, Event::Net { connection, message: Box::new(message) });
     }
 
     /// The client lets go; what it sent before still arrives.
@@ -192,6 +192,7 @@ impl World {
         let wait = self.rng.random_range(0..20 * SECOND);
         let connection = self.connect(device, LinkId(0), false);
         let at = self.now + wait;
-        self.schedule_at(at, Event::Net { connection, message: Message::Up(Up::Push(request, numbers)) });
+        let message = Box::new(Message::Up(Up::Push(request, numbers)));
+        self.schedule_at(at, Event::Net { connection, message });
     }
 }

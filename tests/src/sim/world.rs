@@ -24,7 +24,7 @@ const START_MILLIS: i64 = 1_800_000_000_000;
 
 #[derive(Debug)]
 pub(super) enum Event {
-    Net { connection: u64, message: Message },
+    Net { connection: u64, message: Box<Message> },
     Broken { connection: u64 },
     Tick { device: usize, boot: u64 },
     Edit { device: usize },
@@ -135,7 +135,7 @@ impl World {
 
     fn happens(&mut self, event: Event) {
         match event {
-            Event::Net { connection, message } => self.delivered(connection, message),
+            Event::Net { connection, message } => self.delivered(connection, *message),
             Event::Broken { connection } => self.client_hears_break(connection),
             Event::Tick { device, boot } => self.tick(device, boot),
             Event::Edit { device } => {

@@ -4,6 +4,8 @@
 //! `MFPSYNC_SEED=n` runs that seed alone, `MFPSYNC_TRACE=1` prints what happens in it,
 //! `MFPSYNC_SEEDS=n` runs so many.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test")]
+
 use std::env;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
