@@ -1,7 +1,7 @@
 //! Connections between devices and the server: streams keep their order, connections break as a
 //! whole, cuts hold back what is on its way, and what was sent may arrive after its sender left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use mfpsync_proto::sync;
 use mfpsync_replication::round::LinkId;
@@ -73,7 +73,15 @@ pub(super) struct Connection {
     pub client: bool,
     /// Nothing arrives any more.
     pub broken: bool,
-    lanes: [u64; 4],
+    lanes: [Lane; 4],
+}
+
+/// What is under way in one order.
+#[derive(Debug, Default)]
+struct Lane {
+    messages: VecDeque<Message>,
+    /// Nothing arrives before what was sent earlier.
+    until: u64,
 }
 
 #[derive(Debug, Default)]
@@ -87,7 +95,7 @@ pub(super) struct Network {
 impl World {
     pub(super) fn connect(&mut self, device: usize, link: LinkId, client: bool) -> u64 {
         self.network.last += 1;
-        let connection = Connection { device, link, client, broken: false, lanes: [0; 4] };
+        let connection = Connection { device, link, client, broken: false, lanes: Default::default() };
         self.network.connections.insert(self.network.last, connection);
         self.network.last
     }
@@ -105,13 +113,14 @@ impl World {
         let now = self.now;
         let Some(known) = self.network.connections.get_mut(&connection) else { return };
         let lane = message.lane();
-        let mut at = (now + delay).max(known.lanes[lane]);
+        let mut at = (now + delay).max(known.lanes[lane].until);
         if matches!(message, Message::Up(Up::Close)) {
             // Closing comes behind all that was sent before.
-            at = at.max(known.lanes[1]);
+            at = at.max(known.lanes[1].until);
         }
-        known.lanes[lane] = at;
-        self.schedule_at(at, Event::Net { connection, message: Box::new(message) });
+        known.lanes[lane].until = at;
+        known.lanes[lane].messages.push_back(message);
+        self.schedule_at(at, Event::Net { connection, lane });
     }
 
     /// Nothing of it arrives any more; the client may or may not hear of it.
@@ -132,17 +141,22 @@ impl World {
         }
     }
 
-    pub(super) fn delivered(&mut self, connection: u64, message: Message) {
-        let Some(known) = self.network.connections.get(&connection) else { return };
+    /// The oldest message of a lane has come as far as it can.
+    pub(super) fn arrives(&mut self, connection: u64, lane: usize) {
+        let Some(known) = self.network.connections.get_mut(&connection) else { return };
         if known.broken {
             return;
         }
         let (device, listens) = (known.device, known.client);
-        let direction = usize::from(matches!(message, Message::Down(_)));
-        let until = self.network.cuts.get(&device).map_or(0, |cut| cut[direction]);
+        let until = self.network.cuts.get(&device).map_or(0, |cut| cut[usize::from(lane >= 2)]);
         if until > self.now {
-            return self.hold(connection, message, until);
+            // A cut holds packets back until it heals, or the connection breaks over it.
+            return match self.rng.random_bool(0.15) {
+                true => self.break_connection(connection, "cut"),
+                false => self.schedule_at(until, Event::Net { connection, lane }),
+            };
         }
+        let Some(message) = known.lanes[lane].messages.pop_front() else { return };
         self.note(format_args!("{} on connection {connection} of device {device}", message.name()));
         match message {
             Message::Up(_) if self.server.down_until > self.now => {
@@ -159,18 +173,6 @@ impl World {
             }
             Message::Down(down) => self.client_takes(connection, down),
         }
-    }
-
-    /// A cut holds packets back until it heals, or the connection breaks over it.
-    fn hold(&mut self, connection: u64, message: Message, until: u64) {
-        if self.rng.random_bool(0.15) {
-            return self.break_connection(connection, "cut");
-        }
-        if let Some(known) = self.network.connections.get_mut(&connection) {
-            let lane = message.lane();
-            known.lanes[lane] = known.lanes[lane].max(until);
-        }
-        self.schedule_at(until, Event::Net { connection, message: Box::new(message) });
     }
 
     /// The client lets go; what it sent before still arrives.
@@ -191,8 +193,10 @@ impl World {
         let (request, numbers) = self.devices[device].pushed[choice].clone();
         let wait = self.rng.random_range(0..20 * SECOND);
         let connection = self.connect(device, LinkId(0), false);
-        let at = self.now + wait;
-        let message = Box::new(Message::Up(Up::Push(request, numbers)));
-        self.schedule_at(at, Event::Net { connection, message });
+        if let Some(known) = self.network.connections.get_mut(&connection) {
+            // Sent on behind the wait.
+            known.lanes[1].until = self.now + wait;
+        }
+        self.send(connection, Message::Up(Up::Push(request, numbers)));
     }
 }

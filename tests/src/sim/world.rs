@@ -11,7 +11,7 @@ use super::counters::Counters;
 use super::driver::Device;
 use super::history::History;
 use super::model::Model;
-use super::network::{Message, Network};
+use super::network::Network;
 use super::server::Server;
 use super::swarm::{Fault, MINUTE, SECOND, Swarm};
 use super::trace::Trace;
@@ -24,14 +24,35 @@ const START_MILLIS: i64 = 1_800_000_000_000;
 
 #[derive(Debug)]
 pub(super) enum Event {
-    Net { connection: u64, message: Box<Message> },
-    Broken { connection: u64 },
-    Tick { device: usize, boot: u64 },
-    Edit { device: usize },
-    EditSeen { device: usize, boot: u64 },
-    Heartbeat { connection: u64 },
-    ClientUp { device: usize, boot: u64 },
-    Join { device: usize },
+    /// The next message of one lane arrives.
+    Net {
+        connection: u64,
+        lane: usize,
+    },
+    Broken {
+        connection: u64,
+    },
+    Tick {
+        device: usize,
+        boot: u64,
+    },
+    Edit {
+        device: usize,
+    },
+    EditSeen {
+        device: usize,
+        boot: u64,
+    },
+    Heartbeat {
+        connection: u64,
+    },
+    ClientUp {
+        device: usize,
+        boot: u64,
+    },
+    Join {
+        device: usize,
+    },
     Fault,
 }
 
@@ -135,7 +156,7 @@ impl World {
 
     fn happens(&mut self, event: Event) {
         match event {
-            Event::Net { connection, message } => self.delivered(connection, *message),
+            Event::Net { connection, lane } => self.arrives(connection, lane),
             Event::Broken { connection } => self.client_hears_break(connection),
             Event::Tick { device, boot } => self.tick(device, boot),
             Event::Edit { device } => {
