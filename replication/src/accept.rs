@@ -60,9 +60,12 @@ pub enum Answer {
     },
     /// A record does not even name its operation: nothing was taken.
     Unreadable(DecodeError),
-    /// One number came with two contents, or a number came again whose outcome this device had
-    /// confirmed: two devices share an identity, or a disk was rolled back. Nothing is taken from
-    /// the device until a person decides.
+    /// One number came with two contents: two devices share an identity, or a disk was rolled back.
+    /// Nothing is taken from the device until a person decides.
+    ///
+    /// Also the answer to a number whose outcome the device has confirmed, without a mark at the
+    /// server: either the network kept an old request back and nobody hears this, or a rolled back
+    /// device does and stops.
     Quarantined,
 }
 
@@ -101,6 +104,8 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: UserLimi
         let outcome = match write.ledger(submission.incarnation, number)? {
             Some(known) if known.digest == digest => known.outcome,
             Some(_) => return quarantine(write, submission),
+            // An old request may come this late; whoever waits for the answer stops by itself.
+            None if number <= confirmed => return Ok(Answer::Quarantined),
             None if number <= due => return quarantine(write, submission),
             None if number.0 > due.0 + 1 => {
                 let expected = OperationNumber(due.0 + 1);

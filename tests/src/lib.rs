@@ -3,6 +3,7 @@
 //! Start at [`Fleet`], a server and its clients paired by code, or at [`TestDevice`] for a single
 //! one. [`Relay`] is the cable between a client and its server, [`eventually`] the only place that
 //! waits, [`item`] builds edits, [`clock`] turns a device's clock, [`volume`] fills its disk.
+//! [`sim`] is a fleet without any of these: one process, virtual time, luck from a seed.
 //! No product crate may depend on this one.
 
 mod binary;
@@ -15,6 +16,7 @@ pub mod item;
 mod log;
 mod port;
 mod relay;
+pub mod sim;
 pub mod volume;
 mod wait;
 

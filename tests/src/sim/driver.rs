@@ -1,0 +1,415 @@
+//! A device: its database, its round, and what carries the round's effects out. Does the same as the
+//! daemon's driver, synchronously, with crashes and full disks where a storage effect is due.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use mfpsync_proto::sync;
+use mfpsync_replication::message::Push;
+use mfpsync_replication::round::{
+    At, Effect, Event as RoundEvent, Failure, LinkEvent, LinkId, Moment, Outbox, PushOrder, Round, Start,
+    Stored, Timing,
+};
+use mfpsync_replication::wire;
+use mfpsync_storage::local::{Local, LocalRead, LocalWrite, RetainedLimits};
+use mfpsync_storage::model::{
+    Cursor, DeviceId, EditOutcome, Incarnation, OperationNumber, Outcome, Revision,
+};
+use mfpsync_storage::{Inline, Result};
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use super::network::{Down, Message, Up};
+use super::server::GROUP;
+use super::swarm::{Defect, SECOND};
+use super::world::{Event, World};
+
+const SERVER: &str = "server.example.com:7310";
+/// Push requests remembered to be sent again.
+const REMEMBERED: usize = 3;
+
+/// A connection as its client sees it.
+struct Client {
+    link: LinkId,
+    connection: u64,
+    inbox: VecDeque<std::result::Result<sync::FollowEvent, sync::Refusal>>,
+}
+
+pub(super) struct Device {
+    pub id: DeviceId,
+    pub db: Inline<Local>,
+    pub incarnation: Incarnation,
+    pub joined: bool,
+    pub round: Option<Round>,
+    /// Rises whenever the program starts or ends.
+    pub boot: u64,
+    effects: VecDeque<Effect>,
+    wake_at: Option<u64>,
+    client: Option<Client>,
+    pub pushed: VecDeque<(sync::PushRequest, Vec<OperationNumber>)>,
+    pub full_until: u64,
+    pub clock_error: i64,
+    /// The highest cursor outside a reset, for I-04.
+    pub floor: Option<Cursor>,
+    pub low_water: OperationNumber,
+}
+
+impl Device {
+    pub(super) fn new(number: usize, rng: &mut StdRng) -> Self {
+        let incarnation = Incarnation(rng.random_range(1..1 << 62));
+        let mut db = Inline::in_memory().expect("memory database");
+        db.write(|write: &LocalWrite<'_>| write.initialise(incarnation)).expect("initialise");
+        Self {
+            id: DeviceId([number as u8 + 1; 16]),
+            db,
+            incarnation,
+            joined: false,
+            round: None,
+            boot: 0,
+            effects: VecDeque::new(),
+            wake_at: None,
+            client: None,
+            pushed: VecDeque::new(),
+            full_until: 0,
+            clock_error: 0,
+            floor: None,
+            low_water: OperationNumber::default(),
+        }
+    }
+
+    pub(super) fn read<T>(&self, read: impl FnOnce(&LocalRead<'_>) -> Result<T>) -> T {
+        self.db.read(read).expect("read a device's database")
+    }
+}
+
+fn outbox(read: &LocalRead<'_>) -> Result<Outbox> {
+    let device = read.device()?;
+    Ok(Outbox {
+        waiting: read.waiting()?.operations > 0,
+        last_operation: device.last_operation,
+        low_water: device.low_water,
+    })
+}
+
+impl World {
+    /// The program starts: everything it knows is in its database.
+    pub(super) fn start_round(&mut self, device: usize) {
+        let at = self.at();
+        let own = &mut self.devices[device];
+        if !own.joined || own.round.is_some() {
+            return;
+        }
+        let (state, outbox, lineage) = own.read(|read| Ok((read.device()?, outbox(read)?, read.lineage()?)));
+        let start = Start {
+            group: GROUP,
+            incarnation: state.incarnation,
+            lineage,
+            cursor: state.cursor,
+            resetting: state.resetting,
+            outbox,
+            endpoints: vec![SERVER.to_owned()],
+            own_endpoints: Vec::new(),
+            features: Vec::new(),
+            version: "1".to_owned(),
+            timing: Timing::default(),
+        };
+        let (round, effects) = Round::start(start, at);
+        own.boot += 1;
+        own.round = Some(round);
+        own.effects = effects.into();
+        self.note(format_args!("device {device} starts"));
+        self.carry_on(device);
+    }
+
+    /// The program ends at once. Its peer hears of it, or not.
+    pub(super) fn stop_round(&mut self, device: usize) {
+        let own = &mut self.devices[device];
+        own.boot += 1;
+        own.round = None;
+        own.wake_at = None;
+        own.effects.clear();
+        if let Some(client) = own.client.take() {
+            let says_so = self.rng.random_bool(0.5);
+            self.hang_up(client.connection, says_so);
+        }
+    }
+
+    pub(super) fn crash(&mut self, device: usize) {
+        self.note(format_args!("device {device} crashes"));
+        self.stop_round(device);
+        let wait = self.rng.random_range(0..40 * SECOND);
+        let boot = self.devices[device].boot;
+        self.schedule(wait, Event::ClientUp { device, boot });
+    }
+
+    fn at(&mut self) -> At {
+        At { now: Moment(Duration::from_micros(self.now)), random: self.rng.random() }
+    }
+
+    pub(super) fn give(&mut self, device: usize, event: RoundEvent) {
+        self.step(device, event);
+        self.carry_on(device);
+    }
+
+    fn step(&mut self, device: usize, event: RoundEvent) {
+        let at = self.at();
+        let own = &mut self.devices[device];
+        let Some(round) = own.round.take() else { return };
+        let (round, effects) = round.step(at, event);
+        own.round = Some(round);
+        own.effects.extend(effects);
+    }
+
+    fn carry_on(&mut self, device: usize) {
+        loop {
+            while let Some(effect) = self.devices[device].effects.pop_front() {
+                self.carry_out(device, effect);
+            }
+            let own = &mut self.devices[device];
+            let (Some(round), Some(client)) = (&own.round, &mut own.client) else { return };
+            if !round.wants_more() {
+                return;
+            }
+            let Some(event) = client.inbox.pop_front() else { return };
+            let (link, connection) = (client.link, client.connection);
+            let event = match event.map(wire::follow_event_from_wire) {
+                Ok(Ok(event)) => LinkEvent::Follow(event),
+                Ok(Err(error)) => {
+                    self.violate("I-06", format_args!("device {device} cannot read an event: {error}"));
+                    LinkEvent::Failed(Failure::Malformed)
+                }
+                Err(refusal) => LinkEvent::Failed(refused(&refusal)),
+            };
+            self.event_taken(connection);
+            self.step(device, RoundEvent::Link(link, event));
+        }
+    }
+
+    fn carry_out(&mut self, device: usize, effect: Effect) {
+        if effect.is_stored() {
+            return self.store(device, effect);
+        }
+        match effect {
+            Effect::Dial { link, .. } => {
+                let connection = self.connect(device, link, true);
+                self.devices[device].client = Some(Client { link, connection, inbox: VecDeque::new() });
+                self.send(connection, Message::Up(Up::Dial));
+            }
+            Effect::Hello(link, hello) => self.call(device, link, Up::Hello(wire::hello_to_wire(&hello))),
+            Effect::Follow(link, follow) => {
+                self.call(device, link, Up::Follow(wire::follow_to_wire(&follow)));
+                self.maybe_replay(device);
+            }
+            Effect::Push(link, order) => self.push_waiting(device, link, order),
+            Effect::Disconnect(link) => {
+                if let Some(client) = self.devices[device].client.take_if(|client| client.link == link) {
+                    self.hang_up(client.connection, true);
+                }
+            }
+            Effect::WakeAt(moment) => {
+                let at = u64::try_from(moment.0.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX).max(self.now);
+                let own = &mut self.devices[device];
+                own.wake_at = Some(at);
+                let boot = own.boot;
+                self.schedule_at(at, Event::Tick { device, boot });
+            }
+            Effect::Report(state) => self.note(format_args!("device {device} {state:?}")),
+            _ => {}
+        }
+    }
+
+    fn call(&mut self, device: usize, link: LinkId, up: Up) {
+        let client = self.devices[device].client.as_ref().filter(|client| client.link == link);
+        if let Some(connection) = client.map(|client| client.connection) {
+            self.send(connection, Message::Up(up));
+        }
+    }
+
+    fn push_waiting(&mut self, device: usize, link: LinkId, order: PushOrder) {
+        let own = &mut self.devices[device];
+        let (records, outbox) =
+            own.read(|read| Ok((read.outbox(order.operations, order.bytes)?, outbox(read)?)));
+        if records.is_empty() {
+            return self.step(device, RoundEvent::Link(link, LinkEvent::OutboxEmpty(outbox)));
+        }
+        let (numbers, operations): (Vec<_>, Vec<_>) = records.into_iter().unzip();
+        let push = Push {
+            group: GROUP,
+            incarnation: own.incarnation,
+            epoch: order.epoch,
+            low_water: order.low_water,
+            operations,
+        };
+        let request = wire::push_to_wire(push);
+        own.pushed.push_back((request.clone(), numbers.clone()));
+        if own.pushed.len() > REMEMBERED {
+            own.pushed.pop_front();
+        }
+        self.call(device, link, Up::Push(request, numbers));
+    }
+
+    pub(super) fn tick(&mut self, device: usize, boot: u64) {
+        let own = &mut self.devices[device];
+        if own.boot == boot && own.wake_at.is_some_and(|at| at <= self.now) {
+            own.wake_at = None;
+            self.give(device, RoundEvent::Tick);
+        }
+    }
+
+    pub(super) fn edit_seen(&mut self, device: usize, boot: u64) {
+        if self.devices[device].boot == boot && self.devices[device].round.is_some() {
+            let outbox = self.devices[device].read(outbox);
+            self.give(device, RoundEvent::LocalEdits(outbox));
+        }
+    }
+
+    pub(super) fn client_takes(&mut self, connection: u64, down: Down) {
+        let Some(device) = self.network.connections.get(&connection).map(|known| known.device) else {
+            return;
+        };
+        let Some(client) = self.devices[device].client.as_mut().filter(|one| one.connection == connection)
+        else {
+            return;
+        };
+        let link = client.link;
+        let event = match down {
+            Down::Followed(event) => {
+                client.inbox.push_back(Ok(event));
+                return self.carry_on(device);
+            }
+            Down::FollowEnded(refusal) => {
+                client.inbox.push_back(Err(refusal));
+                return self.carry_on(device);
+            }
+            Down::Dialled => LinkEvent::Dialled,
+            Down::Greeted(Ok(reply)) => match wire::greeting_from_wire(reply) {
+                Ok(greeting) => LinkEvent::Greeted(Box::new(greeting)),
+                Err(_) => LinkEvent::Failed(Failure::Malformed),
+            },
+            Down::Greeted(Err(refusal)) => LinkEvent::Failed(refused(&refusal)),
+            Down::Pushed(numbers, Ok(reply)) => match wire::push_answer_from_wire(reply, &numbers) {
+                Ok(answer) => LinkEvent::PushAnswered(answer),
+                Err(_) => LinkEvent::Failed(Failure::Malformed),
+            },
+            Down::Pushed(_, Err(refusal)) => LinkEvent::PushFailed(refused(&refusal)),
+        };
+        self.give(device, RoundEvent::Link(link, event));
+    }
+
+    pub(super) fn client_hears_break(&mut self, connection: u64) {
+        let Some(known) = self.network.connections.remove(&connection) else { return };
+        let current = self.devices[known.device].client.as_ref().map(|client| client.connection);
+        if current == Some(connection) {
+            let event = LinkEvent::Failed(Failure::Transport);
+            self.give(known.device, RoundEvent::Link(known.link, event));
+        }
+    }
+
+    /// Carries out a storage effect and answers it, unless the device goes down before or after.
+    fn store(&mut self, device: usize, effect: Effect) {
+        if self.devices[device].full_until > self.now {
+            self.counters.sometimes("disk full at a client");
+            return self.step(device, RoundEvent::Stored(Stored::Failed));
+        }
+        let falls = !self.healed && self.chance(self.swarm.crash_store);
+        if falls && self.rng.random_bool(0.5) {
+            self.counters.sometimes("client crash before a commit");
+            return self.crash(device);
+        }
+        let adopts = matches!(effect, Effect::AdoptGreeting(_) | Effect::AdoptMembership { .. });
+        let stored = self.commit(device, effect);
+        self.check_device(device);
+        if falls {
+            self.counters.sometimes("client crash between commit and its event");
+            return self.crash(device);
+        }
+        self.step(device, RoundEvent::Stored(stored));
+        if adopts {
+            self.step(device, RoundEvent::Endpoints(vec![SERVER.to_owned()]));
+        }
+    }
+
+    fn commit(&mut self, device: usize, effect: Effect) -> Stored {
+        let now = self.wall_clock(self.devices[device].clock_error);
+        if let Effect::Settle(outcomes) = effect {
+            return self.settle(device, outcomes, now);
+        }
+        let begins = matches!(effect, Effect::BeginReset(_));
+        let shown = |world: &Self| world.devices[device].read(|read| read.visible_hashes());
+        let before = begins.then(|| shown(self));
+        let defect = self.options.defect;
+        let stored = self.devices[device].db.write(|write| match effect {
+            Effect::AdoptGreeting(greeting) => {
+                write.adopt_roster(&greeting.lineage, &greeting.issuers, &greeting.members)?;
+                Ok(Stored::GreetingAdopted(outbox(write)?))
+            }
+            Effect::AdoptMembership { members, issuers } => {
+                write.adopt_roster(&[], &issuers, &members)?;
+                Ok(Stored::Noted)
+            }
+            Effect::NotePromotion(promotion) => {
+                write.adopt_roster(&[*promotion], &[], &[])?;
+                Ok(Stored::Noted)
+            }
+            Effect::ApplyBatch { mut changes, cursor } => {
+                if defect == Some(Defect::SkipsAChange) && changes.len() > 1 {
+                    changes.pop();
+                }
+                let takes_absence = defect == Some(Defect::TakesAbsenceForDeletion);
+                if takes_absence {
+                    write.begin_reset()?;
+                }
+                write.apply_changes(&changes, &cursor)?;
+                if takes_absence {
+                    write.finish_reset()?;
+                }
+                Ok(Stored::Applied(cursor))
+            }
+            Effect::BeginReset(_) => write.begin_reset().map(|()| Stored::ResetBegun),
+            Effect::FinishReset(cursor) => {
+                write.apply_changes(&[], &cursor)?;
+                write.finish_reset()?;
+                Ok(Stored::ResetFinished(cursor))
+            }
+            Effect::ForgetSafe(safe) => write.release_retained(safe).map(|_| Stored::Noted),
+            _ => Ok(Stored::Noted),
+        });
+        if let Some(before) = before {
+            let same = before == shown(self);
+            self.require(same, "I-07", format_args!("a reset began and items of {device} vanished"));
+        }
+        stored.expect("store at a device")
+    }
+
+    fn settle(&mut self, device: usize, mut outcomes: Vec<(OperationNumber, Outcome)>, now: u64) -> Stored {
+        if self.options.defect == Some(Defect::HidesAConflict) {
+            for (_, outcome) in &mut outcomes {
+                if let Outcome::Accepted { edits, .. } = outcome {
+                    edits.iter_mut().for_each(|edit| *edit = EditOutcome::Applied);
+                }
+            }
+        }
+        self.history.settled(self.devices[device].incarnation, &outcomes);
+        let settled = self.devices[device].db.write(|write| {
+            write.settle(&outcomes, now, RetainedLimits::default())?;
+            outbox(write)
+        });
+        Stored::Settled(settled.expect("settle"))
+    }
+
+    /// [`Defect::LosesAnEdit`]: what was just acknowledged is settled unseen by the server.
+    pub(super) fn lose_edit(&mut self, device: usize, number: OperationNumber) {
+        let outcome = Outcome::Accepted { revision: Revision::default(), edits: vec![EditOutcome::Applied] };
+        let settled = self.devices[device]
+            .db
+            .write(|write| write.settle(&[(number, outcome)], 0, RetainedLimits::default()));
+        settled.expect("settle");
+    }
+}
+
+fn refused(refusal: &sync::Refusal) -> Failure {
+    match wire::refusal_from_wire(refusal) {
+        Ok(refusal) => Failure::Refused { refusal: Box::new(refusal), push_back: None },
+        Err(_) => Failure::Malformed,
+    }
+}

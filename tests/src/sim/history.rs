@@ -1,0 +1,312 @@
+//! What was promised and what was answered, as seen from outside: every edit a device acknowledged,
+//! every outcome the server decided, every outcome a device was told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mfpsync_replication::accept::Submission;
+use mfpsync_storage::local::SetAside;
+use mfpsync_storage::model::{
+    Action, Edit, EditOutcome, Fields, Incarnation, Operation, OperationNumber, Outcome, Sequence,
+};
+
+use super::model::{Key, Refused};
+use super::swarm::Defect;
+use super::translate;
+use super::world::World;
+
+/// One life of a device, and its count of operations.
+pub(super) type OperationId = (u64, u64);
+
+/// An edit the device took from its user.
+pub(super) struct Acknowledged {
+    pub device: usize,
+    pub record: Vec<u8>,
+    /// Its device left the group before it knew the outcome.
+    pub withdrawn: bool,
+}
+
+/// What the server made of an operation.
+pub(super) struct Decision {
+    pub record: Vec<u8>,
+    pub outcome: Outcome,
+}
+
+#[derive(Default)]
+pub(super) struct History {
+    pub acknowledged: BTreeMap<OperationId, Acknowledged>,
+    pub decisions: BTreeMap<OperationId, Decision>,
+    /// Of decisions.
+    pub order: Vec<OperationId>,
+    pub told: BTreeMap<OperationId, Outcome>,
+}
+
+impl History {
+    pub(super) fn acknowledged(
+        &mut self,
+        device: usize,
+        incarnation: Incarnation,
+        number: OperationNumber,
+        record: Vec<u8>,
+    ) {
+        self.acknowledged
+            .insert((incarnation.0, number.0), Acknowledged { device, record, withdrawn: false });
+    }
+
+    pub(super) fn settled(&mut self, incarnation: Incarnation, outcomes: &[(OperationNumber, Outcome)]) {
+        for (number, outcome) in outcomes {
+            self.told.entry((incarnation.0, number.0)).or_insert_with(|| outcome.clone());
+        }
+    }
+
+    pub(super) fn withdraw(&mut self, incarnation: Incarnation) {
+        for (id, edit) in &mut self.acknowledged {
+            edit.withdrawn |= id.0 == incarnation.0 && !self.told.contains_key(id);
+        }
+    }
+}
+
+impl World {
+    /// The server has answered a push; holds each answer against the past and against the model.
+    pub(super) fn decided(
+        &mut self,
+        device: usize,
+        submission: &Submission,
+        outcomes: &[(OperationNumber, Outcome)],
+    ) {
+        for ((number, outcome), record) in outcomes.iter().zip(&submission.operations) {
+            let id = (submission.incarnation.0, number.0);
+            if let Some(known) = self.history.decisions.get(&id) {
+                let same = known.record == *record && known.outcome == *outcome;
+                self.counters.sometimes("push answered from the ledger");
+                self.require(
+                    same,
+                    "I-03",
+                    format_args!("operation {} of {device} got a second answer", number.0),
+                );
+                if self.options.defect == Some(Defect::AppliesTwice) {
+                    self.decide_again(submission, record);
+                }
+                continue;
+            }
+            let promised = self.history.acknowledged.get(&id).is_some_and(|edit| edit.record == *record);
+            self.require(promised, "I-03", format_args!("{device} pushed what nobody made: {}", number.0));
+            self.history.order.push(id);
+            self.history.decisions.insert(id, Decision { record: record.clone(), outcome: outcome.clone() });
+            self.ask_model(device, id, record, outcome);
+        }
+    }
+
+    /// [`Defect::AppliesTwice`].
+    fn decide_again(&mut self, submission: &Submission, record: &[u8]) {
+        let mut operation = Operation::decode(record).expect("a decided operation");
+        operation.number = OperationNumber(1);
+        operation.edits.iter_mut().for_each(|edit| edit.base = Default::default());
+        let again = Submission {
+            incarnation: Incarnation(submission.incarnation.0 ^ 1 << 40 ^ self.now),
+            low_water: OperationNumber::default(),
+            operations: vec![operation.encode()],
+            ..submission.clone()
+        };
+        let limits = mfpsync_replication::accept::UserLimits::default();
+        let accept = mfpsync_replication::accept::accept;
+        drop(self.server.master.write(|write| accept(write, &again, limits)).expect("accept"));
+    }
+
+    fn ask_model(&mut self, device: usize, id: OperationId, record: &[u8], outcome: &Outcome) {
+        let operation = Operation::decode(record).expect("an acknowledged operation");
+        self.count(&operation, outcome);
+        let before = self.model.head;
+        let expected = self.model.apply(id.0, id.1, &translate::changes(&operation, 1));
+        let rises = self.model.head == before || self.model.head == before + 1;
+        self.require(rises, "I-04", format_args!("sequences do not rise by one"));
+        let answered = translate::outcome(outcome);
+        self.require(
+            answered.as_ref() == Some(&expected),
+            "I-05",
+            format_args!("operation {} of {device} is answered {answered:?}, expected {expected:?}", id.1),
+        );
+    }
+
+    fn count(&mut self, operation: &Operation, outcome: &Outcome) {
+        match outcome {
+            Outcome::Rejected { .. } => {
+                self.counters.sometimes("operation rejected");
+                if translate::outcome(outcome) == Some(Err(Refused::BuildsOnRejected)) {
+                    self.counters.sometimes("operation built on a rejected one");
+                }
+            }
+            Outcome::Accepted { edits, .. } => {
+                for (edit, outcome) in operation.edits.iter().zip(edits) {
+                    match outcome {
+                        EditOutcome::Superseded { .. } => self.counters.sometimes("edit superseded"),
+                        EditOutcome::Merged { .. } => self.counters.sometimes("edit merged"),
+                        EditOutcome::Applied | EditOutcome::Unchanged => {}
+                    }
+                    let stood = self.model.items.get(&translate::key(&edit.key));
+                    if edit.action != Action::Delete && stood.is_some_and(|item| item.deleted) {
+                        self.counters.sometimes("deleted item made anew");
+                    }
+                }
+            }
+        }
+    }
+
+    /// I-02, I-05, I-07: each acknowledged edit is in effect, or it is recorded that it is not.
+    pub(super) fn check_history(&mut self) {
+        let mut faults = Vec::new();
+        let mut expected = Expected::default();
+        for id in &self.history.order {
+            let Decision { record, outcome } = &self.history.decisions[id];
+            if let Outcome::Accepted { edits, .. } = outcome {
+                let operation = Operation::decode(record).expect("an acknowledged operation");
+                operation.edits.iter().zip(edits).for_each(|(edit, outcome)| expected.take(edit, outcome));
+            }
+        }
+        faults.extend(expected.compare(self));
+        let aside: Vec<Vec<SetAside>> =
+            self.devices.iter().map(|device| device.read(|read| read.set_aside(u32::MAX))).collect();
+        for (id, edit) in &self.history.acknowledged {
+            faults.extend(self.check_edit(*id, edit, &aside[edit.device]));
+        }
+        for (invariant, how) in faults {
+            self.violate(invariant, format_args!("{how}"));
+        }
+    }
+
+    fn check_edit(
+        &self,
+        id: OperationId,
+        edit: &Acknowledged,
+        aside: &[SetAside],
+    ) -> Option<(&'static str, String)> {
+        let who = format!("operation {} of device {}", id.1, edit.device);
+        let Some(decision) = self.history.decisions.get(&id) else {
+            return (!edit.withdrawn).then(|| ("I-02", format!("{who} never reached the server")));
+        };
+        if !edit.withdrawn && self.history.told.get(&id) != Some(&decision.outcome) {
+            return Some(("I-02", format!("the device was not told what became of {who}")));
+        }
+        let operation = Operation::decode(&edit.record).expect("an acknowledged operation");
+        let lost = match &decision.outcome {
+            Outcome::Rejected { .. } => true,
+            Outcome::Accepted { edits, .. } => {
+                for (edit, outcome) in operation.edits.iter().zip(edits) {
+                    if let EditOutcome::Superseded { fields, by } = outcome
+                        && !self.loss_is_kept(id, edit, fields, by.sequence)
+                    {
+                        return Some(("I-05", format!("what {who} lost is not in the history")));
+                    }
+                }
+                edits.iter().any(|edit| matches!(edit, EditOutcome::Superseded { .. }))
+            }
+        };
+        let kept = aside.iter().any(|one| one.operation == operation && one.outcome == decision.outcome);
+        (lost && !edit.withdrawn && !kept)
+            .then(|| ("I-05", format!("{who} lost and was not set aside for a person")))
+    }
+
+    /// Whether the master can show the values that were not taken.
+    fn loss_is_kept(&self, id: OperationId, edit: &Edit, refused: &[String], by: Sequence) -> bool {
+        let given = match &edit.action {
+            Action::Put(fields) | Action::Patch { set: fields, .. } => fields,
+            Action::Delete => return by > Sequence::ZERO,
+        };
+        let whole = refused.is_empty();
+        let due: Fields = given
+            .iter()
+            .filter(|(name, _)| whole || refused.iter().any(|one| one == name))
+            .map(own)
+            .collect();
+        if due.is_empty() || edit.key.kind.as_str() == "keychain" {
+            return true;
+        }
+        let (superseded, history) = self.server.read(|read| {
+            Ok((read.superseded_operations(Incarnation(id.0))?, read.history(&edit.key, u32::MAX)?))
+        });
+        superseded.contains(&OperationNumber(id.1))
+            || history.iter().any(|entry| {
+                entry.operation.0 == id.1
+                    && entry
+                        .lost
+                        .as_ref()
+                        .is_some_and(|lost| due.iter().all(|(name, value)| lost.get(name) == Some(value)))
+            })
+    }
+}
+
+fn own<'a>(
+    (name, value): (&'a str, &mfpsync_storage::model::Value),
+) -> (&'a str, mfpsync_storage::model::Value) {
+    (name, value.clone())
+}
+
+/// What the answers alone say about the end, without knowing any rule.
+#[derive(Default)]
+struct Expected {
+    /// Fields whose value is known for certain; none: the field was removed.
+    items: BTreeMap<Key, BTreeMap<String, Option<super::model::Val>>>,
+    living: BTreeMap<Key, bool>,
+}
+
+impl Expected {
+    fn take(&mut self, edit: &Edit, outcome: &EditOutcome) {
+        let refused: BTreeSet<&str> = match outcome {
+            EditOutcome::Applied | EditOutcome::Merged { .. } => BTreeSet::new(),
+            EditOutcome::Superseded { fields, .. } if fields.is_empty() => return,
+            EditOutcome::Superseded { fields, .. } => fields.iter().map(String::as_str).collect(),
+            EditOutcome::Unchanged => return,
+        };
+        let key = translate::key(&edit.key);
+        let known = self.items.entry(key.clone()).or_default();
+        let (set, remove) = match &edit.action {
+            Action::Put(fields) => {
+                // What a put does not name may stay: its author had perhaps not seen it.
+                known.retain(|name, _| fields.get(name).is_some());
+                (fields, &[][..])
+            }
+            Action::Patch { set, remove } => (set, remove.as_slice()),
+            Action::Delete => {
+                known.clear();
+                self.living.insert(key, false);
+                return;
+            }
+        };
+        let taken = |name: &&str| !refused.contains(name);
+        let mut any = false;
+        for (name, value) in translate::fields(set) {
+            if taken(&name.as_str()) {
+                known.insert(name, Some(value));
+                any = true;
+            }
+        }
+        for name in remove.iter().map(String::as_str).filter(taken) {
+            known.insert(name.to_owned(), None);
+        }
+        if any || outcome == &EditOutcome::Applied {
+            self.living.insert(key, true);
+        }
+    }
+
+    fn compare(&self, world: &World) -> Vec<(&'static str, String)> {
+        let mut faults = Vec::new();
+        for (key, living) in &self.living {
+            let [scope, kind, device, id] = key;
+            let parsed = mfpsync_storage::model::ItemKey::parse(scope, kind, device, id).expect("a key");
+            let item = world.server.read(|read| read.item(&parsed)).filter(|item| !item.deleted);
+            if item.is_some() != *living {
+                let how = if *living { "is gone without a deletion" } else { "came back without an edit" };
+                faults.push(("I-07", format!("item {parsed:?} {how}")));
+                continue;
+            }
+            let fields = item.map(|item| translate::fields(&item.fields)).unwrap_or_default();
+            for (name, value) in &self.items[key] {
+                let by_merge = name.starts_with("second.");
+                if *living && !by_merge && fields.get(name) != value.as_ref() {
+                    faults
+                        .push(("I-02", format!("field {name} of {parsed:?} is not what was accepted last")));
+                }
+            }
+        }
+        faults
+    }
+}
