@@ -16,18 +16,21 @@ use mfpsync_storage::model::{
 use crate::lineage::Lineage;
 use crate::merge::{Merge, Seen, Standing, merge, rule};
 
-/// Bounds of one user's data, checked when a new item is made.
+/// Bounds the server keeps.
 #[derive(Debug, Clone, Copy)]
-pub struct UserLimits {
-    /// Items.
-    pub items: u64,
-    /// Encoded bytes of their fields.
-    pub bytes: u64,
+pub struct Limits {
+    /// Items of one user; looked at when a new one is made.
+    pub user_items: u64,
+    /// Encoded bytes of one user's items; looked at when a new one is made.
+    pub user_bytes: u64,
+    /// Outcomes of a device that the ledger may hold beyond its low-water mark, so that a push of
+    /// one operation does not cost two writes more.
+    pub ledger_slack: u64,
 }
 
-impl Default for UserLimits {
+impl Default for Limits {
     fn default() -> Self {
-        Self { items: 2_000, bytes: 1 << 20 }
+        Self { user_items: 2_000, user_bytes: 1 << 20, ledger_slack: 64 }
     }
 }
 
@@ -69,15 +72,11 @@ pub enum Answer {
     Quarantined,
 }
 
-/// A low-water mark is stored when it rose by so many operations: the ledger holds that many more
-/// outcomes of a device than needed, and a push of one operation does not cost two writes more.
-const MARK_STEP: u64 = 64;
-
 /// Decides and stores a submission.
 ///
 /// # Errors
 /// The database's; the caller undoes the whole submission, and the device repeats it.
-pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: UserLimits) -> Result<Answer> {
+pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: Limits) -> Result<Answer> {
     let progress = write.progress(submission.device)?;
     if progress.is_some_and(|progress| progress.quarantined) {
         return Ok(Answer::Quarantined);
@@ -120,15 +119,20 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: UserLimi
         };
         outcomes.push((number, outcome));
     }
-    confirm(write, submission, progress)?;
+    confirm(write, submission, progress, limits)?;
     Ok(Answer::Outcomes(outcomes))
 }
 
 /// Stores the low-water mark when it rose enough, and forgets what it covers.
-fn confirm(write: &MasterWrite<'_>, submission: &Submission, known: Option<Progress>) -> Result<()> {
+fn confirm(
+    write: &MasterWrite<'_>,
+    submission: &Submission,
+    known: Option<Progress>,
+    limits: Limits,
+) -> Result<()> {
     let known = known.filter(|known| known.incarnation == submission.incarnation);
     let stored = known.map_or(OperationNumber::default(), |known| known.low_water);
-    if submission.low_water.0 < stored.0 + MARK_STEP {
+    if submission.low_water.0 <= stored.0 + limits.ledger_slack {
         return Ok(());
     }
     // A mark beyond what this server has answered would make the next operation look repeated.
@@ -167,7 +171,7 @@ fn decide(
     history: &Lineage,
     number: OperationNumber,
     record: &[u8],
-    limits: UserLimits,
+    limits: Limits,
 ) -> Result<Outcome> {
     let rejected = |reason, edit| Ok(Outcome::Rejected { reason, edit });
     let Ok(operation) = Operation::decode(record) else {
@@ -231,7 +235,7 @@ fn decide_edit(
     history: &Lineage,
     head: Sequence,
     edit: &Edit,
-    limits: UserLimits,
+    limits: Limits,
 ) -> Result<std::result::Result<Decided, RejectReason>> {
     // A base of a reign that parted from this one counts only up to where both agree.
     let base = history.base(edit.base.revision);
@@ -312,10 +316,10 @@ fn builds_on_rejected(write: &MasterWrite<'_>, incarnation: Incarnation, edit: &
     Ok(matches!(known.map(|entry| entry.outcome), Some(Outcome::Rejected { .. })))
 }
 
-fn over_user_limit(write: &MasterWrite<'_>, edit: &Edit, limits: UserLimits) -> Result<bool> {
+fn over_user_limit(write: &MasterWrite<'_>, edit: &Edit, limits: Limits) -> Result<bool> {
     if !edit.key.scope.as_str().starts_with("user/") {
         return Ok(false);
     }
     let (items, bytes) = write.scope_usage(&edit.key.scope)?;
-    Ok(items >= limits.items || bytes >= limits.bytes)
+    Ok(items >= limits.user_items || bytes >= limits.user_bytes)
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mfpsync_proto::sync::{self as wire, Reason};
-use mfpsync_replication::accept::UserLimits;
+use mfpsync_replication::accept;
 use mfpsync_replication::wire::membership_to_wire;
 use mfpsync_storage::master::{Head, Master};
 use mfpsync_storage::model::{Capabilities, DeviceId, Member, Promotion, PublicKey, Sequence, Signed};
@@ -39,8 +39,8 @@ pub struct Serving {
     pub roster: Arc<Roster>,
     /// Who follows.
     pub connected: Connected,
-    /// Bounds of one user's data.
-    pub user_limits: UserLimits,
+    /// Bounds of what is accepted.
+    pub limits: accept::Limits,
     /// Longest silence on a follow stream.
     pub heartbeat: Duration,
     /// The server's tasks.
@@ -90,7 +90,7 @@ impl Serving {
             hub: made.hub,
             roster: made.roster,
             connected: Connected::default(),
-            user_limits: UserLimits::default(),
+            limits: accept::Limits::default(),
             heartbeat: made.heartbeat,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

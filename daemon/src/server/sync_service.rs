@@ -168,7 +168,7 @@ impl Sync for SyncService {
             operations: push.operations,
             now: unix_millis(),
         };
-        let limits = self.0.user_limits;
+        let limits = self.0.limits;
         let answer =
             self.0.master.write(Priority::Sync, move |write| accept(write, &submission, limits)).await;
         match self.0.storage.written(answer).map_err(|error| storage_fault::refusal(&error))? {

@@ -107,7 +107,7 @@ impl World {
             operations: vec![operation.encode()],
             ..submission.clone()
         };
-        let limits = mfpsync_replication::accept::UserLimits::default();
+        let limits = mfpsync_replication::accept::Limits::default();
         let accept = mfpsync_replication::accept::accept;
         drop(self.server.master.write(|write| accept(write, &again, limits)).expect("accept"));
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use mfpsync_proto::sync;
-use mfpsync_replication::accept::{Answer, Submission, UserLimits, accept, lineage};
+use mfpsync_replication::accept::{self, Answer, Submission, accept, lineage};
 use mfpsync_replication::follow::{self, Start};
 use mfpsync_replication::message::{Greeting, Limits, PushAnswer, Refusal, RefusalReason, ResetReason};
 use mfpsync_replication::wire;
@@ -329,7 +329,8 @@ impl World {
             operations: push.operations,
             now: self.wall_clock(self.server.clock_error),
         };
-        let limits = UserLimits { items: self.swarm.user_items, ..UserLimits::default() };
+        let limits =
+            accept::Limits { user_items: self.swarm.user_items, ledger_slack: 0, ..Default::default() };
         let answer = self.server.master.write(|write| accept(write, &submission, limits)).expect("accept");
         let outcomes = match answer {
             Answer::Outcomes(outcomes) => outcomes,
