@@ -6,6 +6,7 @@
 
 mod edit;
 mod group;
+mod join;
 mod mirror;
 mod outbox;
 mod read;
@@ -20,6 +21,7 @@ use crate::store::Database;
 
 pub use edit::{EditContext, LocalEdit, OutboxLimits};
 pub use group::{DeviceState, Membership};
+pub use join::{JoinEdit, Mirrored, Phase};
 pub use outbox::{RetainedLimits, SetAside, Settlement, Waiting};
 pub use read::{ItemState, LocalItem};
 

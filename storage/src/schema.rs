@@ -91,7 +91,9 @@ CREATE TABLE progress (
 
 /// `items` holds two states side by side: the mirror (as last agreed with the server) and, where it
 /// differs, the local one that readers see. `settled_at` and `settled_by` name the latest accepted
-/// operation whose result the mirror has not shown yet. `device` counts what `outbox` and `retained`
+/// operation whose result the mirror has not shown yet. While the device is joining (`membership.phase`
+/// 0) the local states are its own items and the mirror is not shown; `joined`, `kept_own` and
+/// `join_edits` hold what takes a join back. `device` counts what `outbox` and `retained`
 /// hold, so that an edit costs the same however much waits.
 const LOCAL_1: &str = "
 CREATE TABLE device (
@@ -112,7 +114,27 @@ CREATE TABLE membership (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     group_id BLOB NOT NULL,
     group_name TEXT NOT NULL,
-    root_key BLOB NOT NULL
+    root_key BLOB NOT NULL,
+    phase INTEGER NOT NULL,
+    wishes BLOB
+);
+CREATE TABLE joined (id INTEGER PRIMARY KEY CHECK (id = 1), at INTEGER NOT NULL);
+CREATE TABLE kept_own (
+    scope TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    device TEXT NOT NULL,
+    id TEXT NOT NULL,
+    fields BLOB NOT NULL,
+    PRIMARY KEY (scope, kind, device, id)
+) WITHOUT ROWID;
+CREATE TABLE join_edits (
+    number INTEGER PRIMARY KEY,
+    scope TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    device TEXT NOT NULL,
+    id TEXT NOT NULL,
+    before BLOB,
+    after BLOB NOT NULL
 );
 CREATE TABLE lineage (number INTEGER PRIMARY KEY, record BLOB NOT NULL);
 CREATE TABLE issuers (device BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;

@@ -62,7 +62,8 @@ pub(super) fn apply(standing: Option<&Fields>, action: &Action) -> Option<Fields
 
 impl LocalWrite<'_> {
     /// Stores edits that belong together. In a group they become one operation in the outbox, whose
-    /// number is returned; outside of one they only change the device's own items. Edits that change
+    /// number is returned; outside of one, and while joining one, they only change the device's own
+    /// items. Edits that change
     /// nothing are left out.
     ///
     /// # Errors
@@ -70,13 +71,14 @@ impl LocalWrite<'_> {
     /// nothing is stored then.
     pub fn edit(&self, edits: Vec<LocalEdit>, context: &EditContext) -> Result<Option<OperationNumber>> {
         let device = self.device()?;
-        let grouped = self.membership()?.is_some();
+        let joining = self.is_joining()?;
+        let grouped = !joining && self.membership()?.is_some();
         let epoch = device.cursor.map_or(0, |cursor| cursor.epoch.number);
         let mut made = Vec::new();
         for LocalEdit { key, action } in edits {
             let action = in_order(action);
             let row = self.row(&key)?;
-            let visible = row.as_ref().and_then(ItemRow::visible);
+            let visible = row.as_ref().and_then(|row| row.visible(joining));
             let after = apply(visible, &action);
             if visible == after.as_ref() {
                 continue;
@@ -153,7 +155,7 @@ impl LocalWrite<'_> {
     ) -> Result<i64> {
         if let Some(row) = row {
             if fields.is_none() && !grouped {
-                self.delete_row(row.number)?;
+                self.drop_own(key)?;
             } else {
                 self.set_local(row.number, fields)?;
             }

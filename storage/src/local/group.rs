@@ -2,13 +2,11 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::edit::EditContext;
-use super::{LocalRead, LocalWrite, OutboxLimits};
+use super::{LocalRead, LocalWrite};
 use crate::codec::DecodeError;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::{
-    Action, Base, Cursor, Edit, Fields, GroupId, Incarnation, IssuingCertificate, ItemKey, Member,
-    OperationNumber, Promotion, PublicKey, Signed,
+    Cursor, GroupId, Incarnation, IssuingCertificate, Member, OperationNumber, Promotion, PublicKey, Signed,
 };
 use crate::roster;
 
@@ -139,57 +137,16 @@ impl LocalWrite<'_> {
         members.iter().try_for_each(|record| roster::put_member(self.connection, record))
     }
 
-    /// Enters a group with a new incarnation. The device's own items are offered to the group, each
-    /// as an operation of its own, whatever the outbox's bounds: they were here before. Returns how
-    /// many.
-    ///
-    /// # Errors
-    /// The database's, or [`Error::Busy`] when the device belongs to a group already.
-    pub fn join(&self, membership: &Membership, incarnation: Incarnation, now: u64) -> Result<u64> {
-        if self.membership()?.is_some() {
-            return Err(Error::Busy);
-        }
-        self.connection.execute(
-            "INSERT INTO membership (id, group_id, group_name, root_key) VALUES (1, ?, ?, ?)",
-            params![membership.group.0, membership.group_name, membership.root_key.0],
-        )?;
-        self.connection.execute(
-            "UPDATE device SET incarnation = ?, last_operation = 0, low_water = 0, cursor = NULL,
-                resetting = 0, retained_dropped = 0 WHERE id = 1",
-            [incarnation.0 as i64],
-        )?;
-        self.offer_own(now)
-    }
-
-    fn offer_own(&self, now: u64) -> Result<u64> {
-        const OWN: &str = "SELECT number, scope, kind, device, id, local_fields FROM items
-            WHERE mirror_sequence IS NULL AND local_deleted = 0 ORDER BY number";
-        let context = EditContext {
-            actor: "join".to_owned(),
-            now,
-            limits: OutboxLimits { operations: u64::MAX, bytes: u64::MAX },
-        };
-        let mut statement = self.connection.prepare_cached(OWN)?;
-        let mut rows = statement.query([])?;
-        let mut offered = OperationNumber::default();
-        while let Some(row) = rows.next()? {
-            let text = |column| row.get_ref(column).map(|value| value.as_str().unwrap_or_default());
-            let key = ItemKey::parse(text(1)?, text(2)?, text(3)?, text(4)?)
-                .map_err(|_| DecodeError::Invalid("item key"))?;
-            let fields = Fields::decode(row.get_ref(5)?.as_blob().unwrap_or_default())?;
-            let edit = Edit { key, base: Base::default(), action: Action::Put(fields) };
-            offered = self.enqueue(OperationNumber(offered.0 + 1), vec![(row.get(0)?, edit)], &context)?;
-        }
-        Ok(offered.0)
-    }
-
-    /// Leaves the group: what readers see becomes the device's own. Edits that never reached the
+    /// Leaves the group, also in the midst of joining: what readers see becomes the device's own. Edits that never reached the
     /// server stay part of it; their count is returned. Operations set aside stay for a person.
     ///
     /// # Errors
     /// The database's.
     pub fn leave(&self) -> Result<u64> {
         let unsent = self.waiting()?.operations;
+        if self.is_joining()? {
+            self.connection.execute("DELETE FROM items WHERE local_deleted IS NULL", [])?;
+        }
         self.connection.execute_batch(
             "DELETE FROM outbox; DELETE FROM outbox_items; DELETE FROM retained;
              DELETE FROM membership; DELETE FROM lineage; DELETE FROM issuers; DELETE FROM members;

@@ -17,9 +17,10 @@ impl LocalWrite<'_> {
     /// The database's; nothing of the batch is stored then.
     pub fn apply_changes(&self, changes: &[Change], cursor: &Cursor) -> Result<Vec<ItemKey>> {
         let generation = self.generation()?;
+        let joining = self.is_joining()?;
         let mut changed = Vec::new();
         for change in changes {
-            if self.apply_change(change, generation)? {
+            if self.apply_change(change, generation, joining)? {
                 changed.push(change.key.clone());
             }
         }
@@ -29,10 +30,10 @@ impl LocalWrite<'_> {
         Ok(changed)
     }
 
-    fn apply_change(&self, change: &Change, generation: i64) -> Result<bool> {
+    fn apply_change(&self, change: &Change, generation: i64, joining: bool) -> Result<bool> {
         let fields = change.fields.encode();
         if self.insert_mirror(change, &fields, generation)? {
-            return Ok(!change.deleted);
+            return Ok(!change.deleted && !joining);
         }
         let Some(row) = self.row(&change.key)? else { return Ok(false) };
         self.connection
@@ -41,6 +42,9 @@ impl LocalWrite<'_> {
                     WHERE number = ?",
             )?
             .execute(params![change.sequence.0 as i64, change.deleted, fields, generation, row.number])?;
+        if joining {
+            return Ok(false);
+        }
         let mirror = (!change.deleted).then_some(&change.fields);
         if row.local.is_none() {
             return Ok(row.mirror.as_ref() != mirror);
@@ -79,7 +83,7 @@ impl LocalWrite<'_> {
         let waiting = self.waiting_actions(row.number, key)?;
         if waiting.is_empty() && row.mirror_sequence.is_none() {
             self.delete_row(row.number)?;
-            return Ok(row.visible().is_some());
+            return Ok(row.visible(false).is_some());
         }
         self.connection
             .prepare_cached(
@@ -88,11 +92,11 @@ impl LocalWrite<'_> {
             )?
             .execute([row.number])?;
         if waiting.is_empty() {
-            return Ok(row.visible() != row.mirror.as_ref());
+            return Ok(row.visible(false) != row.mirror.as_ref());
         }
         let local = waiting.iter().fold(row.mirror.clone(), |fields, action| apply(fields.as_ref(), action));
         self.set_local(row.number, local.as_ref().map(Fields::encode).as_deref())?;
-        Ok(row.visible() != local.as_ref())
+        Ok(row.visible(false) != local.as_ref())
     }
 
     fn waiting_actions(&self, number: i64, key: &ItemKey) -> Result<Vec<crate::model::Action>> {
@@ -146,9 +150,11 @@ impl LocalWrite<'_> {
         if !self.device()?.resetting {
             return Ok(Vec::new());
         }
+        let joining = self.is_joining()?;
         let mut changed = Vec::new();
         for key in self.keys(GONE, self.generation()?)? {
-            changed.extend(self.forget_mirror(&key)?.then_some(key));
+            let shown = self.forget_mirror(&key)? && !joining;
+            changed.extend(shown.then_some(key));
         }
         self.connection.execute("UPDATE device SET resetting = 0 WHERE id = 1", [])?;
         Ok(changed)

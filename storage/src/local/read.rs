@@ -48,10 +48,11 @@ pub(super) struct Settled {
 }
 
 impl ItemRow {
-    /// What readers see: the local state where there is one.
-    pub(super) fn visible(&self) -> Option<&Fields> {
+    /// What readers see: the local state where there is one, and that alone while joining.
+    pub(super) fn visible(&self, joining: bool) -> Option<&Fields> {
         match &self.local {
             Some(local) => local.as_ref(),
+            None if joining => None,
             None => self.mirror.as_ref(),
         }
     }
@@ -62,13 +63,18 @@ const VISIBLE: &str = "SELECT scope, kind, device, id, coalesce(local_fields, mi
         EXISTS (SELECT 1 FROM outbox_items WHERE item = items.number) OR settled_at IS NOT NULL
     FROM items WHERE coalesce(local_deleted, mirror_deleted) = 0";
 
+/// The same while joining: own items, whatever the mirror holds beneath them.
+const VISIBLE_JOINING: &str = "SELECT scope, kind, device, id, local_fields, 0, 1, 0
+    FROM items WHERE local_deleted = 0";
+
 impl LocalRead<'_> {
     /// One item; none when it does not exist or was deleted.
     ///
     /// # Errors
     /// The database's.
     pub fn item(&self, key: &ItemKey) -> Result<Option<LocalItem>> {
-        let sql = format!("{VISIBLE} AND scope = ? AND kind = ? AND device = ? AND id = ?");
+        let visible = self.visible()?;
+        let sql = format!("{visible} AND scope = ? AND kind = ? AND device = ? AND id = ?");
         let mut statement = self.connection.prepare_cached(&sql)?;
         let mut rows = statement.query(params![key.scope.as_str(), key.kind.as_str(), key.device, key.id])?;
         rows.next()?.map(visible_item).transpose()
@@ -90,8 +96,9 @@ impl LocalRead<'_> {
         let start = after.map_or(("", "", ""), |key| (key.kind.as_str(), &key.device, &key.id));
         let start = kind.map_or(start, |kind| start.max((kind.as_str(), "", "")));
         let end = if kind.is_some() { "kind <= ?6" } else { "?6 IS NULL" };
+        let visible = self.visible()?;
         let sql = format!(
-            "{VISIBLE} AND scope = ?1 AND (kind, device, id) > (?2, ?3, ?4) AND {end}
+            "{visible} AND scope = ?1 AND (kind, device, id) > (?2, ?3, ?4) AND {end}
              ORDER BY kind, device, id LIMIT ?5"
         );
         let mut statement = self.connection.prepare_cached(&sql)?;
@@ -124,9 +131,7 @@ impl LocalRead<'_> {
     /// # Errors
     /// The database's, or its reader's deadline.
     pub fn visible_hashes(&self) -> Result<BTreeMap<(Scope, Kind), ContentHash>> {
-        const SQL: &str = "SELECT scope, kind, device, id, coalesce(local_fields, mirror_fields) FROM items
-            WHERE coalesce(local_deleted, mirror_deleted) = 0";
-        crate::content::hashes(self.connection, SQL)
+        crate::content::hashes(self.connection, self.visible()?)
     }
 
     /// The item's revision in the mirror; none when the mirror does not have it.
@@ -135,6 +140,10 @@ impl LocalRead<'_> {
     /// The database's.
     pub fn mirror_sequence(&self, key: &ItemKey) -> Result<Option<Sequence>> {
         Ok(self.row(key)?.and_then(|row| row.mirror_sequence))
+    }
+
+    fn visible(&self) -> Result<&'static str> {
+        Ok(if self.is_joining()? { VISIBLE_JOINING } else { VISIBLE })
     }
 
     pub(super) fn row(&self, key: &ItemKey) -> Result<Option<ItemRow>> {

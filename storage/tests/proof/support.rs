@@ -90,8 +90,10 @@ impl Device {
         device
     }
 
-    pub(crate) fn join(&mut self) -> u64 {
-        self.0.write(|write| write.join(&membership(), Incarnation(12), 2_000)).unwrap()
+    /// Joins with nothing to bring in.
+    pub(crate) fn join(&mut self) {
+        self.0.write(|write| write.join(&membership(), Incarnation(12), None)).unwrap();
+        self.0.write(|write| write.enter(2_000)).unwrap();
     }
 
     pub(crate) fn edit(&mut self, edits: Vec<LocalEdit>) -> Option<u64> {
