@@ -1,6 +1,6 @@
 //! The local API for firmware: one service over [`crate::own_data::OwnData`].
 
-mod convert;
+pub(crate) mod convert;
 mod service;
 
 pub use service::LocalService;

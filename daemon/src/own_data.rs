@@ -89,6 +89,35 @@ impl OwnData {
         Ok(number)
     }
 
+    /// Offers an operation that was set aside again. False when there is none in this place.
+    ///
+    /// # Errors
+    /// As [`OwnData::edit`]; it stays set aside then.
+    ///
+    /// # Cancel safety
+    /// As [`OwnData::edit`].
+    pub async fn retry_set_aside(&self, entry: i64) -> Result<bool> {
+        let context = EditContext { actor: String::new(), now: unix_millis(), limits: self.limits };
+        let retried =
+            self.db.write(Priority::Panel, move |write| write.retry_set_aside(entry, &context)).await;
+        let Some(keys) = self.faults.written(retried)? else { return Ok(false) };
+        self.announce(keys.into());
+        self.edits.send_modify(|count| *count += 1);
+        Ok(true)
+    }
+
+    /// Forgets an operation that was set aside. False when there is none in this place.
+    ///
+    /// # Errors
+    /// The database's.
+    ///
+    /// # Cancel safety
+    /// It may be forgotten although the future was dropped.
+    pub async fn drop_set_aside(&self, entry: i64) -> Result<bool> {
+        let dropped = self.db.write(Priority::Panel, move |write| write.drop_set_aside(entry)).await;
+        self.faults.written(dropped)
+    }
+
     /// Runs a write of the client role and tells watchers which keys it changed.
     ///
     /// # Errors

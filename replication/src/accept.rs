@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 
 use mfpsync_storage::Result;
 use mfpsync_storage::codec::DecodeError;
-use mfpsync_storage::master::{Author, ItemWrite, Loss, MasterItem, MasterRead, MasterWrite, Progress};
+use mfpsync_storage::master::{Author, Head, ItemWrite, Loss, MasterItem, MasterRead, MasterWrite, Progress};
 use mfpsync_storage::model::{
-    Action, DeviceId, Edit, EditOutcome, Incarnation, ItemKey, Operation, OperationNumber, Outcome,
+    Action, DeviceId, Edit, EditOutcome, Fields, Incarnation, ItemKey, Operation, OperationNumber, Outcome,
     RejectReason, Sequence,
 };
 
@@ -26,11 +26,13 @@ pub struct Limits {
     /// Outcomes of a device that the ledger may hold beyond its low-water mark, so that a push of
     /// one operation does not cost two writes more.
     pub ledger_slack: u64,
+    /// Whether the history keeps values that were replaced or lost.
+    pub keep_values: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { user_items: 2_000, user_bytes: 1 << 20, ledger_slack: 64 }
+        Self { user_items: 2_000, user_bytes: 1 << 20, ledger_slack: 64, keep_values: true }
     }
 }
 
@@ -177,10 +179,10 @@ fn decide(
     let Ok(operation) = Operation::decode(record) else {
         return rejected(RejectReason::Malformed, 0);
     };
-    let head = write.founded_head()?.sequence;
+    let head = write.founded_head()?;
     let mut decided = Vec::with_capacity(operation.edits.len());
     for (place, edit) in operation.edits.iter().enumerate() {
-        match decide_edit(write, submission.incarnation, history, head, edit, limits)? {
+        match decide_edit(write, submission.incarnation, history, &head, edit, limits)? {
             Ok(one) => decided.push(one),
             Err(reason) => return rejected(reason, place),
         }
@@ -233,14 +235,17 @@ fn decide_edit(
     write: &MasterWrite<'_>,
     incarnation: Incarnation,
     history: &Lineage,
-    head: Sequence,
+    head: &Head,
     edit: &Edit,
     limits: Limits,
 ) -> Result<std::result::Result<Decided, RejectReason>> {
     // A base of a reign that parted from this one counts only up to where both agree.
     let base = history.base(edit.base.revision);
-    if base > head {
+    if base > head.sequence {
         return Ok(Err(RejectReason::Malformed));
+    }
+    if write.erasure(head.group, &edit.key.scope)?.is_some_and(|erasure| erasure.refuses(base)) {
+        return Ok(Err(RejectReason::Erased));
     }
     let standing = write.item(&edit.key)?;
     if standing.as_ref().is_none_or(|item| item.deleted) {
@@ -260,11 +265,14 @@ fn decide_edit(
     };
     Ok(Ok(match merged {
         Merge::Write { fields, deleted, touched, lost, .. } => {
-            let item = ItemWrite { key: edit.key.clone(), deleted, fields, touched, lost };
+            let keep_prior = limits.keep_values && !rule(&edit.key.kind).sealed_only;
+            let lost = if limits.keep_values { lost } else { Fields::new() };
+            let item = ItemWrite { key: edit.key.clone(), deleted, fields, touched, lost, keep_prior };
             Decided::Write(Box::new(item), answer)
         }
         Merge::Superseded { by, lost, .. } => {
-            Decided::Lost(Loss { key: edit.key.clone(), by, fields: lost }, answer)
+            let fields = if limits.keep_values { lost } else { Fields::new() };
+            Decided::Lost(Loss { key: edit.key.clone(), by, fields }, answer)
         }
         Merge::Unchanged | Merge::Rejected(_) => Decided::Nothing(answer),
     }))
@@ -274,7 +282,7 @@ fn decide_edit(
 fn stands(write: &MasterWrite<'_>, key: &ItemKey, item: MasterItem) -> Result<Standing> {
     let fields = if item.deleted {
         // Nothing is accepted on a tombstone but what revives it, so its deletion is the newest entry.
-        write.history(key, 1)?.pop().and_then(|deletion| deletion.prior).unwrap_or_default()
+        write.history(key, 1)?.pop().and_then(|deletion| deletion.before.fields().cloned()).unwrap_or_default()
     } else {
         item.fields
     };
@@ -317,7 +325,7 @@ fn builds_on_rejected(write: &MasterWrite<'_>, incarnation: Incarnation, edit: &
 }
 
 fn over_user_limit(write: &MasterWrite<'_>, edit: &Edit, limits: Limits) -> Result<bool> {
-    if !edit.key.scope.as_str().starts_with("user/") {
+    if !edit.key.scope.is_user() {
         return Ok(false);
     }
     let (items, bytes) = write.scope_usage(&edit.key.scope)?;

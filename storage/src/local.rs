@@ -9,6 +9,7 @@ mod group;
 mod mirror;
 mod outbox;
 mod read;
+mod set_aside;
 
 use std::ops::Deref;
 
@@ -20,8 +21,9 @@ use crate::store::Database;
 
 pub use edit::{EditContext, LocalEdit, OutboxLimits};
 pub use group::{DeviceState, Membership};
-pub use outbox::{RetainedLimits, SetAside, Settlement, Waiting};
+pub use outbox::{RetainedLimits, Settlement, Waiting};
 pub use read::{ItemState, LocalItem};
+pub use set_aside::SetAside;
 
 /// Marks stores of a device's own database.
 #[derive(Debug)]

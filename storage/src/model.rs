@@ -4,6 +4,7 @@
 //! is known to be well-formed from then on. No I/O and no clock here.
 
 mod change;
+mod erased;
 mod ids;
 mod key;
 mod membership;
@@ -14,6 +15,7 @@ mod revision;
 mod value;
 
 pub use change::{Change, ChangeBatch, ContentHash};
+pub use erased::{ERASED_KIND, ErasedMark, Erasure, erasure_key};
 pub use ids::{Chain, DeviceId, GroupId, Incarnation, OperationNumber, PublicKey, Sequence};
 pub use key::{ItemKey, KeyError, Kind, Scope};
 pub use membership::{Capabilities, IssuingCertificate, Member, SIGNATURE_BYTES, Signed};

@@ -76,6 +76,8 @@ pub struct Made {
     pub issuing: IssuingKey,
     /// Longest silence on a follow stream.
     pub heartbeat: Duration,
+    /// Whether the history keeps values that were replaced or lost.
+    pub keep_values: bool,
 }
 
 impl Serving {
@@ -90,7 +92,7 @@ impl Serving {
             hub: made.hub,
             roster: made.roster,
             connected: Connected::default(),
-            limits: accept::Limits::default(),
+            limits: accept::Limits { keep_values: made.keep_values, ..accept::Limits::default() },
             heartbeat: made.heartbeat,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

@@ -8,6 +8,7 @@ use super::LocalRead;
 use crate::codec::DecodeError;
 use crate::error::Result;
 use crate::model::{ContentHash, Fields, ItemKey, Kind, Scope, Sequence};
+use crate::users::{self, Columns, User};
 
 /// How far an item has travelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +109,18 @@ impl LocalRead<'_> {
             items.push(visible_item(row)?);
         }
         Ok(items)
+    }
+
+    /// Users in order of their ids, behind the id `after`.
+    ///
+    /// # Errors
+    /// The database's, or its reader's deadline.
+    pub fn users(&self, after: &str, limit: u32) -> Result<Vec<User>> {
+        const COLUMNS: Columns = Columns {
+            fields: "coalesce(local_fields, mirror_fields)",
+            lives: "coalesce(local_deleted, mirror_deleted) = 0",
+        };
+        users::users(self.connection, &COLUMNS, after, limit)
     }
 
     /// The mirror's content hash of every scope and kind, from the rows themselves.

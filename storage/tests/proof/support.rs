@@ -180,11 +180,12 @@ pub(crate) fn write(id: &str, pairs: &[(&str, &str)]) -> ItemWrite {
         fields: fields(pairs),
         touched: pairs.iter().map(|(name, _)| (*name).to_owned()).collect(),
         lost: Fields::new(),
+        keep_prior: true,
     }
 }
 
 pub(crate) fn removal(id: &str) -> ItemWrite {
-    ItemWrite { key: key(id), deleted: true, fields: Fields::new(), touched: Vec::new(), lost: Fields::new() }
+    ItemWrite { key: key(id), deleted: true, fields: Fields::new(), touched: Vec::new(), lost: Fields::new(), keep_prior: true }
 }
 
 pub(crate) fn signed<T>(record: T, body: Vec<u8>) -> Signed<T> {
