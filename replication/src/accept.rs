@@ -282,7 +282,11 @@ fn decide_edit(
 fn stands(write: &MasterWrite<'_>, key: &ItemKey, item: MasterItem) -> Result<Standing> {
     let fields = if item.deleted {
         // Nothing is accepted on a tombstone but what revives it, so its deletion is the newest entry.
-        write.history(key, 1)?.pop().and_then(|deletion| deletion.before.fields().cloned()).unwrap_or_default()
+        write
+            .history(key, 1)?
+            .pop()
+            .and_then(|deletion| deletion.before.fields().cloned())
+            .unwrap_or_default()
     } else {
         item.fields
     };

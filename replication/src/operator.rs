@@ -126,7 +126,8 @@ pub fn preview(
         // What an earlier step of the same undo wrote: it was counted then.
         let done = |act| act == OperatorAct::Undo;
         let newest = chain.first().filter(|newest| newest.revision.sequence > selection.through);
-        if newest.is_some_and(|newest| OperatorAct::of(newest.incarnation, newest.operation).is_some_and(done))
+        if newest
+            .is_some_and(|newest| OperatorAct::of(newest.incarnation, newest.operation).is_some_and(done))
         {
             continue;
         }

@@ -33,7 +33,12 @@ pub(crate) struct Columns {
 ///
 /// # Errors
 /// The database's, or its reader's deadline.
-pub(crate) fn users(connection: &Connection, columns: &Columns, after: &str, limit: u32) -> Result<Vec<User>> {
+pub(crate) fn users(
+    connection: &Connection,
+    columns: &Columns,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<User>> {
     let Columns { fields, lives } = columns;
     // The sign behind the slash ends what begins with `user/`.
     let sql = format!(

@@ -29,7 +29,10 @@ impl Records for RecordsService {
         history::history(&self.0.device, request.into_inner()).await.map(Response::new)
     }
 
-    async fn item_history(&self, request: Request<wire::ItemHistoryRequest>) -> Reply<wire::ItemHistoryReply> {
+    async fn item_history(
+        &self,
+        request: Request<wire::ItemHistoryRequest>,
+    ) -> Reply<wire::ItemHistoryReply> {
         history::item_history(&self.0.device, request.into_inner()).await.map(Response::new)
     }
 

@@ -48,7 +48,10 @@ pub(super) async fn discard(
     Ok(done)
 }
 
-async fn entries(device: &Device, choice: wire::SetAsideChoice) -> Result<Vec<(i64, OperationNumber)>, Status> {
+async fn entries(
+    device: &Device,
+    choice: wire::SetAsideChoice,
+) -> Result<Vec<(i64, OperationNumber)>, Status> {
     let operation = choice.operation.map(OperationNumber);
     let read = device.own.db().read(READ_DEADLINE, move |read| read.set_aside_entries(operation)).await;
     let entries = read.map_err(|error| refusal(&error))?;

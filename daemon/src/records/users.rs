@@ -186,7 +186,8 @@ pub(super) async fn readmit(
     let operator = place::operator(device, request.actor)?;
     let readmit = move |write: &MasterWrite<'_>| operator::readmit(write, &operator, &scope);
     let opened = place::written(&server.serving, server.serving.master.write(Priority::Sync, readmit).await)?;
-    let opened = opened.ok_or_else(|| Status::failed_precondition("this user is not erased; nothing was done"))?;
+    let opened =
+        opened.ok_or_else(|| Status::failed_precondition("this user is not erased; nothing was done"))?;
     Ok(wire::ReadmitUserReply {
         revision: Some(Revision { epoch: server.serving.head().epoch.number, sequence: opened.sequence.0 }),
         generation: opened.mark.generation,
@@ -223,7 +224,9 @@ pub(super) async fn erasures(
     let shown = |(hash, erasure): (String, Erasure)| {
         let (passed, waiting): (Vec<_>, Vec<_>) =
             members.iter().zip(&progress).partition(|(_, sequence)| **sequence >= erasure.sequence);
-        let names = |devices: Vec<(&DeviceId, &Sequence)>| devices.into_iter().map(|(id, _)| reference(*id)).collect();
+        let names = |devices: Vec<(&DeviceId, &Sequence)>| {
+            devices.into_iter().map(|(id, _)| reference(*id)).collect()
+        };
         wire::Erasure {
             hash,
             user: request.user.clone(),

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mfpsync_storage::model::{DeviceId, Fields, Incarnation, Kind, OperationNumber, Revision, Sequence, Value};
 use mfpsync_storage::master::{Before, HistoryEntry, OPERATOR};
+use mfpsync_storage::model::{
+    DeviceId, Fields, Incarnation, Kind, OperationNumber, Revision, Sequence, Value,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -86,7 +88,8 @@ impl Past {
 
 #[test]
 fn one_change_goes_back_to_what_stood_before() {
-    let past = Past::of(&[(1, Some(fields(&[("a", 1), ("b", 1)]))), (2, Some(fields(&[("a", 2), ("b", 1)])))]);
+    let past =
+        Past::of(&[(1, Some(fields(&[("a", 1), ("b", 1)]))), (2, Some(fields(&[("a", 2), ("b", 1)])))]);
     let write = past.undo(2, None).write.unwrap();
     assert_eq!((write.fields, write.touched), (fields(&[("a", 1), ("b", 1)]), vec!["a".to_owned()]));
 }
@@ -164,8 +167,9 @@ fn what_the_operator_did_is_not_the_servers_own_device() {
 fn writes() -> impl Strategy<Value = Vec<(u8, Option<Fields>)>> {
     let state = prop::option::weighted(
         0.8,
-        prop::collection::btree_map("[a-d]", 0u8..4, 1..4)
-            .prop_map(|map| map.into_iter().map(|(name, value)| (name, Value::Integer(value.into()))).collect()),
+        prop::collection::btree_map("[a-d]", 0u8..4, 1..4).prop_map(|map| {
+            map.into_iter().map(|(name, value)| (name, Value::Integer(value.into()))).collect()
+        }),
     );
     prop::collection::vec((1u8..4, state), 1..12)
 }

@@ -30,7 +30,9 @@ impl SetAside {
                 Outcome::Rejected { .. } => edit.action.clone(),
                 Outcome::Accepted { edits, .. } => match edits.get(place)? {
                     EditOutcome::Superseded { fields, .. } => lost_part(&edit.action, fields),
-                    EditOutcome::Applied | EditOutcome::Merged { .. } | EditOutcome::Unchanged => return None,
+                    EditOutcome::Applied | EditOutcome::Merged { .. } | EditOutcome::Unchanged => {
+                        return None;
+                    }
                 },
             };
             Some(LocalEdit { key: edit.key.clone(), action })
@@ -87,7 +89,10 @@ impl LocalRead<'_> {
     ///
     /// # Errors
     /// The database's.
-    pub fn set_aside_entries(&self, operation: Option<OperationNumber>) -> Result<Vec<(i64, OperationNumber)>> {
+    pub fn set_aside_entries(
+        &self,
+        operation: Option<OperationNumber>,
+    ) -> Result<Vec<(i64, OperationNumber)>> {
         const SQL: &str =
             "SELECT number, operation FROM set_aside WHERE ?1 IS NULL OR operation = ?1 ORDER BY number";
         let mut statement = self.connection.prepare_cached(SQL)?;

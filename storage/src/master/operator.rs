@@ -70,7 +70,8 @@ impl MasterWrite<'_> {
     /// # Errors
     /// The database's.
     pub fn prune_history(&self, before: u64, after: i64, rows: u32) -> Result<Pruned> {
-        const END: &str = "SELECT position FROM changes WHERE position > ? ORDER BY position LIMIT 1 OFFSET ?";
+        const END: &str =
+            "SELECT position FROM changes WHERE position > ? ORDER BY position LIMIT 1 OFFSET ?";
         const FORGET: &str = "UPDATE changes SET prior_fields = NULL, lost_fields = NULL
             WHERE position > ?1 AND position <= ?2 AND accepted_at < ?3
                 AND (prior_fields IS NOT NULL OR lost_fields IS NOT NULL)";

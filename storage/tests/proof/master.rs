@@ -125,8 +125,10 @@ fn an_items_history_tells_what_stood_before() {
     server.accept(3, &[removal("a")]);
     server.accept(4, &[write("a", &[("x", "4")])]);
     let history = server.0.read(|read| read.history(&key("a"), 10)).unwrap();
-    let told: Vec<_> =
-        history.iter().map(|entry| (entry.revision, entry.operation.0, entry.before.fields().cloned())).collect();
+    let told: Vec<_> = history
+        .iter()
+        .map(|entry| (entry.revision, entry.operation.0, entry.before.fields().cloned()))
+        .collect();
     assert_eq!(
         told,
         [

@@ -185,7 +185,14 @@ pub(crate) fn write(id: &str, pairs: &[(&str, &str)]) -> ItemWrite {
 }
 
 pub(crate) fn removal(id: &str) -> ItemWrite {
-    ItemWrite { key: key(id), deleted: true, fields: Fields::new(), touched: Vec::new(), lost: Fields::new(), keep_prior: true }
+    ItemWrite {
+        key: key(id),
+        deleted: true,
+        fields: Fields::new(),
+        touched: Vec::new(),
+        lost: Fields::new(),
+        keep_prior: true,
+    }
 }
 
 pub(crate) fn signed<T>(record: T, body: Vec<u8>) -> Signed<T> {
