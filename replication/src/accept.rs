@@ -10,7 +10,7 @@ use mfpsync_storage::codec::DecodeError;
 use mfpsync_storage::master::{Author, Head, ItemWrite, Loss, MasterItem, MasterRead, MasterWrite, Progress};
 use mfpsync_storage::model::{
     Action, DeviceId, Edit, EditOutcome, Fields, Incarnation, ItemKey, Operation, OperationNumber, Outcome,
-    RejectReason, Sequence,
+    RejectReason, Sequence, limit,
 };
 
 use crate::lineage::Lineage;
@@ -32,7 +32,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { user_items: 2_000, user_bytes: 1 << 20, ledger_slack: 64, keep_values: true }
+        Self {
+            user_items: limit::USER_ITEMS,
+            user_bytes: limit::USER_BYTES,
+            ledger_slack: 64,
+            keep_values: true,
+        }
     }
 }
 
@@ -103,7 +108,7 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: Limits) 
     for (number, record) in numbers.into_iter().zip(&submission.operations) {
         let digest = Operation::digest(record);
         let outcome = match write.ledger(submission.incarnation, number)? {
-            Some(known) if known.digest == digest => known.outcome,
+            Some(known) if known.digest == digest || is_withdrawn(record) => known.outcome,
             Some(_) => return quarantine(write, submission),
             // An old request may come this late; whoever waits for the answer stops by itself.
             None if number <= confirmed => return Ok(Answer::Quarantined),
@@ -147,6 +152,12 @@ fn confirm(
         low_water,
         quarantined: false,
     })
+}
+
+/// Whether a device took its operation back, as it must when it hears of an erasure: whether the server
+/// had accepted it before is all it asks.
+fn is_withdrawn(record: &[u8]) -> bool {
+    Operation::decode(record).is_ok_and(|operation| operation.is_withdrawn())
 }
 
 fn quarantine(write: &MasterWrite<'_>, submission: &Submission) -> Result<Answer> {

@@ -5,11 +5,14 @@
 //! until a second holder has them.
 
 mod edit;
+mod erase;
 mod group;
 mod mirror;
+mod notices;
 mod outbox;
 mod read;
 mod set_aside;
+mod usage;
 
 use std::ops::Deref;
 
@@ -19,11 +22,13 @@ use crate::open::FileKind;
 use crate::schema;
 use crate::store::Database;
 
-pub use edit::{EditContext, LocalEdit, OutboxLimits};
+pub use edit::{EditContext, Edited, LocalEdit, OutboxLimits};
 pub use group::{DeviceState, Membership};
+pub use notices::notice_id;
 pub use outbox::{RetainedLimits, Settlement, Waiting};
 pub use read::{ItemState, LocalItem};
 pub use set_aside::SetAside;
+pub use usage::Usage;
 
 /// Marks stores of a device's own database.
 #[derive(Debug)]

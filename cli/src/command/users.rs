@@ -1,7 +1,7 @@
 //! `mfpsync users`: the people whose data the group holds, and what a person finds at this device.
 
 use clap::{Args, Subcommand};
-use mfpsync_proto::local::{LoginReply, LoginRequest, LogoutRequest};
+use mfpsync_proto::local::{AcknowledgeNoticesRequest, LoginReply, LoginRequest, LogoutRequest};
 use mfpsync_proto::records::{ErasuresRequest, UserRequest, UsersRequest};
 use serde_json::{Value, json};
 
@@ -150,10 +150,14 @@ pub(crate) struct ReadmitArgs {
 #[command(after_help = "\
 Examples:
   mfpsync users login alice
-  mfpsync users login alice --wait 1000 --json")]
+  mfpsync users login alice --wait 1000 --json
+  mfpsync users login alice --acknowledge")]
 pub(crate) struct LoginArgs {
     /// The user's id
     user: String,
+    /// Also note that the person has seen the notices shown
+    #[arg(long)]
+    acknowledge: bool,
     /// Milliseconds to wait for fresher data when this device is not current, at most 2000
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(0..=2000))]
     wait: Option<u32>,
@@ -280,6 +284,11 @@ async fn login(context: &Context, args: LoginArgs) -> Result<Exit, Failure> {
     let request = LoginRequest { user: args.user.clone(), wait_millis: args.wait };
     let reply = context.sockets.call(local.login(request)).await?;
     context.out.answer(&login_text(&args.user, &reply), &login_json(&args.user, &reply))?;
+    if args.acknowledge && !reply.notices.is_empty() {
+        let ids = reply.notices.iter().map(|notice| notice.id.clone()).collect();
+        let request = AcknowledgeNoticesRequest { user: args.user, ids };
+        context.sockets.call(local.acknowledge_notices(request)).await?;
+    }
     Ok(Exit::Ok)
 }
 
@@ -293,11 +302,19 @@ async fn logout(context: &Context, args: LogoutArgs) -> Result<Exit, Failure> {
 
 fn login_text(user: &str, reply: &LoginReply) -> String {
     let freshness = items::freshness_text(reply.freshness.as_ref());
-    format!("{} is logged in here ({freshness})\n\n{}", printable(user), items::by_kind(&reply.items))
+    let notices = users::notices_text(reply);
+    format!(
+        "{} is logged in here ({freshness})\n\n{}{notices}",
+        printable(user),
+        items::by_kind(&reply.items)
+    )
 }
 
 fn login_json(user: &str, reply: &LoginReply) -> Value {
     let items_json: Vec<Value> = reply.items.iter().map(items::json).collect();
     let freshness = items::freshness_json(reply.freshness.as_ref());
-    json!({ "user": user, "logged_in": true, "freshness": freshness, "items": items_json })
+    json!({
+        "user": user, "logged_in": true, "freshness": freshness, "items": items_json,
+        "notices": users::notices_json(reply), "more_notices": reply.more_notices,
+    })
 }

@@ -1,10 +1,13 @@
 //! Users and erasures as text and JSON. Pure.
 
+use data_encoding::HEXLOWER;
+use mfpsync_proto::local::{LoginReply, Notice, Value as FieldValue};
 use mfpsync_proto::records::{DeviceRef, Erasure, ErasuresReply, User};
 use serde_json::{Value, json};
 
 use super::units::{count, revision_json, size};
 use crate::output::printable;
+use crate::value;
 
 /// One line a user.
 pub(crate) fn text(users: &[User], more: bool) -> String {
@@ -79,6 +82,50 @@ pub(crate) fn erasures_json(reply: &ErasuresReply) -> Value {
         })
     };
     json!({ "erasures": reply.erasures.iter().map(erasure).collect::<Vec<_>>() })
+}
+
+/// Both versions of each conflict, below what a login shows.
+pub(crate) fn notices_text(reply: &LoginReply) -> String {
+    if reply.notices.is_empty() {
+        return String::new();
+    }
+    let line = |notice: &Notice| {
+        let key = notice.key.clone().unwrap_or_default();
+        let shown = |value: &Option<FieldValue>| match value {
+            Some(_) => value::to_text(value.as_ref()),
+            None => "(nothing, or a secret)".to_owned(),
+        };
+        let item = format!("{} {} {} {}", key.scope, key.kind, key.id, notice.field);
+        format!(
+            "    {} ({}): here {}, in the group {}",
+            printable(item.trim_end()),
+            printable(&notice.reason),
+            shown(&notice.ours),
+            shown(&notice.standing)
+        )
+    };
+    let mut lines = vec![String::new(), String::new(), "Conflicts".to_owned()];
+    lines.extend(reply.notices.iter().map(line));
+    if reply.more_notices > 0 {
+        lines.push(format!("    and {} more", reply.more_notices));
+    }
+    lines.join("\n")
+}
+
+/// The same for scripts.
+pub(crate) fn notices_json(reply: &LoginReply) -> Value {
+    let notice = |notice: &Notice| {
+        let key = notice.key.clone().unwrap_or_default();
+        json!({
+            "id": HEXLOWER.encode(&notice.id),
+            "key": { "scope": key.scope, "kind": key.kind, "device": key.device, "id": key.id },
+            "field": notice.field,
+            "ours": value::to_json(notice.ours.as_ref()),
+            "standing": value::to_json(notice.standing.as_ref()),
+            "reason": notice.reason,
+        })
+    };
+    Value::Array(reply.notices.iter().map(notice).collect())
 }
 
 #[cfg(test)]

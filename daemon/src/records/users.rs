@@ -148,8 +148,8 @@ pub(super) async fn delete(
         items.into_iter().map(|item| LocalEdit { key: item.key, action: Action::Delete }).collect();
     let (items, mut on_its_way) = (edits.len() as u64, false);
     for chunk in edits.chunks(limit::OPERATION_EDITS) {
-        let number = device.own.edit(chunk.to_vec(), operator.actor.clone()).await;
-        on_its_way |= number.map_err(|error| refusal(&error))?.is_some();
+        let edited = device.own.edit(chunk.to_vec(), operator.actor.clone()).await;
+        on_its_way |= edited.map_err(|error| refusal(&error))?.operation.is_some();
     }
     Ok(wire::DeleteUserReply { items, on_its_way })
 }

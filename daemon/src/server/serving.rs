@@ -28,6 +28,8 @@ use crate::storage_fault::{self, StorageFaults};
 
 /// Devices a group may have.
 const DEVICES: usize = 1_000;
+/// From this part of it on a person should know.
+const DEVICES_NEARLY_PERCENT: usize = 90;
 
 /// A running server's shared state.
 pub struct Serving {
@@ -141,7 +143,19 @@ impl Serving {
             self.master.read(READ_DEADLINE, |read| Ok((read.members()?, read.issuers()?))).await?;
         self.roster.update(members.iter().map(|signed| signed.record.clone()));
         self.membership.send_replace(Arc::new(membership_to_wire(&members, &issuers)));
+        self.watch_devices();
         Ok(())
+    }
+
+    /// Tells people before the last slot is taken.
+    fn watch_devices(&self) {
+        let admitted = self.roster.members().iter().filter(|member| !member.released).count();
+        if admitted * 100 >= DEVICES * DEVICES_NEARLY_PERCENT {
+            self.faults
+                .set(Fault::with_detail(FaultCode::DevicesNearlyFull, format_args!("machines: {admitted}")));
+        } else {
+            self.faults.clear(FaultCode::DevicesNearlyFull);
+        }
     }
 
     /// Writes a membership row and makes it count at once, on open connections too.

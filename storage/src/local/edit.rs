@@ -4,6 +4,7 @@ use rusqlite::params;
 
 use super::LocalWrite;
 use super::read::ItemRow;
+use super::usage::{Growth, Usage};
 use crate::error::{Error, Result};
 use crate::model::{Action, Base, Edit, Fields, ItemKey, Operation, OperationNumber, Revision, limit};
 
@@ -42,6 +43,15 @@ pub struct EditContext {
     pub limits: OutboxLimits,
 }
 
+/// What came of edits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edited {
+    /// The operation that carries them to the server; none outside a group, or when nothing changed.
+    pub operation: Option<OperationNumber>,
+    /// How much room the users concerned have used now.
+    pub users: Vec<Usage>,
+}
+
 /// The fields of an item after an action; none when deleted.
 pub(super) fn apply(standing: Option<&Fields>, action: &Action) -> Option<Fields> {
     match action {
@@ -66,14 +76,24 @@ impl LocalWrite<'_> {
     /// nothing are left out.
     ///
     /// # Errors
-    /// [`Error::OutboxFull`], [`Error::ItemTooLarge`], [`Error::Unacceptable`], or the database's;
-    /// nothing is stored then.
+    /// [`Error::OutboxFull`], [`Error::ItemTooLarge`], [`Error::UserFull`], [`Error::Erased`],
+    /// [`Error::Unacceptable`], or the database's; nothing is stored then.
     pub fn edit(&self, edits: Vec<LocalEdit>, context: &EditContext) -> Result<Option<OperationNumber>> {
+        self.edit_counted(edits, context).map(|edited| edited.operation)
+    }
+
+    /// As [`LocalWrite::edit`], and says how much room the users concerned have used.
+    ///
+    /// # Errors
+    /// As [`LocalWrite::edit`].
+    pub fn edit_counted(&self, edits: Vec<LocalEdit>, context: &EditContext) -> Result<Edited> {
         let device = self.device()?;
         let grouped = self.membership()?.is_some();
         let epoch = device.cursor.map_or(0, |cursor| cursor.epoch.number);
         let mut made = Vec::new();
+        let mut growth = Growth::default();
         for LocalEdit { key, action } in edits {
+            self.refuse_erased(&key.scope)?;
             let action = in_order(action);
             let row = self.row(&key)?;
             let visible = row.as_ref().and_then(ItemRow::visible);
@@ -82,15 +102,22 @@ impl LocalWrite<'_> {
                 continue;
             }
             let encoded = after.as_ref().map(checked).transpose()?;
+            growth.note(&key.scope, visible, encoded.as_deref());
             let number = self.show_local(&key, row.as_ref(), encoded.as_deref(), grouped)?;
-            let base = self.base(row.as_ref(), epoch)?;
+            let mut base = self.base(row.as_ref(), epoch)?;
+            if let Some(readmitted) = self.erasure(&key.scope)? {
+                // Nothing of before is left here: this author knows of the readmission.
+                let sequence = base.revision.sequence.max(readmitted.sequence);
+                base.revision = Revision { epoch, sequence };
+            }
             made.push((number, Edit { key, base, action }));
         }
+        let users = growth.held_against_limits(self)?;
         if made.is_empty() || !grouped {
-            return Ok(None);
+            return Ok(Edited { operation: None, users });
         }
         let number = OperationNumber(device.last_operation.0 + 1);
-        self.enqueue(number, made, context).map(Some)
+        Ok(Edited { operation: Some(self.enqueue(number, made, context)?), users })
     }
 
     /// Queues an operation whose local effect already shows.

@@ -19,6 +19,9 @@ impl LocalWrite<'_> {
         let generation = self.generation()?;
         let mut changed = Vec::new();
         for change in changes {
+            if self.is_news_of_erasure(change)? {
+                changed.extend(self.purge(&change.key)?);
+            }
             if self.apply_change(change, generation)? {
                 changed.push(change.key.clone());
             }

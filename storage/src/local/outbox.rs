@@ -127,6 +127,9 @@ impl LocalWrite<'_> {
     ) -> Result<()> {
         let Some(record) = self.take_from_outbox(number)? else { return Ok(()) };
         let operation = Operation::decode(&record)?;
+        if operation.is_withdrawn() {
+            return Ok(());
+        }
         if needs_a_person(outcome) {
             self.connection
                 .prepare_cached(
@@ -212,7 +215,7 @@ impl LocalWrite<'_> {
         self.count_retained(1, record.len() as i64)
     }
 
-    fn count_retained(&self, operations: i64, bytes: i64) -> Result<()> {
+    pub(super) fn count_retained(&self, operations: i64, bytes: i64) -> Result<()> {
         self.connection
             .prepare_cached(
                 "UPDATE device SET retained = retained + ?, retained_bytes = retained_bytes + ? WHERE id = 1",

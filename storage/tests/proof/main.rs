@@ -12,6 +12,7 @@
 mod codec;
 mod crash;
 mod edits;
+mod erasure;
 mod faults;
 mod files;
 mod golden;
