@@ -223,8 +223,11 @@ pub fn erase(write: &MasterWrite<'_>, operator: &Operator, scope: &Scope) -> Res
         Some(erasure) if !erasure.mark.readmitted => Some(erasure),
         _ => mark(write, operator, scope, OperatorAct::Erase)?,
     };
+    let Some(stand_in) = erasure_key(group, scope).and_then(|key| Scope::user(&key.id).ok()) else {
+        return Ok(None);
+    };
     let user = scope.as_str().split_once('/').map_or("", |(_, user)| user);
-    write.wipe_history(scope, user)?;
+    write.wipe_history(scope, &stand_in, user)?;
     Ok(erasure.map(|erasure| Erased { erasure, items }))
 }
 

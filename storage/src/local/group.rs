@@ -184,7 +184,8 @@ impl LocalWrite<'_> {
     }
 
     /// Leaves the group: what readers see becomes the device's own. Edits that never reached the
-    /// server stay part of it; their count is returned. Operations set aside stay for a person.
+    /// server stay part of it; their count is returned. Operations set aside stay for a person. Marks
+    /// of erased users are the group's and do not.
     ///
     /// # Errors
     /// The database's.
@@ -194,6 +195,7 @@ impl LocalWrite<'_> {
             "DELETE FROM outbox; DELETE FROM outbox_items; DELETE FROM retained;
              DELETE FROM membership; DELETE FROM lineage; DELETE FROM issuers; DELETE FROM members;
              DELETE FROM items WHERE coalesce(local_deleted, mirror_deleted) = 1;
+             DELETE FROM items WHERE kind = 'group.erased';
              UPDATE items SET local_fields = coalesce(local_fields, mirror_fields), local_deleted = 0,
                  mirror_sequence = NULL, mirror_deleted = NULL, mirror_fields = NULL, generation = 0,
                  settled_at = NULL, settled_by = NULL;

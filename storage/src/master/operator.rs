@@ -92,17 +92,19 @@ impl MasterWrite<'_> {
         Ok(Pruned { rows: forgotten, next: end })
     }
 
-    /// Wipes what the history keeps of one scope: values before, losing values, lost edits; and the
-    /// name of a person wherever it stands as the actor.
+    /// Wipes what the history keeps of one scope: values before, losing values, lost edits, and the
+    /// names of scope and items, for which `stand_in` stands from now on; and the name of a person
+    /// wherever it stands as the actor. An item's chain of changes goes by positions and stays whole.
     ///
     /// # Errors
     /// The database's.
-    pub fn wipe_history(&self, scope: &Scope, actor: &str) -> Result<()> {
+    pub fn wipe_history(&self, scope: &Scope, stand_in: &Scope, actor: &str) -> Result<()> {
         const CHANGES: &str = "UPDATE changes SET actor = iif(actor = ?2, '', actor),
                 prior_fields = iif(scope = ?1, NULL, prior_fields),
-                lost_fields = iif(scope = ?1, NULL, lost_fields)
+                lost_fields = iif(scope = ?1, NULL, lost_fields),
+                id = iif(scope = ?1, 'erased', id), scope = iif(scope = ?1, ?3, scope)
             WHERE scope = ?1 OR actor = ?2";
-        self.connection.prepare_cached(CHANGES)?.execute([scope.as_str(), actor])?;
+        self.connection.prepare_cached(CHANGES)?.execute([scope.as_str(), actor, stand_in.as_str()])?;
         self.connection
             .prepare_cached("DELETE FROM superseded WHERE scope = ?")?
             .execute([scope.as_str()])?;

@@ -153,3 +153,20 @@ fn lists_come_in_key_order_and_continue_behind_a_key() {
     }
     assert_eq!(paged, keys);
 }
+
+#[test]
+fn a_user_over_a_limit_may_shrink_but_not_grow() {
+    use mfpsync_storage::Error;
+    use mfpsync_storage::model::limit;
+    let mut device = Device::alone();
+    for number in 0..limit::USER_ITEMS {
+        device.edit(vec![put(&number.to_string(), &[("x", "1")])]);
+    }
+    let more = device.0.write(|write| write.edit_counted(vec![put("more", &[("x", "1")])], &context()));
+    assert!(matches!(more, Err(Error::UserFull { items: 2_001, .. })));
+    assert!(!device.exists("more"));
+    device.edit(vec![patch("1", &[("x", "22")])]);
+    let swapped = vec![delete("1"), put("more", &[("x", "1")])];
+    let edited = device.0.write(|write| write.edit_counted(swapped, &context())).unwrap();
+    assert!(edited.users[0].is_nearly_full() && edited.users[0].items == 2_000);
+}

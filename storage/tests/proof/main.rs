@@ -16,6 +16,7 @@ mod erasure;
 mod faults;
 mod files;
 mod golden;
+mod history;
 mod master;
 mod membership;
 mod mirror;
