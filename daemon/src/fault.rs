@@ -106,11 +106,11 @@ fault_codes! {
     Protocol = "F-PROTOCOL", true, Unavailable:
         "this machine and the other one have releases that cannot work together; changes are kept \
          here; update the older one";
-    /// The server's disk is older than what its devices have seen.
+    /// A device claims to have seen more than the server's disk holds.
     RolledBack = "F-ROLLED-BACK", false, Unavailable:
-        "this server's data is older than what its devices have seen, as after its disk was put back; \
-         the devices keep what they have and nothing is sent to them; recover from a newer copy, or \
-         start a new reign from this data";
+        "a device has seen more of the group's data than this server holds; either this server's disk \
+         was put back, then recover from a newer copy, or that device's data is false, then release it; \
+         nothing is sent to it and it keeps what it has";
     /// A user has nearly as much as one user may have.
     UserNearlyFull = "F-USER-NEARLY-FULL", false, Unavailable:
         "a user's room is nearly used up: at 2,000 items or 1 MiB new items of that user are refused; \

@@ -124,6 +124,8 @@ pub enum FollowEvent {
     Reset(ResetReason),
     /// Changes in order, never a part of an operation.
     Batch {
+        /// The sequence they build on; zero behind a reset.
+        previous: Sequence,
         /// The changes.
         changes: Vec<Change>,
         /// The cursor behind them.
@@ -131,7 +133,7 @@ pub enum FollowEvent {
     },
     /// All there was has been sent; live changes follow.
     CaughtUp {
-        /// Up to here.
+        /// Up to here, where the last batch ended.
         cursor: Cursor,
         /// Up to where another holder has everything too.
         safe: Option<Sequence>,

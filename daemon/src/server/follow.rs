@@ -72,21 +72,21 @@ impl Follower {
     ) -> Result<Infallible, Status> {
         let mut live = self.hub.subscribe();
         let mut at = match (start, cursor) {
-            (Start::Resume, Some(cursor)) => cursor.sequence,
+            (Start::Resume, Some(cursor)) => Some(cursor),
             (Start::Reset(reason), _) => {
                 send(to, reset_to_wire(reason)).await?;
-                Sequence::ZERO
+                None
             }
             (Start::Resume | Start::RolledBack, _) => return Err(refusal::rolled_back()),
         };
         self.send_membership(to).await?;
-        at = self.catch_up(at, to).await?;
         loop {
-            at = match self.next_live(&mut live, at, to).await? {
-                Next::At(at) => at,
-                Next::Behind => self.catch_up(at, to).await?,
-            };
-            self.progress.send_replace(at);
+            let mut here = self.catch_up(at, to).await?;
+            while let Next::At(next) = self.next_live(&mut live, here, to).await? {
+                here = next;
+                self.progress.send_replace(here.sequence);
+            }
+            at = Some(here);
         }
     }
 
@@ -96,27 +96,29 @@ impl Follower {
     }
 
     /// Sends everything behind `at` from disk, then `caught-up`.
-    async fn catch_up(&self, mut at: Sequence, to: &Sender) -> Result<Sequence, Status> {
+    async fn catch_up(&self, mut at: Option<Cursor>, to: &Sender) -> Result<Cursor, Status> {
         loop {
+            let previous = at.map_or(Sequence::ZERO, |at| at.sequence);
             let (batch, cursor, complete) = self
                 .master
                 .read(READ_DEADLINE, move |read| {
-                    let changes = read.changes_after(at, limit::BATCH_BYTES)?;
+                    let changes = read.changes_after(previous, limit::BATCH_BYTES)?;
                     let head = read.founded_head()?;
                     let cursor = cursor_at(&head, changes.through, read)?;
                     Ok((changes.batch, cursor, changes.complete))
                 })
                 .await
                 .map_err(|error| storage_fault::refusal(&error))?;
-            at = cursor.sequence;
-            if !batch.is_empty() {
+            // Also without a change: a new reign has a cursor of its own.
+            if at != Some(cursor) {
                 let count = batch.count();
-                send(to, batch_to_wire(batch.finish().into(), count, &cursor)).await?;
+                send(to, batch_to_wire(previous, batch.finish().into(), count, &cursor)).await?;
             }
-            self.progress.send_replace(at);
+            at = Some(cursor);
+            self.progress.send_replace(cursor.sequence);
             if complete {
                 send(to, caught_up_to_wire(&cursor, None)).await?;
-                return Ok(at);
+                return Ok(cursor);
             }
         }
     }
@@ -124,15 +126,16 @@ impl Follower {
     async fn next_live(
         &mut self,
         live: &mut broadcast::Receiver<Arc<Live>>,
-        at: Sequence,
+        at: Cursor,
         to: &Sender,
     ) -> Result<Next, Status> {
         tokio::select! {
             received = live.recv() => match received {
-                Ok(batch) if batch.cursor.sequence <= at => Ok(Next::At(at)),
-                Ok(batch) if batch.previous == at => {
-                    send(to, batch_to_wire(batch.changes.clone(), batch.count, &batch.cursor)).await?;
-                    Ok(Next::At(batch.cursor.sequence))
+                Ok(batch) if batch.cursor.sequence <= at.sequence => Ok(Next::At(at)),
+                Ok(batch) if batch.previous == at.sequence => {
+                    let Live { previous, changes, count, cursor } = &*batch;
+                    send(to, batch_to_wire(*previous, changes.clone(), *count, cursor)).await?;
+                    Ok(Next::At(*cursor))
                 }
                 Ok(_) | Err(RecvError::Lagged(_)) => Ok(Next::Behind),
                 Err(RecvError::Closed) => Err(refusal::stopping()),
@@ -145,14 +148,14 @@ impl Follower {
             () = tokio::time::sleep(self.heartbeat) => {
                 let head = self.hub.head().borrow().sequence;
                 send(to, heartbeat_to_wire(head, None)).await?;
-                Ok(if head > at { Next::Behind } else { Next::At(at) })
+                Ok(if head > at.sequence { Next::Behind } else { Next::At(at) })
             }
         }
     }
 }
 
 enum Next {
-    At(Sequence),
+    At(Cursor),
     /// Batches were missed: read them from disk.
     Behind,
 }

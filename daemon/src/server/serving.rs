@@ -266,10 +266,12 @@ impl Serving {
         Err(refusal::from_refusal(Code::FailedPrecondition, &refusal))
     }
 
-    /// Notes that this server's disk is older than what its devices have seen, and the answer to them.
+    /// Notes that a device claims more of this reign than this server has, and the answer to it. The
+    /// claim proves nothing, so the fault names the device.
     #[must_use]
-    pub fn rolled_back(&self) -> Status {
-        self.faults.set(Fault::now(FaultCode::RolledBack));
+    pub fn rolled_back(&self, claims: DeviceId) -> Status {
+        self.faults
+            .set(Fault::with_detail(FaultCode::RolledBack, format_args!("claimed by device {claims}")));
         refusal::rolled_back()
     }
 

@@ -135,7 +135,7 @@ impl Sync for SyncService {
             .await
             .map_err(|error| self.0.storage_failed(&error))?;
         match (start, cursor) {
-            (Start::RolledBack, _) => return Err(self.0.rolled_back()),
+            (Start::RolledBack, _) => return Err(self.0.rolled_back(device)),
             (Start::Resume, Some(cursor)) => {
                 self.note_progress(device, follow.incarnation, cursor.sequence).await?;
             }

@@ -1,6 +1,6 @@
 //! Following a server: pulling what it sends, pushing what waits. Neither waits for the other.
 
-use mfpsync_storage::model::{Change, Cursor, Epoch, Revision, Sequence};
+use mfpsync_storage::model::{Cursor, Epoch, Revision, Sequence};
 
 use super::Step;
 use super::words::{Effect, Failure, LinkId, Moment, Outbox, PushOrder, Stored, Trouble};
@@ -140,7 +140,10 @@ impl Following {
         self.heard(step);
         match event {
             FollowEvent::Reset(reason) => self.reset(reason, step),
-            FollowEvent::Batch { changes, cursor } => return self.batch(changes, cursor, step),
+            FollowEvent::Batch { previous, changes, cursor } => {
+                self.advance(previous, cursor, step)?;
+                self.store(Effect::ApplyBatch { changes, cursor }, step);
+            }
             FollowEvent::CaughtUp { cursor, safe } => return self.all_came(cursor, safe, step),
             FollowEvent::Heartbeat { head, safe } => {
                 if self.received.is_some_and(|received| received.sequence > head) {
@@ -162,15 +165,10 @@ impl Following {
         self.store(Effect::BeginReset(reason), step);
     }
 
-    fn batch(&mut self, changes: Vec<Change>, cursor: Cursor, step: &mut Step) -> Result<(), Trouble> {
-        self.advance(cursor, step)?;
-        self.store(Effect::ApplyBatch { changes, cursor }, step);
-        Ok(())
-    }
-
     fn all_came(&mut self, cursor: Cursor, safe: Option<Sequence>, step: &mut Step) -> Result<(), Trouble> {
-        let moved = self.received != Some(cursor);
-        self.advance(cursor, step)?;
+        if self.received != Some(cursor) {
+            return Err(Trouble::Malformed);
+        }
         self.progress = Progress::Storing;
         if step.facts.resetting {
             // I-04: a reset may take a mirror back to the beginning, but never end before where the
@@ -180,8 +178,6 @@ impl Following {
                 return Err(Trouble::ServerRolledBack);
             }
             self.store(Effect::FinishReset(cursor), step);
-        } else if moved {
-            self.store(Effect::ApplyBatch { changes: Vec::new(), cursor }, step);
         } else {
             self.arrived(step);
         }
@@ -189,14 +185,15 @@ impl Following {
         Ok(())
     }
 
-    /// I-04: the cursor stays in this reign and never goes back.
-    fn advance(&mut self, cursor: Cursor, step: &Step) -> Result<(), Trouble> {
+    /// I-04: the cursor stays in this reign, leaves nothing out and never goes back.
+    fn advance(&mut self, previous: Sequence, cursor: Cursor, step: &Step) -> Result<(), Trouble> {
         if cursor.group != step.facts.start.group || cursor.epoch != self.session.epoch {
             return Err(Trouble::Malformed);
         }
-        if let Some(received) = self.received
-            && (received.sequence > cursor.sequence
-                || (received.sequence == cursor.sequence && received.chain != cursor.chain))
+        let received = self.received;
+        if received.map_or(Sequence::ZERO, |received| received.sequence) != previous
+            || cursor.sequence < previous
+            || received.is_some_and(|at| at.sequence == cursor.sequence && at.chain != cursor.chain)
         {
             return Err(Trouble::Malformed);
         }

@@ -218,9 +218,11 @@ impl World {
             return;
         }
         let safe = Some(here.sequence);
+        let stored = self.mirror.map_or(Sequence::ZERO, |mirror| mirror.sequence);
+        let previous = if random.is_multiple_of(16) { here.sequence } else { stored };
         let event = match number % 6 {
             0 => FollowEvent::Reset(ResetReason::TooOld),
-            1 | 2 => FollowEvent::Batch { changes: vec![], cursor: here },
+            1 | 2 => FollowEvent::Batch { previous, changes: vec![], cursor: here },
             3 => FollowEvent::CaughtUp { cursor: here, safe },
             4 => FollowEvent::Heartbeat { head: here.sequence, safe },
             _ => FollowEvent::Membership { members: vec![], issuers: vec![] },

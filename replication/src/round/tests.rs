@@ -172,8 +172,9 @@ fn offline(state: LinkState) -> Option<Trouble> {
     }
 }
 
-fn batch(number: u64, sequence: u64) -> LinkEvent {
-    LinkEvent::Follow(FollowEvent::Batch { changes: vec![], cursor: cursor(number, sequence) })
+fn batch(number: u64, previous: u64, sequence: u64) -> LinkEvent {
+    let (previous, cursor) = (Sequence(previous), cursor(number, sequence));
+    LinkEvent::Follow(FollowEvent::Batch { previous, changes: vec![], cursor })
 }
 
 fn all_came(number: u64, sequence: u64) -> LinkEvent {
@@ -208,7 +209,7 @@ fn a_client_dials_greets_and_follows_from_its_cursor() {
 #[test]
 fn batches_are_stored_one_by_one_until_everything_came() {
     let mut bench = Bench::following(start());
-    let stored = bench.link(1, batch(1, 55));
+    let stored = bench.link(1, batch(1, 50, 55));
     assert_eq!(stored, [Effect::ApplyBatch { changes: vec![], cursor: cursor(1, 55) }]);
     assert!(!bench.round.as_ref().unwrap().wants_more());
     assert_eq!(bench.stored(Stored::Applied(cursor(1, 55))), []);
@@ -220,8 +221,8 @@ fn batches_are_stored_one_by_one_until_everything_came() {
 #[test]
 fn nothing_is_piled_up_while_something_is_being_stored() {
     let mut bench = Bench::following(start());
-    bench.link(1, batch(1, 55));
-    assert_eq!(bench.link(1, batch(1, 56)), [Effect::Disconnect(LinkId(1))]);
+    bench.link(1, batch(1, 50, 55));
+    assert_eq!(bench.link(1, batch(1, 55, 56)), [Effect::Disconnect(LinkId(1))]);
 }
 
 #[test]
@@ -230,12 +231,14 @@ fn a_reset_is_finished_only_when_everything_came_and_survives_a_cut() {
     let reset = LinkEvent::Follow(FollowEvent::Reset(ResetReason::TooOld));
     assert_eq!(bench.link(1, reset), [Effect::BeginReset(ResetReason::TooOld)]);
     bench.stored(Stored::ResetBegun);
-    bench.link(1, batch(1, 20));
+    bench.link(1, batch(1, 0, 20));
     bench.stored(Stored::Applied(cursor(1, 20)));
     assert_eq!(bench.link(1, LinkEvent::Failed(Failure::Transport)), [Effect::Disconnect(LinkId(1))]);
     bench.greeted(greeting(1, 60));
     let opened = bench.stored(Stored::GreetingAdopted(outbox(false, 10)));
     assert!(matches!(opened[..], [Effect::Follow(_, follow)] if follow.cursor == Some(cursor(1, 20))));
+    bench.link(2, batch(1, 20, 60));
+    bench.stored(Stored::Applied(cursor(1, 60)));
     assert_eq!(bench.link(2, all_came(1, 60)), [Effect::FinishReset(cursor(1, 60))]);
     assert!(matches!(bench.state(), LinkState::Following { caught_up: false, .. }));
     bench.stored(Stored::ResetFinished(cursor(1, 60)));
@@ -248,9 +251,8 @@ fn i04_a_cursor_never_goes_back_within_an_epoch() {
     let cursors =
         [cursor(1, 49), cursor(2, 60), other_chain, Cursor { group: GroupId([8; 16]), ..cursor(1, 60) }];
     for cursor in cursors {
-        for event in
-            [FollowEvent::Batch { changes: vec![], cursor }, FollowEvent::CaughtUp { cursor, safe: None }]
-        {
+        let batch = FollowEvent::Batch { previous: Sequence(50), changes: vec![], cursor };
+        for event in [batch, FollowEvent::CaughtUp { cursor, safe: None }] {
             let mut bench = Bench::following(start());
             assert_eq!(
                 bench.link(1, LinkEvent::Follow(event)),
@@ -263,8 +265,23 @@ fn i04_a_cursor_never_goes_back_within_an_epoch() {
     let mut bench = Bench::following(start());
     bench.link(1, LinkEvent::Follow(FollowEvent::Reset(ResetReason::TooOld)));
     bench.stored(Stored::ResetBegun);
+    bench.link(1, batch(1, 0, 49));
+    bench.stored(Stored::Applied(cursor(1, 49)));
     assert_eq!(bench.link(1, all_came(1, 49)), [Effect::Disconnect(LinkId(1))]);
     assert!(matches!(bench.state(), LinkState::Refused { trouble: Trouble::ServerRolledBack, .. }));
+}
+
+#[test]
+fn a_batch_that_does_not_build_on_the_one_before_is_refused() {
+    for event in [batch(1, 51, 55), batch(1, 49, 55), batch(1, 0, 55), all_came(1, 55)] {
+        let mut bench = Bench::following(start());
+        assert_eq!(bench.link(1, event.clone()), [Effect::Disconnect(LinkId(1))], "{event:?}");
+        assert_eq!(offline(bench.state()), Some(Trouble::Malformed));
+    }
+    let mut bench = Bench::following(start());
+    bench.link(1, LinkEvent::Follow(FollowEvent::Reset(ResetReason::TooOld)));
+    bench.stored(Stored::ResetBegun);
+    assert_eq!(bench.link(1, batch(1, 50, 55)), [Effect::Disconnect(LinkId(1))]);
 }
 
 #[test]
@@ -325,7 +342,7 @@ fn heartbeats_keep_the_stream_and_a_slow_disk_is_not_silence() {
         bench.now = bench.now.after(Timing::default().heartbeat);
         assert_eq!(bench.link(1, heartbeat()), []);
     }
-    bench.link(1, batch(1, 71));
+    bench.link(1, batch(1, 50, 71));
     assert_eq!(bench.tick(), []);
     bench.stored(Stored::Applied(cursor(1, 71)));
     assert_eq!(bench.tick(), [Effect::Disconnect(LinkId(1))]);
@@ -338,7 +355,7 @@ fn one_push_is_under_way_and_its_outcomes_are_stored_before_the_next() {
     assert!(matches!(pushed[..], [Effect::Push(LinkId(1), _)]));
     assert_eq!(bench.give(Event::LocalEdits(outbox(true, 12))), []);
     // The pull side goes on meanwhile.
-    assert_eq!(bench.link(1, batch(1, 60)).len(), 1);
+    assert_eq!(bench.link(1, batch(1, 50, 60)).len(), 1);
     bench.stored(Stored::Applied(cursor(1, 60)));
     assert!(matches!(bench.link(1, answer(11))[..], [Effect::Settle(_)]));
     assert_eq!(bench.give(Event::LocalEdits(outbox(true, 13))), []);
@@ -355,7 +372,7 @@ fn a_refused_push_rests_while_the_stream_goes_on() {
     assert_eq!(bench.link(1, LinkEvent::PushFailed(refused(RefusalReason::StorageFull))), []);
     let LinkState::Following { push_trouble, .. } = bench.state() else { panic!("lost") };
     assert_eq!(push_trouble, Some(Trouble::Refused(RefusalReason::StorageFull)));
-    assert_eq!(bench.link(1, batch(1, 60)).len(), 1);
+    assert_eq!(bench.link(1, batch(1, 50, 60)).len(), 1);
     bench.stored(Stored::Applied(cursor(1, 60)));
     assert!(matches!(bench.tick()[..], [Effect::Push(..)]));
     assert_eq!(
@@ -481,7 +498,7 @@ fn release_and_stop_are_final() {
 #[test]
 fn the_stream_is_opened_only_when_nothing_earlier_is_being_stored() {
     let mut bench = Bench::following(start());
-    bench.link(1, batch(1, 60));
+    bench.link(1, batch(1, 50, 60));
     bench.link(1, LinkEvent::Failed(Failure::Transport));
     bench.greeted(greeting(1, 60));
     assert_eq!(bench.stored(Stored::Applied(cursor(1, 60))), []);
@@ -492,7 +509,7 @@ fn the_stream_is_opened_only_when_nothing_earlier_is_being_stored() {
 #[test]
 fn a_failing_disk_ends_the_connection_and_keeps_the_cursor() {
     let mut bench = Bench::following(start());
-    bench.link(1, batch(1, 60));
+    bench.link(1, batch(1, 50, 60));
     assert_eq!(bench.stored(Stored::Failed), [Effect::Disconnect(LinkId(1))]);
     assert_eq!(offline(bench.state()), Some(Trouble::StorageFailed));
     bench.greeted(greeting(1, 60));

@@ -62,6 +62,7 @@ pub fn follow_event_from_wire(event: sync::FollowEvent) -> Result<FollowEvent, W
 
 fn batch_from_wire(batch: sync::Batch) -> Result<FollowEvent, WireError> {
     let cursor = cursor(batch.cursor)?;
+    let previous = sequence(batch.previous_sequence)?;
     let changes = record("batch", ChangeBatch::decode(&batch.changes))?;
     if changes.len() != batch.count as usize {
         return Err(WireError::Contradiction("batch counts other changes than it holds"));
@@ -69,7 +70,10 @@ fn batch_from_wire(batch: sync::Batch) -> Result<FollowEvent, WireError> {
     if changes.last().is_some_and(|last| last.sequence > cursor.sequence) {
         return Err(WireError::Contradiction("batch holds a change beyond its cursor"));
     }
-    Ok(FollowEvent::Batch { changes, cursor })
+    if previous > cursor.sequence || changes.first().is_some_and(|first| first.sequence <= previous) {
+        return Err(WireError::Contradiction("batch holds a change from before it starts"));
+    }
+    Ok(FollowEvent::Batch { previous, changes, cursor })
 }
 
 fn reset_reason(reason: sync::ResetReason) -> ResetReason {
@@ -97,10 +101,11 @@ pub fn reset_to_wire(reason: ResetReason) -> sync::FollowEvent {
     event(Event::Reset(sync::Reset { reason: reason.into() }))
 }
 
-/// Writes a batch from the bytes of a [`ChangeBatch`].
+/// Writes a batch from the bytes of a [`ChangeBatch`], for a follower that has all up to `previous`.
 #[must_use]
-pub fn batch_to_wire(changes: Bytes, count: u32, cursor: &Cursor) -> sync::FollowEvent {
-    event(Event::Batch(sync::Batch { changes, count, cursor: Some(cursor_to_wire(cursor)) }))
+pub fn batch_to_wire(previous: Sequence, changes: Bytes, count: u32, cursor: &Cursor) -> sync::FollowEvent {
+    let (previous_sequence, cursor) = (previous.0, Some(cursor_to_wire(cursor)));
+    event(Event::Batch(sync::Batch { changes, count, cursor, previous_sequence }))
 }
 
 /// Writes that everything up to a cursor was sent.

@@ -102,7 +102,7 @@ fn push() -> Push {
 }
 
 fn batch(changes: Vec<u8>, count: u32, cursor: Cursor) -> Result<FollowEvent, WireError> {
-    follow_event_from_wire(batch_to_wire(changes.into(), count, &cursor))
+    follow_event_from_wire(batch_to_wire(Sequence(4), changes.into(), count, &cursor))
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn follow_messages_come_back_as_they_were() {
     assert_eq!(follow_event_from_wire(heartbeat_to_wire(Sequence(6), Some(Sequence(5)))), Ok(heartbeat));
     let membership = FollowEvent::Membership { members: vec![member()], issuers: vec![issuer()] };
     assert_eq!(follow_event_from_wire(membership_to_wire(&[member()], &[issuer()])), Ok(membership));
-    let empty = FollowEvent::Batch { changes: vec![], cursor: here(9) };
+    let empty = FollowEvent::Batch { previous: Sequence(4), changes: vec![], cursor: here(9) };
     assert_eq!(batch(ChangeBatch::default().finish(), 0, here(9)), Ok(empty));
 }
 

@@ -41,7 +41,7 @@ struct Live {
 
 /// One follow stream.
 pub(super) struct Stream {
-    at: Sequence,
+    at: Option<Cursor>,
     under_way: usize,
     waiting: VecDeque<sync::FollowEvent>,
     live: VecDeque<Rc<Live>>,
@@ -49,6 +49,13 @@ pub(super) struct Stream {
     /// Everything comes anew: collected tombstones are not there.
     anew: bool,
     last_sent: u64,
+}
+
+impl Stream {
+    /// Up to where everything was sent or waits.
+    fn sequence(&self) -> Sequence {
+        self.at.map_or(Sequence::ZERO, |at| at.sequence)
+    }
 }
 
 pub(super) struct Server {
@@ -240,12 +247,12 @@ impl World {
         let at = match (start, cursor) {
             (Start::Resume, Some(cursor)) => {
                 self.note_progress(device, follow.incarnation, cursor.sequence)?;
-                cursor.sequence
+                Some(cursor)
             }
             (Start::Reset(reason), _) => {
                 self.count_reset(device, reason);
                 waiting.push_back(wire::reset_to_wire(reason));
-                Sequence::ZERO
+                None
             }
             (start, _) => {
                 self.violate("I-04", format_args!("device {device} is ahead of the server: {start:?}"));
@@ -259,7 +266,7 @@ impl World {
             waiting,
             live: VecDeque::new(),
             behind: true,
-            anew: at == Sequence::ZERO,
+            anew: at.is_none(),
             last_sent: self.now,
         };
         self.server.streams.insert(connection, stream);
@@ -375,7 +382,7 @@ impl World {
                 let changes = read.changes_after(previous, LIVE_BYTES)?;
                 let cursor = cursor_at(&head, changes.through, read)?;
                 let count = changes.batch.count();
-                Ok((wire::batch_to_wire(changes.batch.finish().into(), count, &cursor), cursor))
+                Ok((wire::batch_to_wire(previous, changes.batch.finish().into(), count, &cursor), cursor))
             });
             self.server.published = cursor.sequence;
             let live = Rc::new(Live { previous, event, cursor });
@@ -420,9 +427,9 @@ impl World {
             } else {
                 match stream.live.pop_front() {
                     None => return,
-                    Some(live) if live.cursor.sequence <= stream.at => {}
-                    Some(live) if live.previous == stream.at => {
-                        stream.at = live.cursor.sequence;
+                    Some(live) if live.cursor.sequence <= stream.sequence() => {}
+                    Some(live) if live.previous == stream.sequence() => {
+                        stream.at = Some(live.cursor);
                         stream.waiting.push_back(live.event.clone());
                     }
                     Some(_) => stream.behind = true,
@@ -434,10 +441,10 @@ impl World {
     /// One batch from disk, and the end of catching up behind the last.
     fn catch_up(&mut self, connection: u64) {
         let Some(stream) = self.server.streams.get(&connection) else { return };
-        let (at, collect) = (stream.at, stream.anew && self.swarm.collect);
+        let (previous, collect) = (stream.sequence(), stream.anew && self.swarm.collect);
         let head = self.server.head();
         let (mut bytes, mut count, cursor, complete) = self.server.read(|read| {
-            let changes = read.changes_after(at, self.swarm.batch_bytes)?;
+            let changes = read.changes_after(previous, self.swarm.batch_bytes)?;
             let (count, complete) = (changes.batch.count(), changes.complete);
             Ok((changes.batch.finish(), count, cursor_at(&head, changes.through, read)?, complete))
         });
@@ -446,9 +453,9 @@ impl World {
             (0..left_out).for_each(|_| self.counters.sometimes("collected tombstone left out of a reset"));
         }
         let Some(stream) = self.server.streams.get_mut(&connection) else { return };
-        stream.at = cursor.sequence;
-        if count > 0 {
-            stream.waiting.push_back(wire::batch_to_wire(bytes.into(), count, &cursor));
+        if stream.at != Some(cursor) {
+            stream.at = Some(cursor);
+            stream.waiting.push_back(wire::batch_to_wire(previous, bytes.into(), count, &cursor));
         }
         if complete {
             stream.waiting.push_back(wire::caught_up_to_wire(&cursor, None));
@@ -470,7 +477,7 @@ impl World {
         let Some(stream) = self.server.streams.get_mut(&connection) else { return };
         if stream.last_sent + HEARTBEAT <= now && stream.under_way < WINDOW && stream.waiting.is_empty() {
             stream.waiting.push_back(wire::heartbeat_to_wire(head, None));
-            stream.behind |= head > stream.at;
+            stream.behind |= head > stream.sequence();
         }
         self.schedule(HEARTBEAT, Event::Heartbeat { connection });
         self.pump(connection);
