@@ -140,16 +140,20 @@ pub(crate) fn item_json(reply: &ItemHistoryReply) -> Value {
 
 /// What an undo does, or did.
 pub(crate) fn undo_text(reply: &UndoReply, done: bool) -> String {
-    let will = if done { "went back" } else { "would go back" };
-    let range = format!("revisions {} to {}", reply.from_sequence, reply.through_sequence);
+    let what = if done { "taken back" } else { "would be taken back, nothing was written yet" };
     let mut lines = vec![format!(
-        "{} of {} {will}: {}; {} of these come back, {} go ({range})",
+        "{what}: {} of {} (revisions {} to {})",
         count(reply.fields, "field", "fields"),
         count(reply.items, "item", "items"),
-        if done { "done" } else { "nothing was written yet" },
-        reply.restored,
-        reply.removed,
+        reply.from_sequence,
+        reply.through_sequence,
     )];
+    if reply.restored > 0 {
+        lines.push(format!("{} deleted since come back", count(reply.restored, "item", "items")));
+    }
+    if reply.removed > 0 {
+        lines.push(format!("{} made since go", count(reply.removed, "item", "items")));
+    }
     for item in reply.first.iter().take(NAMED) {
         let key = item.key.clone().unwrap_or_default();
         let how = if item.removed { "goes".to_owned() } else { item.fields.join(", ") };
