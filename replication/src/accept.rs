@@ -9,8 +9,8 @@ use mfpsync_storage::Result;
 use mfpsync_storage::codec::DecodeError;
 use mfpsync_storage::master::{Author, Head, ItemWrite, Loss, MasterItem, MasterRead, MasterWrite, Progress};
 use mfpsync_storage::model::{
-    Action, DeviceId, Edit, EditOutcome, Fields, Incarnation, ItemKey, Operation, OperationNumber, Outcome,
-    RejectReason, Sequence, limit,
+    Action, DeviceId, Edit, EditOutcome, Fields, GroupId, Incarnation, ItemKey, Operation, OperationNumber,
+    Outcome, RejectReason, Sequence, limit,
 };
 
 use crate::lineage::Lineage;
@@ -23,8 +23,9 @@ pub struct Limits {
     pub user_items: u64,
     /// Encoded bytes of one user's items; looked at when a new one is made.
     pub user_bytes: u64,
-    /// Outcomes of a device that the ledger may hold beyond its low-water mark, so that a push of
-    /// one operation does not cost two writes more.
+    /// Outcomes of a device that the ledger may hold beyond its low-water mark, so that not every
+    /// push of one operation prunes. Few: each device's outcomes fill pages of their own, and a
+    /// commit writes every page it touched.
     pub ledger_slack: u64,
     /// Whether the history keeps values that were replaced or lost.
     pub keep_values: bool,
@@ -35,7 +36,7 @@ impl Default for Limits {
         Self {
             user_items: limit::USER_ITEMS,
             user_bytes: limit::USER_BYTES,
-            ledger_slack: 64,
+            ledger_slack: 8,
             keep_values: true,
         }
     }
@@ -102,7 +103,8 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: Limits) 
     let confirmed = progress
         .filter(|progress| progress.incarnation == submission.incarnation)
         .map_or(OperationNumber::default(), |progress| progress.low_water);
-    let history = lineage(write)?;
+    let head = write.founded_head()?;
+    let mut reigns = Reigns { group: head.group, history: chained(&head, write)?, head: head.sequence };
     let mut due = write.last_operation(submission.incarnation)?.max(confirmed);
     let mut outcomes = Vec::with_capacity(numbers.len());
     for (number, record) in numbers.into_iter().zip(&submission.operations) {
@@ -118,7 +120,10 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: Limits) 
                 return Ok(Answer::OutOfOrder { expected, found: number });
             }
             None => {
-                let outcome = decide(write, submission, &history, number, record, limits)?;
+                let outcome = decide(write, submission, &reigns, number, record, limits)?;
+                if let Outcome::Accepted { revision, .. } = &outcome {
+                    reigns.head = revision.sequence;
+                }
                 write.record_outcome(submission.incarnation, number, &digest, &outcome)?;
                 due = number;
                 outcome
@@ -171,6 +176,13 @@ fn quarantine(write: &MasterWrite<'_>, submission: &Submission) -> Result<Answer
     Ok(Answer::Quarantined)
 }
 
+/// Where the master stands while a submission is taken, read once for all of it.
+struct Reigns {
+    group: GroupId,
+    history: Lineage,
+    head: Sequence,
+}
+
 /// What one edit makes of its item.
 enum Decided {
     Write(Box<ItemWrite>, EditOutcome),
@@ -181,7 +193,7 @@ enum Decided {
 fn decide(
     write: &MasterWrite<'_>,
     submission: &Submission,
-    history: &Lineage,
+    reigns: &Reigns,
     number: OperationNumber,
     record: &[u8],
     limits: Limits,
@@ -190,10 +202,9 @@ fn decide(
     let Ok(operation) = Operation::decode(record) else {
         return rejected(RejectReason::Malformed, 0);
     };
-    let head = write.founded_head()?;
     let mut decided = Vec::with_capacity(operation.edits.len());
     for (place, edit) in operation.edits.iter().enumerate() {
-        match decide_edit(write, submission.incarnation, history, &head, edit, limits)? {
+        match decide_edit(write, submission.incarnation, reigns, edit, limits)? {
             Ok(one) => decided.push(one),
             Err(reason) => return rejected(reason, place),
         }
@@ -236,7 +247,10 @@ fn store(write: &MasterWrite<'_>, author: &Author, decided: Vec<Decided>) -> Res
 /// # Errors
 /// The database's, or records that do not form a chain.
 pub fn lineage(read: &MasterRead<'_>) -> Result<Lineage> {
-    let head = read.founded_head()?;
+    chained(&read.founded_head()?, read)
+}
+
+fn chained(head: &Head, read: &MasterRead<'_>) -> Result<Lineage> {
     let records = read.lineage()?.into_iter().map(|signed| signed.record).collect();
     Lineage::new(head.group, records)
         .map_err(|_| DecodeError::Invalid("lineage of the master database is broken").into())
@@ -245,17 +259,16 @@ pub fn lineage(read: &MasterRead<'_>) -> Result<Lineage> {
 fn decide_edit(
     write: &MasterWrite<'_>,
     incarnation: Incarnation,
-    history: &Lineage,
-    head: &Head,
+    Reigns { group, history, head }: &Reigns,
     edit: &Edit,
     limits: Limits,
 ) -> Result<std::result::Result<Decided, RejectReason>> {
     // A base of a reign that parted from this one counts only up to where both agree.
     let base = history.base(edit.base.revision);
-    if base > head.sequence {
+    if base > *head {
         return Ok(Err(RejectReason::Malformed));
     }
-    if write.erasure(head.group, &edit.key.scope)?.is_some_and(|erasure| erasure.refuses(base)) {
+    if write.erasure(*group, &edit.key.scope)?.is_some_and(|erasure| erasure.refuses(base)) {
         return Ok(Err(RejectReason::Erased));
     }
     let standing = write.item(&edit.key)?;

@@ -256,16 +256,20 @@ enum Group {
 /// Runs every job under a savepoint of its own in one transaction. Unless it answers
 /// [`Group::Committed`], nothing of the group was stored.
 fn transact<D: Database>(connection: &mut Connection, jobs: &mut [Box<dyn Job<D>>]) -> Result<Group> {
-    let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // `Savepoint` of rusqlite would have its two statements parsed anew for every job.
+    let run = |sql| transaction.prepare_cached(sql)?.execute([]);
     for job in jobs {
-        let savepoint = transaction.savepoint()?;
-        let verdict = job.run(&D::write(&savepoint));
-        match verdict {
-            Verdict::Keep => savepoint.commit()?,
-            Verdict::Undo if savepoint.is_autocommit() => return Err(Error::Full),
-            Verdict::Undo => drop(savepoint),
+        run("SAVEPOINT job")?;
+        match job.run(&D::write(&transaction)) {
+            Verdict::Keep => {}
+            Verdict::Undo if transaction.is_autocommit() => return Err(Error::Full),
+            Verdict::Undo => {
+                run("ROLLBACK TO job")?;
+            }
             Verdict::Abandon => return Ok(Group::Abandoned),
         }
+        run("RELEASE job")?;
     }
     transaction.commit()?;
     Ok(Group::Committed)
