@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
-    address_book, debug, devices, item, join, pair, role, set_aside, shell, status, user, watch,
+    address_book, debug, devices, history, item, join, pair, role, set_aside, shell, status, users, watch,
 };
 use crate::demo;
 use crate::exit::EXIT_HELP;
@@ -65,13 +65,15 @@ pub(crate) enum Command {
     Leave(join::LeaveArgs),
     Devices(devices::DevicesArgs),
     Release(devices::ReleaseArgs),
-    #[command(subcommand)]
-    User(user::UserCommand),
+    #[command(subcommand, alias = "user")]
+    Users(users::UsersCommand),
     #[command(subcommand)]
     Item(item::ItemCommand),
     Watch(watch::WatchArgs),
     Import(address_book::ImportArgs),
     Export(address_book::ExportArgs),
+    History(history::HistoryArgs),
+    Undo(history::UndoArgs),
     SetAside(set_aside::SetAsideArgs),
     #[command(subcommand)]
     Debug(debug::DebugCommand),

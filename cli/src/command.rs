@@ -11,6 +11,7 @@ use crate::sockets::Sockets;
 pub(crate) mod address_book;
 pub(crate) mod debug;
 pub(crate) mod devices;
+pub(crate) mod history;
 pub(crate) mod item;
 pub(crate) mod join;
 pub(crate) mod pair;
@@ -18,7 +19,7 @@ pub(crate) mod role;
 pub(crate) mod set_aside;
 pub(crate) mod shell;
 pub(crate) mod status;
-pub(crate) mod user;
+pub(crate) mod users;
 pub(crate) mod watch;
 
 /// What each command needs of its surroundings.
@@ -42,12 +43,14 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Leave(args) => join::leave(&context, &args).await,
         Command::Devices(_) => devices::run(&context).await,
         Command::Release(args) => devices::release(&context, args).await,
-        Command::User(command) => user::run(&context, command).await,
+        Command::Users(command) => users::run(&context, command).await,
         Command::Item(command) => item::run(&context, command).await,
         Command::Watch(args) => watch::run(&context, args).await,
         Command::Import(args) => address_book::import(&context, args).await,
         Command::Export(args) => address_book::export(&context, args).await,
-        Command::SetAside(_) => set_aside::run(&context).await,
+        Command::History(args) => history::history(&context, args).await,
+        Command::Undo(args) => history::undo(&context, args).await,
+        Command::SetAside(args) => set_aside::run(&context, args).await,
         Command::Debug(command) => debug::run(&context, command).await,
         Command::Demo(args) => crate::demo::run(&context, args).await,
         Command::Completion(args) => shell::completion(&context, &args),

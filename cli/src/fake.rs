@@ -11,8 +11,9 @@ use mfpsync_proto::local::edit::Edit as EditKind;
 use mfpsync_proto::local::local_server::{Local, LocalServer};
 use mfpsync_proto::local::watch_event::Event;
 use mfpsync_proto::local::{
-    Field, GetReply, GetRequest, Item, ItemKey, ListReply, ListRequest, LoginReply, LoginRequest,
-    LogoutReply, LogoutRequest, Started, WatchEvent, WatchRequest, WriteReply, WriteRequest,
+    AcknowledgeNoticesReply, AcknowledgeNoticesRequest, Field, GetReply, GetRequest, Item, ItemKey,
+    ListReply, ListRequest, LoginReply, LoginRequest, LogoutReply, LogoutRequest, Started, WatchEvent,
+    WatchRequest, WriteReply, WriteRequest,
 };
 use mfpsync_proto::panel::panel_server::{Panel, PanelServer};
 use mfpsync_proto::panel::{
@@ -139,6 +140,13 @@ impl Local for Service {
         unused()
     }
 
+    async fn acknowledge_notices(
+        &self,
+        _request: Request<AcknowledgeNoticesRequest>,
+    ) -> Reply<AcknowledgeNoticesReply> {
+        unused()
+    }
+
     async fn logout(&self, _request: Request<LogoutRequest>) -> Reply<LogoutReply> {
         unused()
     }
@@ -171,7 +179,7 @@ impl Local for Service {
         for edit in edits {
             apply(&mut state.items, edit.edit.unwrap());
         }
-        Ok(Response::new(WriteReply { operation: Some(state.writes.len() as u64) }))
+        Ok(Response::new(WriteReply { operation: Some(state.writes.len() as u64), ..WriteReply::default() }))
     }
 
     async fn watch(&self, _request: Request<WatchRequest>) -> Reply<Self::WatchStream> {

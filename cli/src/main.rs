@@ -15,6 +15,7 @@ use crate::exit::{Exit, Failure};
 mod args;
 mod book;
 mod command;
+mod confirm;
 mod demo;
 mod exit;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod kit;
 mod output;
 mod render;
 mod secret;
+mod since;
 mod sockets;
 mod value;
 mod wait;

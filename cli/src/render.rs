@@ -3,8 +3,10 @@
 //! Pure: a reply goes in, a text or a `serde_json::Value` comes out. Prints nothing, asks nobody.
 
 pub(crate) mod devices;
+pub(crate) mod history;
 pub(crate) mod items;
 pub(crate) mod pairing;
 pub(crate) mod set_aside;
 pub(crate) mod status;
 pub(crate) mod units;
+pub(crate) mod users;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use mfpsync_proto::local::local_client::LocalClient;
 use mfpsync_proto::panel::panel_client::PanelClient;
+use mfpsync_proto::records::records_client::RecordsClient;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Response, Status};
@@ -41,6 +42,14 @@ impl Sockets {
     /// `Failure::Unreachable` when nobody listens there.
     pub(crate) async fn panel(&self) -> Result<PanelClient<Channel>, Failure> {
         Ok(PanelClient::new(channel(&self.run.join("panel.sock")).await?))
+    }
+
+    /// Opens the operator's socket for history, undo, users and edits set aside.
+    ///
+    /// # Errors
+    /// `Failure::Unreachable` when nobody listens there.
+    pub(crate) async fn records(&self) -> Result<RecordsClient<Channel>, Failure> {
+        Ok(RecordsClient::new(channel(&self.run.join("panel.sock")).await?))
     }
 
     /// Opens the firmware's socket.

@@ -40,7 +40,11 @@ fn from_json_text(text: &str) -> Result<Kind, String> {
     from_json(&json)
 }
 
-fn from_json(json: &Json) -> Result<Kind, String> {
+/// A value from its JSON form.
+///
+/// # Errors
+/// A sentence saying what is expected.
+pub(crate) fn from_json(json: &Json) -> Result<Kind, String> {
     match json {
         Json::String(text) => Ok(Kind::Text(text.clone())),
         Json::Bool(flag) => Ok(Kind::Flag(*flag)),

@@ -8,6 +8,7 @@ use arc_swap::ArcSwapOption;
 use mfpsync_proto::limit;
 use mfpsync_proto::local::local_server::LocalServer;
 use mfpsync_proto::panel::panel_server::PanelServer;
+use mfpsync_proto::records::records_server::RecordsServer;
 use mfpsync_storage::Store;
 use mfpsync_storage::local::{Local, OutboxLimits};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -35,6 +36,7 @@ use crate::local::LocalService;
 use crate::membership::Roster;
 use crate::own_data::{OwnData, draw_incarnation};
 use crate::panel::{PanelService, Session};
+use crate::records::RecordsService;
 use crate::role::SupervisorHandle;
 use crate::storage_fault::start_fault;
 use crate::systemd;
@@ -115,9 +117,11 @@ pub async fn sockets(app: &App, device: &Arc<Device>, supervisor: &SupervisorHan
     let local = LocalServer::new(LocalService::new(device.own.clone(), streams, stop))
         .max_decoding_message_size(limit::LOCAL_MESSAGE_BYTES)
         .max_encoding_message_size(limit::LOCAL_MESSAGE_BYTES);
-    let panel = PanelServer::new(PanelService(Arc::new(session)));
+    let session = Arc::new(session);
+    let panel = PanelServer::new(PanelService(session.clone()));
+    let records = RecordsServer::new(RecordsService(session));
     serve(app, LOCAL_SOCKET, Routes::new(local)).await?;
-    serve(app, PANEL_SOCKET, Routes::new(panel)).await
+    serve(app, PANEL_SOCKET, Routes::new(panel).add_service(records)).await
 }
 
 /// Feeds the watchdog while the supervisor and the own database's writer both answer.

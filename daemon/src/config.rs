@@ -25,6 +25,9 @@ pub const DEFAULT_PORT: u16 = 7450;
 /// Addresses in any one list.
 const MAX_ADDRESSES: usize = 32;
 const NAME_CHARS: usize = 64;
+/// The undo window, and the longest one.
+const HISTORY_DAYS: u64 = 30;
+const HISTORY_DAYS_MAX: u64 = 3_650;
 
 /// What the daemon was told, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +56,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// Longest pause between two attempts to reach the server.
     pub reconnect_max: Duration,
+    /// Days for which a server keeps replaced and losing values; 0 keeps none.
+    pub history_days: u64,
 }
 
 /// Who may use the local sockets, besides root and the daemon's own user.
@@ -262,6 +267,7 @@ fn read_root(root: &mut Section<'_>, source: &Path) -> Option<Config> {
     let log_level = root.section("log", read_log);
     let limits = root.section("limits", read_limits);
     let (heartbeat, reconnect_max) = root.section("sync", read_sync);
+    let history_days = root.section("history", read_history);
     Some(Config {
         source: source.to_owned(),
         data_dir: data_dir?,
@@ -275,6 +281,7 @@ fn read_root(root: &mut Section<'_>, source: &Path) -> Option<Config> {
         limits,
         heartbeat,
         reconnect_max,
+        history_days,
     })
 }
 
@@ -324,6 +331,12 @@ fn read_sync(sync: &mut Section<'_>) -> (Duration, Duration) {
         Duration::from_secs(value)
     };
     (seconds("heartbeat_seconds", 15, 300), seconds("reconnect_max_seconds", 30, 3_600))
+}
+
+fn read_history(history: &mut Section<'_>) -> u64 {
+    history
+        .optional("days", "days = 30", |value| section::integer(value, 0, HISTORY_DAYS_MAX))
+        .unwrap_or(HISTORY_DAYS)
 }
 
 fn device_name(value: &toml::de::DeValue<'_>) -> Result<String, String> {

@@ -111,6 +111,14 @@ fault_codes! {
         "a device has seen more of the group's data than this server holds; either this server's disk \
          was put back, then recover from a newer copy, or that device's data is false, then release it; \
          nothing is sent to it and it keeps what it has";
+    /// A user has nearly as much as one user may have.
+    UserNearlyFull = "F-USER-NEARLY-FULL", false, Unavailable:
+        "a user's room is nearly used up: at 2,000 items or 1 MiB new items of that user are refused; \
+         everything saved is safe; delete what is no longer needed";
+    /// The group has nearly as many devices as it may have.
+    DevicesNearlyFull = "F-DEVICES-NEARLY-FULL", false, Unavailable:
+        "the group has nearly as many machines as it may have: at 1,000 no further one can be paired; \
+         all go on working; release those that are no longer in use";
     /// Another daemon holds the data directory.
     AlreadyRunning = "F-ALREADY-RUNNING", false, AlreadyRunning:
         "another mfpsyncd uses the same data directory and goes on undisturbed; stop it first, or \

@@ -211,7 +211,7 @@ async fn explain_master(
             "device": change.device.to_string(),
             "operation": change.operation.0,
             "accepted_at": change.accepted_at,
-            "replaced": change.prior.map(|fields| fields.names().map(str::to_owned).collect::<Vec<_>>()),
+            "replaced": change.before.fields().map(|fields| fields.names().map(str::to_owned).collect::<Vec<_>>()),
             "lost": change.lost.map(|fields| fields.names().map(str::to_owned).collect::<Vec<_>>()),
         })
     });

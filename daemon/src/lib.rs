@@ -29,6 +29,8 @@ pub mod own_data;
 pub mod pairing;
 pub mod panel;
 pub mod parts;
+mod quota;
+pub mod records;
 pub mod refusal;
 pub mod role;
 pub mod server;

@@ -1,6 +1,7 @@
 //! The local API for firmware: one service over [`crate::own_data::OwnData`].
 
-mod convert;
+pub(crate) mod convert;
+mod notices;
 mod service;
 
 pub use service::LocalService;

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mfpsync_storage::local::{EditContext, Local, LocalEdit, LocalItem, LocalWrite, OutboxLimits};
-use mfpsync_storage::model::{Incarnation, ItemKey, Kind, OperationNumber, Scope};
+use mfpsync_storage::local::{EditContext, Edited, Local, LocalEdit, LocalItem, LocalWrite, OutboxLimits};
+use mfpsync_storage::model::{Incarnation, ItemKey, Kind, Scope};
 use mfpsync_storage::{Priority, Result};
 use ring::rand::SecureRandom;
 use tokio::sync::{broadcast, watch};
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::clock::unix_millis;
 use crate::db::{Db, READ_DEADLINE};
 use crate::fault::FaultBoard;
+use crate::quota::QuotaWatch;
 use crate::storage_fault::StorageFaults;
 
 /// Changed keys kept for a watcher that is a moment behind; then it is told to list again.
@@ -48,6 +49,7 @@ pub struct OwnData {
     freshness: watch::Sender<Freshness>,
     limits: OutboxLimits,
     faults: StorageFaults,
+    quota: QuotaWatch,
 }
 
 impl OwnData {
@@ -60,6 +62,7 @@ impl OwnData {
             edits: watch::Sender::new(0),
             freshness: watch::Sender::new(Freshness::default()),
             limits,
+            quota: QuotaWatch::new(faults.clone()),
             faults: StorageFaults::new(faults),
         }
     }
@@ -73,20 +76,63 @@ impl OwnData {
     /// Stores edits that belong together, and tells watchers and the client role.
     ///
     /// # Errors
-    /// The outbox is full, an item would be too large, or the database fails; nothing is stored.
+    /// The outbox is full, an item or a user would be too large, the user was erased, or the database
+    /// fails; nothing is stored.
     ///
     /// # Cancel safety
     /// The edits may be stored although the future was dropped.
-    pub async fn edit(&self, edits: Vec<LocalEdit>, actor: String) -> Result<Option<OperationNumber>> {
-        let context = EditContext { actor, now: unix_millis(), limits: self.limits };
+    pub async fn edit(&self, edits: Vec<LocalEdit>, actor: String) -> Result<Edited> {
+        let context = EditContext { actor, now: unix_millis(), limits: Some(self.limits) };
         let keys: Arc<[ItemKey]> = edits.iter().map(|edit| edit.key.clone()).collect();
-        let edited = self.db.write(Priority::Panel, move |write| write.edit(edits.clone(), &context)).await;
-        let number = self.faults.written(edited)?;
+        let edited =
+            self.db.write(Priority::Panel, move |write| write.edit_counted(edits.clone(), &context)).await;
+        let edited = self.faults.written(edited)?;
         self.announce(keys);
-        if number.is_some() {
+        if edited.operation.is_some() {
             self.edits.send_modify(|count| *count += 1);
         }
-        Ok(number)
+        self.quota.note(&edited.users);
+        Ok(edited)
+    }
+
+    /// Offers an operation that was set aside again. False when there is none in this place.
+    ///
+    /// # Errors
+    /// As [`OwnData::edit`]; it stays set aside then.
+    ///
+    /// # Cancel safety
+    /// As [`OwnData::edit`].
+    pub async fn retry_set_aside(&self, entry: i64) -> Result<bool> {
+        let context = EditContext { actor: String::new(), now: unix_millis(), limits: Some(self.limits) };
+        let retried =
+            self.db.write(Priority::Panel, move |write| write.retry_set_aside(entry, &context)).await;
+        let Some(keys) = self.faults.written(retried)? else { return Ok(false) };
+        self.announce(keys.into());
+        self.edits.send_modify(|count| *count += 1);
+        Ok(true)
+    }
+
+    /// Forgets an operation that was set aside. False when there is none in this place.
+    ///
+    /// # Errors
+    /// The database's.
+    ///
+    /// # Cancel safety
+    /// It may be forgotten although the future was dropped.
+    pub async fn drop_set_aside(&self, entry: i64) -> Result<bool> {
+        let dropped = self.db.write(Priority::Panel, move |write| write.drop_set_aside(entry)).await;
+        self.faults.written(dropped)
+    }
+
+    /// Runs a write of a person at this device that changes no item.
+    ///
+    /// # Errors
+    /// As the closure, or the commit.
+    ///
+    /// # Cancel safety
+    /// As [`OwnData::edit`].
+    pub async fn note(&self, note: impl FnMut(&LocalWrite<'_>) -> Result<()> + Send + 'static) -> Result<()> {
+        self.faults.written(self.db.write(Priority::Panel, note).await)
     }
 
     /// Runs a write of the client role and tells watchers which keys it changed.

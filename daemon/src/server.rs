@@ -34,6 +34,7 @@ use crate::group::MASTER_FILE;
 use crate::net::acceptor::{self, Incoming, Limits};
 use crate::net::serve::grpc_server;
 use crate::pairing::Newcomer;
+use crate::records::prune;
 use crate::storage_fault::start_fault;
 use crate::tls::ServerTls;
 
@@ -82,6 +83,7 @@ impl ServerPart {
             faults: device.faults.clone(),
             issuing,
             heartbeat: device.config.heartbeat,
+            keep_values: device.config.history_days > 0,
         };
         let serving = Serving::new(made).await.map_err(|error| start_fault(&error))?;
         let part = Self {
@@ -90,6 +92,12 @@ impl ServerPart {
             listening,
         };
         part.serve(device, listeners)?;
+        let serving = &part.serving;
+        serving.tasks.spawn(prune::run(
+            serving.master.clone(),
+            device.config.history_days,
+            serving.stop.clone(),
+        ));
         let advertised = device.endpoints(&part.listening);
         part.serving
             .advertise(advertised)

@@ -46,6 +46,10 @@ impl StorageFaults {
 
     /// Shows what a person should see to.
     pub fn failed(&self, error: &Error) {
+        if matches!(error, Error::Erased | Error::UserFull { .. }) {
+            // The caller's own, and the database is well.
+            return;
+        }
         tracing::warn!(%error, "database");
         if let Some(fault) = fault(error) {
             self.standing.store(true, Ordering::Relaxed);
@@ -63,9 +67,13 @@ fn fault(error: &Error) -> Option<Fault> {
         Error::Corrupt(_) | Error::Record(_) | Error::Foreign(_) | Error::Missing(_) => FaultCode::DbCorrupt,
         Error::Newer { .. } => FaultCode::DbNewer,
         Error::OutboxFull { .. } => FaultCode::OutboxFull,
-        Error::Deadline | Error::Busy | Error::Closed | Error::ItemTooLarge | Error::Unacceptable(_) => {
-            return None;
-        }
+        Error::Deadline
+        | Error::Busy
+        | Error::Closed
+        | Error::ItemTooLarge
+        | Error::Unacceptable(_)
+        | Error::Erased
+        | Error::UserFull { .. } => return None,
     };
     Some(Fault::with_detail(code, chain(error)))
 }
@@ -86,6 +94,15 @@ pub fn refusal(error: &Error) -> Status {
             "the storage is full; nothing of this request was stored, everything stored before is safe",
         ),
         Error::OutboxFull { .. } => status(Code::ResourceExhausted, Reason::OverLimit, error.to_string()),
+        Error::Erased => Status::failed_precondition(
+            "this user was erased from the group; nothing was stored. An operator can open the name again at \
+             the server: `mfpsync users readmit`",
+        ),
+        Error::UserFull { .. } => status(
+            Code::ResourceExhausted,
+            Reason::OverLimit,
+            format!("{error}; nothing of this request was stored, everything stored before is safe"),
+        ),
         Error::ItemTooLarge => status(Code::InvalidArgument, Reason::OverLimit, error.to_string()),
         Error::Unacceptable(_) => status(Code::InvalidArgument, Reason::Malformed, chain(error)),
         _ if error.class() == Class::Busy => status(Code::Unavailable, Reason::Busy, error.to_string()),

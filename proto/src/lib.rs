@@ -55,3 +55,9 @@ pub mod panel {
     #![allow(missing_docs, unreachable_pub, reason = "generated; documented in the .proto file")]
     tonic::include_proto!("mfpsync.panel.v1");
 }
+
+/// Local API for the operator: history, undo, users, edits set aside.
+pub mod records {
+    #![allow(missing_docs, unreachable_pub, reason = "generated; documented in the .proto file")]
+    include!(concat!(env!("OUT_DIR"), "/records/mfpsync.records.v1.rs"));
+}

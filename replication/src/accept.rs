@@ -9,8 +9,8 @@ use mfpsync_storage::Result;
 use mfpsync_storage::codec::DecodeError;
 use mfpsync_storage::master::{Author, Head, ItemWrite, Loss, MasterItem, MasterRead, MasterWrite, Progress};
 use mfpsync_storage::model::{
-    Action, DeviceId, Edit, EditOutcome, Incarnation, ItemKey, Operation, OperationNumber, Outcome,
-    RejectReason, Sequence,
+    Action, DeviceId, Edit, EditOutcome, Fields, GroupId, Incarnation, ItemKey, Operation, OperationNumber,
+    Outcome, RejectReason, Sequence, limit,
 };
 
 use crate::lineage::Lineage;
@@ -27,11 +27,18 @@ pub struct Limits {
     /// push of one operation prunes. Few: each device's outcomes fill pages of their own, and a
     /// commit writes every page it touched.
     pub ledger_slack: u64,
+    /// Whether the history keeps values that were replaced or lost.
+    pub keep_values: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { user_items: 2_000, user_bytes: 1 << 20, ledger_slack: 8 }
+        Self {
+            user_items: limit::USER_ITEMS,
+            user_bytes: limit::USER_BYTES,
+            ledger_slack: 8,
+            keep_values: true,
+        }
     }
 }
 
@@ -97,13 +104,13 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: Limits) 
         .filter(|progress| progress.incarnation == submission.incarnation)
         .map_or(OperationNumber::default(), |progress| progress.low_water);
     let head = write.founded_head()?;
-    let mut reigns = Reigns { history: chained(&head, write)?, head: head.sequence };
+    let mut reigns = Reigns { group: head.group, history: chained(&head, write)?, head: head.sequence };
     let mut due = write.last_operation(submission.incarnation)?.max(confirmed);
     let mut outcomes = Vec::with_capacity(numbers.len());
     for (number, record) in numbers.into_iter().zip(&submission.operations) {
         let digest = Operation::digest(record);
         let outcome = match write.ledger(submission.incarnation, number)? {
-            Some(known) if known.digest == digest => known.outcome,
+            Some(known) if known.digest == digest || is_withdrawn(record) => known.outcome,
             Some(_) => return quarantine(write, submission),
             // An old request may come this late; whoever waits for the answer stops by itself.
             None if number <= confirmed => return Ok(Answer::Quarantined),
@@ -152,6 +159,12 @@ fn confirm(
     })
 }
 
+/// Whether a device took its operation back, as it must when it hears of an erasure: whether the server
+/// had accepted it before is all it asks.
+fn is_withdrawn(record: &[u8]) -> bool {
+    Operation::decode(record).is_ok_and(|operation| operation.is_withdrawn())
+}
+
 fn quarantine(write: &MasterWrite<'_>, submission: &Submission) -> Result<Answer> {
     write.put_progress(&Progress {
         device: submission.device,
@@ -165,6 +178,7 @@ fn quarantine(write: &MasterWrite<'_>, submission: &Submission) -> Result<Answer
 
 /// Where the master stands while a submission is taken, read once for all of it.
 struct Reigns {
+    group: GroupId,
     history: Lineage,
     head: Sequence,
 }
@@ -245,7 +259,7 @@ fn chained(head: &Head, read: &MasterRead<'_>) -> Result<Lineage> {
 fn decide_edit(
     write: &MasterWrite<'_>,
     incarnation: Incarnation,
-    Reigns { history, head }: &Reigns,
+    Reigns { group, history, head }: &Reigns,
     edit: &Edit,
     limits: Limits,
 ) -> Result<std::result::Result<Decided, RejectReason>> {
@@ -253,6 +267,9 @@ fn decide_edit(
     let base = history.base(edit.base.revision);
     if base > *head {
         return Ok(Err(RejectReason::Malformed));
+    }
+    if write.erasure(*group, &edit.key.scope)?.is_some_and(|erasure| erasure.refuses(base)) {
+        return Ok(Err(RejectReason::Erased));
     }
     let standing = write.item(&edit.key)?;
     if standing.as_ref().is_none_or(|item| item.deleted) {
@@ -272,11 +289,14 @@ fn decide_edit(
     };
     Ok(Ok(match merged {
         Merge::Write { fields, deleted, touched, lost, .. } => {
-            let item = ItemWrite { key: edit.key.clone(), deleted, fields, touched, lost };
+            let keep_prior = limits.keep_values && !rule(&edit.key.kind).sealed_only;
+            let lost = if limits.keep_values { lost } else { Fields::new() };
+            let item = ItemWrite { key: edit.key.clone(), deleted, fields, touched, lost, keep_prior };
             Decided::Write(Box::new(item), answer)
         }
         Merge::Superseded { by, lost, .. } => {
-            Decided::Lost(Loss { key: edit.key.clone(), by, fields: lost }, answer)
+            let fields = if limits.keep_values { lost } else { Fields::new() };
+            Decided::Lost(Loss { key: edit.key.clone(), by, fields }, answer)
         }
         Merge::Unchanged | Merge::Rejected(_) => Decided::Nothing(answer),
     }))
@@ -286,7 +306,11 @@ fn decide_edit(
 fn stands(write: &MasterWrite<'_>, key: &ItemKey, item: MasterItem) -> Result<Standing> {
     let fields = if item.deleted {
         // Nothing is accepted on a tombstone but what revives it, so its deletion is the newest entry.
-        write.history(key, 1)?.pop().and_then(|deletion| deletion.prior).unwrap_or_default()
+        write
+            .history(key, 1)?
+            .pop()
+            .and_then(|deletion| deletion.before.fields().cloned())
+            .unwrap_or_default()
     } else {
         item.fields
     };
@@ -329,7 +353,7 @@ fn builds_on_rejected(write: &MasterWrite<'_>, incarnation: Incarnation, edit: &
 }
 
 fn over_user_limit(write: &MasterWrite<'_>, edit: &Edit, limits: Limits) -> Result<bool> {
-    if !edit.key.scope.as_str().starts_with("user/") {
+    if !edit.key.scope.is_user() {
         return Ok(false);
     }
     let (items, bytes) = write.scope_usage(&edit.key.scope)?;

@@ -2,7 +2,8 @@
 //!
 //! Start with [`merge`], what becomes of an edit. [`lineage`] tells histories apart, [`message`]
 //! holds what the two sides say, [`wire`] is the door to the protocol's own messages, [`round`] is
-//! the client as a state machine, [`accept`] and [`follow`] the server's answers.
+//! the client as a state machine, [`accept`] and [`follow`] the server's answers, [`undo`] what goes
+//! back to how it was, [`operator`] what is changed at the server itself.
 
 pub mod accept;
 pub mod backoff;
@@ -11,7 +12,9 @@ pub mod follow;
 pub mod lineage;
 pub mod merge;
 pub mod message;
+pub mod operator;
 pub mod round;
+pub mod undo;
 pub mod wire;
 
 pub use error::WireError;

@@ -3,7 +3,7 @@
 //! The writer asks after each group commit; nobody else ever checkpoints.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use rusqlite::Connection;
 use rusqlite::hooks::Wal;
@@ -27,6 +27,8 @@ const HOLD_TRIES: u32 = 16;
 pub(crate) struct Checkpointer {
     /// Frames in the log after the last commit, as SQLite reported it.
     frames: Arc<AtomicU32>,
+    /// The log is to be emptied whatever its length.
+    truncate: Arc<AtomicBool>,
 }
 
 impl Checkpointer {
@@ -43,11 +45,20 @@ impl Checkpointer {
         Ok(())
     }
 
+    /// Follows the same requests to empty the log.
+    pub(crate) fn truncate_on(truncate: Arc<AtomicBool>) -> Self {
+        Self { truncate, ..Self::default() }
+    }
+
     /// Folds the log back when it is long. Called between transactions.
     ///
     /// # Errors
     /// A failing device. A reader that holds the log back is no error: the next call tries again.
     pub(crate) fn after_commit(&self, connection: &Connection) -> Result<()> {
+        if self.truncate.load(Ordering::Relaxed) && run(connection, "TRUNCATE")? {
+            self.truncate.store(false, Ordering::Relaxed);
+            return Ok(());
+        }
         let (mode, tries) = match self.frames.load(Ordering::Relaxed) {
             // SQLite waits for readers as long as the connection's busy timeout says.
             frames if frames >= HOLD_FRAMES => ("RESTART", HOLD_TRIES),

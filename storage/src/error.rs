@@ -61,6 +61,17 @@ pub enum Error {
     /// An edit that no server could take: malformed, or over a limit of one operation.
     #[error("edit is not acceptable: {0}")]
     Unacceptable(DecodeError),
+    /// The user was erased from the group.
+    #[error("user was erased from the group")]
+    Erased,
+    /// The user's items would exceed what one user may hold.
+    #[error("the user would have {items} items of {bytes} bytes; 2,000 items and 1 MiB are the most")]
+    UserFull {
+        /// Items the user would have.
+        items: u64,
+        /// Their encoded bytes.
+        bytes: u64,
+    },
     /// A statement is wrong: a defect of this build.
     #[error("database refused a statement")]
     Statement(#[source] rusqlite::Error),
@@ -83,7 +94,11 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Busy | Self::Deadline | Self::Closed => Class::Busy,
-            Self::OutboxFull { .. } | Self::ItemTooLarge | Self::Unacceptable(_) => Class::Reject,
+            Self::OutboxFull { .. }
+            | Self::ItemTooLarge
+            | Self::Unacceptable(_)
+            | Self::Erased
+            | Self::UserFull { .. } => Class::Reject,
             Self::Full
             | Self::ReadOnly
             | Self::Io(_)
@@ -119,6 +134,8 @@ impl Error {
             | Self::OutboxFull { .. }
             | Self::ItemTooLarge
             | Self::Unacceptable(_)
+            | Self::Erased
+            | Self::UserFull { .. }
             | Self::Statement(_) => Self::Busy,
         }
     }

@@ -15,9 +15,11 @@ mod readers;
 mod roster;
 mod schema;
 mod store;
+mod users;
 mod writer;
 
 pub use error::{Class, Error, Result};
 pub use open::{FileKind, set_aside};
 pub use store::{Database, Inline, Priority, Store};
+pub use users::{DISPLAY_NAME, User};
 pub use writer::Published;

@@ -5,11 +5,15 @@
 //! until a second holder has them.
 
 mod edit;
+mod erase;
 mod group;
 mod join;
 mod mirror;
+mod notices;
 mod outbox;
 mod read;
+mod set_aside;
+mod usage;
 
 use std::ops::Deref;
 
@@ -19,11 +23,14 @@ use crate::open::FileKind;
 use crate::schema;
 use crate::store::Database;
 
-pub use edit::{EditContext, LocalEdit, OutboxLimits};
+pub use edit::{EditContext, Edited, LocalEdit, OutboxLimits};
 pub use group::{DeviceState, Membership};
 pub use join::{JoinEdit, Mirrored, Phase};
-pub use outbox::{RetainedLimits, SetAside, Settlement, Waiting};
+pub use notices::notice_id;
+pub use outbox::{RetainedLimits, Settlement, Waiting};
 pub use read::{ItemState, LocalItem};
+pub use set_aside::SetAside;
+pub use usage::Usage;
 
 /// Marks stores of a device's own database.
 #[derive(Debug)]

@@ -4,8 +4,10 @@
 //! Rules are decided in `mfpsync_replication`; here is what they read and write.
 
 mod accept;
+mod browse;
 mod group;
 mod history;
+mod operator;
 mod read;
 
 use std::ops::Deref;
@@ -17,8 +19,10 @@ use crate::schema;
 use crate::store::Database;
 
 pub use accept::{Author, ItemWrite, Loss};
+pub use browse::{HistoryFilter, HistoryLine, HistoryPage, HistoryPlace, LostEdit, before};
 pub use group::{Founding, Progress};
-pub use history::{HistoryEntry, LedgerEntry};
+pub use history::{Before, HistoryEntry, LedgerEntry};
+pub use operator::{OPERATOR, OperatorAct, Pruned};
 pub use read::{ChangesRead, Head, MasterItem};
 
 /// Marks stores of the master database.

@@ -4,6 +4,7 @@
 //! is known to be well-formed from then on. No I/O and no clock here.
 
 mod change;
+mod erased;
 mod ids;
 mod key;
 mod membership;
@@ -13,7 +14,9 @@ mod promotion;
 mod revision;
 mod value;
 
+pub(crate) use change::sha256;
 pub use change::{Change, ChangeBatch, ContentHash};
+pub use erased::{ERASED_KIND, ErasedMark, Erasure, erasure_key};
 pub use ids::{Chain, DeviceId, GroupId, Incarnation, OperationNumber, PublicKey, Sequence};
 pub use key::{ItemKey, KeyError, Kind, Scope};
 pub use membership::{Capabilities, IssuingCertificate, Member, SIGNATURE_BYTES, Signed};
@@ -31,6 +34,10 @@ pub mod limit {
     pub const ITEM_FIELDS: usize = 128;
     /// A scope's, kind's, item's or field's name, in bytes.
     pub const NAME_BYTES: usize = 255;
+    /// Items of one user.
+    pub const USER_ITEMS: u64 = 2_000;
+    /// Encoded fields of one user's items, in bytes.
+    pub const USER_BYTES: u64 = 1 << 20;
     /// Edits in one operation.
     pub const OPERATION_EDITS: usize = 100;
     /// One encoded operation, in bytes.

@@ -114,8 +114,9 @@ fn prepare(connection: &Connection) -> Result<()> {
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     // Temporary tables and sorters hold personal data: never in files.
     connection.pragma_update(None, "temp_store", "memory")?;
-    // What was deleted is overwritten, not only unlinked.
-    connection.pragma_update(None, "secure_delete", "fast")?;
+    // What was deleted is overwritten, not only unlinked; also in pages that become free, which "fast"
+    // leaves as they are.
+    connection.pragma_update(None, "secure_delete", true)?;
     // A schema that was tampered with cannot call functions.
     connection.pragma_update(None, "trusted_schema", false)?;
     // An outbox row never names an item that is gone.

@@ -11,7 +11,8 @@ pub(crate) const LOCAL: FileKind = FileKind { application_id: 0x4d46_506c, migra
 /// A row's position is its sequence and, in the low twelve bits, its place among the items of one
 /// operation: the rowid then gives changes in order by one sequential scan, and an operation of
 /// several items keeps one sequence. An update moves the row to its new position; each change names
-/// the position before, so that an item's history is followed without an index.
+/// the position before, so that an item's history is followed without an index. `superseded` holds
+/// edits of which nothing was taken, each behind the sequence after which it came.
 const MASTER_1: &str = "
 CREATE TABLE head (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -50,6 +51,8 @@ CREATE TABLE changes (
     accepted_at INTEGER NOT NULL,
     epoch INTEGER NOT NULL,
     chain BLOB NOT NULL,
+    deleted INTEGER NOT NULL,
+    touched BLOB NOT NULL,
     prior_position INTEGER,
     prior_deleted INTEGER,
     prior_fields BLOB,
@@ -67,6 +70,7 @@ CREATE TABLE superseded (
     actor TEXT NOT NULL,
     made_at INTEGER NOT NULL,
     accepted_at INTEGER NOT NULL,
+    after_sequence INTEGER NOT NULL,
     by_sequence INTEGER NOT NULL,
     lost_fields BLOB NOT NULL
 );
@@ -184,4 +188,9 @@ CREATE TABLE set_aside (
     record BLOB NOT NULL,
     noticed_at INTEGER NOT NULL
 );
+CREATE TABLE acknowledged (
+    scope TEXT NOT NULL,
+    notice BLOB NOT NULL,
+    PRIMARY KEY (scope, notice)
+) WITHOUT ROWID;
 ";

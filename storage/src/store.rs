@@ -130,6 +130,14 @@ impl<D: Database> Store<D> {
         (size(&self.inner.path), size(&open::with_suffix(&self.inner.path, "-wal")))
     }
 
+    /// Has the log folded back and emptied as soon as its readers allow, so that nothing that was
+    /// overwritten lives on in it. Returns at once; it is tried again after each commit.
+    pub fn truncate_log(&self) {
+        self.inner.writer.truncate_log();
+        // An empty write makes the writer look; how it ends does not matter.
+        self.write(Priority::Sync, |_| Ok(()), drop);
+    }
+
     /// Refuses further work, finishes what is queued, folds the log back and closes the file.
     /// Blocks until that is done.
     ///

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -88,12 +89,15 @@ struct Shared<D: Database> {
 
 pub(crate) struct Writer<D: Database> {
     shared: Arc<Shared<D>>,
+    /// Tells the checkpointer to empty the log.
+    truncate: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<Result<()>>>>,
 }
 
 impl<D: Database> Writer<D> {
     pub(crate) fn start(path: &Path, create: bool, published: Published<D>) -> Result<Self> {
-        let checkpointer = Checkpointer::default();
+        let truncate: Arc<AtomicBool> = Arc::default();
+        let checkpointer = Checkpointer::truncate_on(truncate.clone());
         let mut connection = open::writable(path, D::KIND, create)?;
         checkpointer.watch(&mut connection)?;
         let queue = Queue { panel: VecDeque::new(), sync: VecDeque::new(), open: true };
@@ -110,7 +114,7 @@ impl<D: Database> Writer<D> {
             .stack_size(512 << 10)
             .spawn(move || worker.run())
             .map_err(|_| Error::Busy)?;
-        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+        Ok(Self { shared, truncate, thread: Mutex::new(Some(thread)) })
     }
 
     pub(crate) fn submit<T: Send + 'static>(
@@ -138,6 +142,11 @@ impl<D: Database> Writer<D> {
             Some((request, error)) => (request.done)(Err(error)),
             None => self.shared.filled.notify_one(),
         }
+    }
+
+    /// Has the log emptied after the next commit, or as soon as its readers allow.
+    pub(crate) fn truncate_log(&self) {
+        self.truncate.store(true, Ordering::Relaxed);
     }
 
     /// Refuses further requests, finishes those queued, folds the log back; waits for the thread.

@@ -13,12 +13,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use mfpsync_proto::local::local_client::LocalClient;
 use mfpsync_proto::local::{
-    Edit, Freshness, GetRequest, ItemKey, ListRequest, LoginRequest, WatchEvent, WatchRequest, WriteRequest,
+    Edit, Freshness, GetRequest, ItemKey, ListRequest, LoginRequest, WatchEvent, WatchRequest, WriteReply,
+    WriteRequest,
 };
 use mfpsync_proto::panel::panel_client::PanelClient;
 use mfpsync_proto::panel::{
     ClientStatus, Fault, SetAsideEdit, SetAsideRequest, StatusReply, StatusRequest, UnlockDebugRequest,
 };
+use mfpsync_proto::records::records_client::RecordsClient;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -286,6 +288,14 @@ impl TestDevice {
         Ok(PanelClient::new(self.channel("panel.sock")?))
     }
 
+    /// The records API.
+    ///
+    /// # Errors
+    /// Only for an impossible path.
+    pub fn records(&self) -> Result<RecordsClient<Channel>> {
+        Ok(RecordsClient::new(self.channel("panel.sock")?))
+    }
+
     /// What the panel shows.
     ///
     /// # Errors
@@ -312,14 +322,22 @@ impl TestDevice {
         found.with_context(|| format!("no {code} among {faults:?}"))
     }
 
+    /// Writes edits that belong together, as Alice, and returns the whole answer.
+    ///
+    /// # Errors
+    /// The daemon's answer.
+    pub async fn answer_to_write(&self, edits: Vec<Edit>) -> Result<WriteReply, Status> {
+        let mut local = self.local().map_err(|error| Status::internal(error.to_string()))?;
+        let request = WriteRequest { edits, actor: "alice".to_owned() };
+        Ok(local.write(request).await?.into_inner())
+    }
+
     /// Writes edits that belong together; `Some` is the operation's number.
     ///
     /// # Errors
     /// The daemon's answer.
     pub async fn try_write(&self, edits: Vec<Edit>) -> Result<Option<u64>, Status> {
-        let mut local = self.local().map_err(|error| Status::internal(error.to_string()))?;
-        let request = WriteRequest { edits, actor: "alice".to_owned() };
-        Ok(local.write(request).await?.into_inner().operation)
+        Ok(self.answer_to_write(edits).await?.operation)
     }
 
     /// As [`TestDevice::try_write`], for a write that must succeed.

@@ -207,7 +207,7 @@ pub(crate) async fn export(context: &Context, args: ExportArgs) -> Result<Exit, 
 }
 
 /// Replaces the file as a whole; it holds personal data, so it is the owner's alone.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         Some(_) | None => Path::new("."),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use crate::exit::{Exit, Failure};
+use crate::output::printable;
 use crate::render::items;
 use crate::sockets::{Sockets, within};
 use crate::value;
@@ -201,5 +202,6 @@ fn written(reply: &WriteReply) -> (String, Value) {
         Some(number) => format!("stored, on its way as operation {number}"),
         None => "stored; nothing to send (no group, or nothing changed)".to_owned(),
     };
-    (text, json!({ "operation": reply.operation }))
+    let text = if reply.warning.is_empty() { text } else { format!("{text}\n{}", printable(&reply.warning)) };
+    (text, json!({ "operation": reply.operation, "warning": reply.warning }))
 }

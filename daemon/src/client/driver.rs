@@ -13,7 +13,7 @@ use mfpsync_replication::wire as convert;
 use mfpsync_storage::Result;
 use mfpsync_storage::local::{LocalRead, LocalWrite, RetainedLimits};
 use mfpsync_storage::model::{
-    Cursor, GroupId, Incarnation, IssuingCertificate, ItemKey, Member, Promotion, Signed,
+    Cursor, ERASED_KIND, GroupId, Incarnation, IssuingCertificate, ItemKey, Member, Promotion, Signed,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -189,8 +189,12 @@ impl Driver {
                 self.stored(stored.map(|()| Stored::Noted)).await;
             }
             Effect::ApplyBatch { changes, cursor } => {
+                let erased = changes.iter().any(|change| change.key.kind.as_str() == ERASED_KIND);
                 let stored =
                     self.device.own.write(move |db| Ok(((), db.apply_changes(&changes, &cursor)?))).await;
+                if erased && stored.is_ok() {
+                    self.confirm(cursor);
+                }
                 self.stored(stored.map(|()| Stored::Applied(cursor))).await;
             }
             Effect::BeginReset(reason) => {
@@ -391,6 +395,24 @@ impl Driver {
             }
         });
         tracing::debug!(link = link.0, "follow");
+    }
+
+    /// What an erasure purged must not live on in the log; and the server hears that it is gone.
+    fn confirm(&self, cursor: Cursor) {
+        self.device.own.db().store().truncate_log();
+        let Some(Connection { channel: Some(channel), ended, .. }) = &self.connection else { return };
+        let held = Follow { group: self.group, incarnation: self.incarnation, cursor: Some(cursor) };
+        let (channel, ended) = (channel.clone(), ended.clone());
+        self.tasks.spawn(async move {
+            let mut client = link::client(channel);
+            tokio::select! {
+                confirmed = client.confirm(convert::follow_to_wire(&held)) => if let Err(status) = confirmed {
+                    // The next follow says the same.
+                    tracing::debug!(code = ?status.code(), "confirm an erasure");
+                },
+                () = ended.cancelled() => {}
+            }
+        });
     }
 
     fn disconnect(&mut self, link: LinkId) {

@@ -1,4 +1,5 @@
-//! Messages of the local API to and from the domain, validated once, here.
+//! Messages of the local API to and from the domain, validated once, here. The records API speaks
+//! the same words.
 
 use mfpsync_proto::local as wire;
 use mfpsync_replication::merge::{SameField, rule};
@@ -9,7 +10,7 @@ use tonic::Status;
 use crate::own_data::Freshness;
 
 /// Parses an item key.
-pub(super) fn key(key: Option<wire::ItemKey>) -> Result<ItemKey, Status> {
+pub(crate) fn key(key: Option<wire::ItemKey>) -> Result<ItemKey, Status> {
     let key = key.ok_or_else(|| Status::invalid_argument("the item key is missing"))?;
     ItemKey::parse(&key.scope, &key.kind, &key.device, &key.id)
         .map_err(|error| Status::invalid_argument(format!("item key: {error}")))
@@ -96,7 +97,7 @@ fn value(value: wire::value::Value) -> Result<Value, Status> {
 }
 
 /// An item for an answer; secrets stay behind.
-pub(super) fn item(item: LocalItem) -> wire::Item {
+pub(crate) fn item(item: LocalItem) -> wire::Item {
     let fields = item.fields.iter().map(|(name, value)| wire::Field {
         name: name.to_owned(),
         value: Some(wire::Value { value: Some(shown(value)) }),
@@ -114,7 +115,7 @@ pub(super) fn item(item: LocalItem) -> wire::Item {
 }
 
 /// A key for an answer.
-pub(super) fn shown_key(key: &ItemKey) -> wire::ItemKey {
+pub(crate) fn shown_key(key: &ItemKey) -> wire::ItemKey {
     wire::ItemKey {
         scope: key.scope.as_str().to_owned(),
         kind: key.kind.as_str().to_owned(),
@@ -123,7 +124,8 @@ pub(super) fn shown_key(key: &ItemKey) -> wire::ItemKey {
     }
 }
 
-fn shown(value: &Value) -> wire::value::Value {
+/// A value for an answer: of a secret the key id alone.
+pub(crate) fn shown(value: &Value) -> wire::value::Value {
     use wire::value::Value as Wire;
     match value {
         Value::Text(text) => Wire::Text(text.clone()),

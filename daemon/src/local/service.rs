@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mfpsync_proto::local as wire;
 use mfpsync_proto::{limit, local::local_server::Local};
-use mfpsync_storage::local::LocalItem;
+use mfpsync_storage::local::{LocalItem, LocalRead};
 use mfpsync_storage::model::{ItemKey, Kind, Scope};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
@@ -17,8 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
-use super::convert;
+use super::{convert, notices};
+use crate::db::READ_DEADLINE;
 use crate::own_data::{Freshness, OwnData};
+use crate::quota;
 use crate::refusal;
 use crate::storage_fault;
 
@@ -80,11 +82,36 @@ impl Local for LocalService {
             Scope::user(&request.user).map_err(|error| Status::invalid_argument(format!("user: {error}")))?;
         let wait = request.wait_millis.map_or(LOGIN_WAIT, |wait| Duration::from_millis(wait.into()));
         let freshness = self.fresh_within(wait.min(LOGIN_WAIT_MAX)).await;
-        let items = self.own.all(scope).await.map_err(|error| storage_fault::refusal(&error))?;
+        let items = self.own.all(scope.clone()).await.map_err(|error| storage_fault::refusal(&error))?;
+        let read = move |read: &LocalRead<'_>| {
+            let notices = notices::gather(read, &scope, &items)?;
+            Ok((items, notices))
+        };
+        let gathered = self.own.db().read(READ_DEADLINE, read).await;
+        let (items, (notices, more_notices)) = gathered.map_err(|error| storage_fault::refusal(&error))?;
         Ok(Response::new(wire::LoginReply {
             items: items.into_iter().map(convert::item).collect(),
             freshness: Some(convert::freshness(freshness)),
+            notices,
+            more_notices,
         }))
+    }
+
+    async fn acknowledge_notices(
+        &self,
+        request: Request<wire::AcknowledgeNoticesRequest>,
+    ) -> Result<Response<wire::AcknowledgeNoticesReply>, Status> {
+        let request = request.into_inner();
+        let scope =
+            Scope::user(&request.user).map_err(|error| Status::invalid_argument(format!("user: {error}")))?;
+        if request.ids.len() > notices::ACKNOWLEDGED {
+            return Err(Status::invalid_argument("at most 200 notices are acknowledged at once"));
+        }
+        let ids: Vec<Vec<u8>> = request.ids.iter().map(|id| id.to_vec()).collect();
+        let items = self.own.all(scope.clone()).await.map_err(|error| storage_fault::refusal(&error))?;
+        let noted = self.own.note(move |write| notices::acknowledge(write, &scope, &items, &ids)).await;
+        noted.map_err(|error| storage_fault::refusal(&error))?;
+        Ok(Response::new(wire::AcknowledgeNoticesReply {}))
     }
 
     async fn logout(
@@ -140,9 +167,12 @@ impl Local for LocalService {
         if distinct.len() < edits.len() {
             return Err(Status::invalid_argument("two edits of one item in one write"));
         }
-        let number =
+        let edited =
             self.own.edit(edits, request.actor).await.map_err(|error| storage_fault::refusal(&error))?;
-        Ok(Response::new(wire::WriteReply { operation: number.map(|number| number.0) }))
+        Ok(Response::new(wire::WriteReply {
+            operation: edited.operation.map(|number| number.0),
+            warning: quota::warning(&edited.users),
+        }))
     }
 
     type WatchStream = Answers<wire::WatchEvent>;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use mfpsync_proto::enroll::enroll_server::EnrollServer;
 use mfpsync_proto::sync::sync_server::{Sync, SyncServer};
 use mfpsync_proto::sync::{
-    FollowEvent, FollowRequest, HelloReply, HelloRequest, LeaveReply, LeaveRequest, PushReply, PushRequest,
+    ConfirmReply, FollowEvent, FollowRequest, HelloReply, HelloRequest, LeaveReply, LeaveRequest, PushReply,
+    PushRequest,
 };
 use mfpsync_storage::model::{
     Capabilities, DeviceId, Epoch, IssuingCertificate, Member, Promotion, PromotionReason, Signed,
@@ -153,6 +154,10 @@ impl Sync for Echo {
 
     async fn push(&self, _: Request<PushRequest>) -> Result<Response<PushReply>, Status> {
         Err(Status::unimplemented("push"))
+    }
+
+    async fn confirm(&self, _: Request<FollowRequest>) -> Result<Response<ConfirmReply>, Status> {
+        Err(Status::unimplemented("confirm"))
     }
 
     async fn leave(&self, _: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {

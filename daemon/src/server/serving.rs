@@ -28,6 +28,8 @@ use crate::storage_fault::{self, StorageFaults};
 
 /// Devices a group may have.
 const DEVICES: usize = 1_000;
+/// From this part of it on a person should know.
+const DEVICES_NEARLY_PERCENT: usize = 90;
 
 /// A running server's shared state.
 pub struct Serving {
@@ -76,6 +78,8 @@ pub struct Made {
     pub issuing: IssuingKey,
     /// Longest silence on a follow stream.
     pub heartbeat: Duration,
+    /// Whether the history keeps values that were replaced or lost.
+    pub keep_values: bool,
 }
 
 impl Serving {
@@ -90,7 +94,7 @@ impl Serving {
             hub: made.hub,
             roster: made.roster,
             connected: Connected::default(),
-            limits: accept::Limits::default(),
+            limits: accept::Limits { keep_values: made.keep_values, ..accept::Limits::default() },
             heartbeat: made.heartbeat,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -139,7 +143,19 @@ impl Serving {
             self.master.read(READ_DEADLINE, |read| Ok((read.members()?, read.issuers()?))).await?;
         self.roster.update(members.iter().map(|signed| signed.record.clone()));
         self.membership.send_replace(Arc::new(membership_to_wire(&members, &issuers)));
+        self.watch_devices();
         Ok(())
+    }
+
+    /// Tells people before the last slot is taken.
+    fn watch_devices(&self) {
+        let admitted = self.roster.members().iter().filter(|member| !member.released).count();
+        if admitted * 100 >= DEVICES * DEVICES_NEARLY_PERCENT {
+            self.faults
+                .set(Fault::with_detail(FaultCode::DevicesNearlyFull, format_args!("machines: {admitted}")));
+        } else {
+            self.faults.clear(FaultCode::DevicesNearlyFull);
+        }
     }
 
     /// Writes a membership row and makes it count at once, on open connections too.

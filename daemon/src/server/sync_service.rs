@@ -185,6 +185,22 @@ impl Sync for SyncService {
         }
     }
 
+    async fn confirm(
+        &self,
+        request: Request<wire::FollowRequest>,
+    ) -> Result<Response<wire::ConfirmReply>, Status> {
+        let (device, _) = self.peer(&request)?;
+        let held = convert::follow_from_wire(request.into_inner()).map_err(refusal::malformed)?;
+        same_group(held.group, &self.0.head())?;
+        let Some(cursor) = held.cursor else { return Err(refusal::malformed("a position is missing")) };
+        let start = self.0.master.read(READ_DEADLINE, move |read| where_to_start(read, Some(&cursor))).await;
+        // What is not a place in this history confirms nothing.
+        if start.map_err(|error| self.0.storage_failed(&error))? == Start::Resume {
+            self.note_progress(device, held.incarnation, cursor.sequence).await?;
+        }
+        Ok(Response::new(wire::ConfirmReply {}))
+    }
+
     async fn leave(
         &self,
         request: Request<wire::LeaveRequest>,

@@ -72,6 +72,7 @@ pub(crate) const TABLE: &[(&str, Rule)] = &[
     ("address.shared", SHARED),
     ("button.personal", PERSONAL),
     ("button.shared", SHARED),
+    ("group.erased", SERVER),
     ("group.limits", SERVER),
     ("group.settings", SERVER),
     ("group.sharing", SERVER),

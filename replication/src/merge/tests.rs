@@ -135,7 +135,7 @@ fn every_row_decides_a_deletion_against_an_unseen_edit() {
 
 #[test]
 fn rows_and_table_name_the_same_kinds() {
-    let special = ["keychain", "network", "group.settings", "group.sharing", "group.limits"];
+    let special = ["keychain", "network", "group.settings", "group.sharing", "group.limits", "group.erased"];
     let mut tested: Vec<&str> =
         ROWS.iter().map(|row| row.0).filter(|kind| *kind != "vendor.hologram").collect();
     tested.extend(special);
@@ -149,7 +149,7 @@ fn rows_and_table_name_the_same_kinds() {
 
 #[test]
 fn server_only_kinds_are_refused() {
-    for kind in ["network", "group.settings", "group.sharing", "group.limits"] {
+    for kind in ["network", "group.settings", "group.sharing", "group.limits", "group.erased"] {
         for action in [set([("name", text("x"))]), Action::Put(Fields::new()), Action::Delete] {
             let result = merge(&of(kind), None, &action, &Seen::default());
             assert_eq!(result, Merge::Rejected(RejectReason::ReadOnlyKind), "{kind}");

@@ -4,6 +4,7 @@ use rusqlite::params;
 
 use super::LocalWrite;
 use super::read::ItemRow;
+use super::usage::{Growth, Usage};
 use crate::error::{Error, Result};
 use crate::model::{Action, Base, Edit, Fields, ItemKey, Operation, OperationNumber, Revision, limit};
 
@@ -38,8 +39,18 @@ pub struct EditContext {
     pub actor: String,
     /// Wall clock, Unix milliseconds; informs only.
     pub now: u64,
-    /// Bounds of the outbox.
-    pub limits: OutboxLimits,
+    /// Bounds of the outbox; none for what the device held before, which no bound refuses, that of a
+    /// user's room included.
+    pub limits: Option<OutboxLimits>,
+}
+
+/// What came of edits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edited {
+    /// The operation that carries them to the server; none outside a group, or when nothing changed.
+    pub operation: Option<OperationNumber>,
+    /// How much room the users concerned have used now.
+    pub users: Vec<Usage>,
 }
 
 /// The fields of an item after an action; none when deleted.
@@ -63,19 +74,28 @@ pub(super) fn apply(standing: Option<&Fields>, action: &Action) -> Option<Fields
 impl LocalWrite<'_> {
     /// Stores edits that belong together. In a group they become one operation in the outbox, whose
     /// number is returned; outside of one, and while joining one, they only change the device's own
-    /// items. Edits that change
-    /// nothing are left out.
+    /// items. Edits that change nothing are left out.
     ///
     /// # Errors
-    /// [`Error::OutboxFull`], [`Error::ItemTooLarge`], [`Error::Unacceptable`], or the database's;
-    /// nothing is stored then.
+    /// [`Error::OutboxFull`], [`Error::ItemTooLarge`], [`Error::UserFull`], [`Error::Erased`],
+    /// [`Error::Unacceptable`], or the database's; nothing is stored then.
     pub fn edit(&self, edits: Vec<LocalEdit>, context: &EditContext) -> Result<Option<OperationNumber>> {
+        self.edit_counted(edits, context).map(|edited| edited.operation)
+    }
+
+    /// As [`LocalWrite::edit`], and says how much room the users concerned have used.
+    ///
+    /// # Errors
+    /// As [`LocalWrite::edit`].
+    pub fn edit_counted(&self, edits: Vec<LocalEdit>, context: &EditContext) -> Result<Edited> {
         let device = self.device()?;
         let joining = self.is_joining()?;
         let grouped = !joining && self.membership()?.is_some();
         let epoch = device.cursor.map_or(0, |cursor| cursor.epoch.number);
         let mut made = Vec::new();
+        let mut growth = Growth::default();
         for LocalEdit { key, action } in edits {
+            self.refuse_erased(&key.scope)?;
             let action = in_order(action);
             let row = self.row(&key)?;
             let visible = row.as_ref().and_then(|row| row.visible(joining));
@@ -84,15 +104,23 @@ impl LocalWrite<'_> {
                 continue;
             }
             let encoded = after.as_ref().map(checked).transpose()?;
+            growth.note(&key.scope, visible, encoded.as_deref());
             let number = self.show_local(&key, row.as_ref(), encoded.as_deref(), grouped)?;
-            let base = self.base(row.as_ref(), epoch)?;
+            let mut base = self.base(row.as_ref(), epoch)?;
+            if let Some(readmitted) = self.erasure(&key.scope)? {
+                // Nothing of before is left here: this author knows of the readmission.
+                let sequence = base.revision.sequence.max(readmitted.sequence);
+                base.revision = Revision { epoch, sequence };
+            }
             made.push((number, Edit { key, base, action }));
         }
+        let users =
+            if context.limits.is_some() { growth.held_against_limits(self)? } else { Vec::new() };
         if made.is_empty() || !grouped {
-            return Ok(None);
+            return Ok(Edited { operation: None, users });
         }
         let number = OperationNumber(device.last_operation.0 + 1);
-        self.enqueue(number, made, context).map(Some)
+        Ok(Edited { operation: Some(self.enqueue(number, made, context)?), users })
     }
 
     /// Queues an operation whose local effect already shows.
@@ -108,9 +136,10 @@ impl LocalWrite<'_> {
         // What the server could not read would wait, or be refused, for ever.
         Operation::decode(&record).map_err(Error::Unacceptable)?;
         let waiting = self.waiting()?;
-        if waiting.operations >= context.limits.operations
-            || waiting.bytes + record.len() as u64 > context.limits.bytes
-        {
+        let exceeds = |limits: OutboxLimits| {
+            waiting.operations >= limits.operations || waiting.bytes + record.len() as u64 > limits.bytes
+        };
+        if context.limits.is_some_and(exceeds) {
             return Err(Error::OutboxFull { waiting: waiting.operations });
         }
         self.connection

@@ -1,6 +1,6 @@
 //! The device's own state and its membership: joining, leaving, and who else belongs.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::OptionalExtension;
 
 use super::{LocalRead, LocalWrite};
 use crate::codec::DecodeError;
@@ -137,8 +137,9 @@ impl LocalWrite<'_> {
         members.iter().try_for_each(|record| roster::put_member(self.connection, record))
     }
 
-    /// Leaves the group, also in the midst of joining: what readers see becomes the device's own. Edits that never reached the
-    /// server stay part of it; their count is returned. Operations set aside stay for a person.
+    /// Leaves the group, also in the midst of joining: what readers see becomes the device's own.
+    /// Edits that never reached the server stay part of it; their count is returned. Operations set
+    /// aside stay for a person. Marks of erased users are the group's and do not.
     ///
     /// # Errors
     /// The database's.
@@ -151,6 +152,7 @@ impl LocalWrite<'_> {
             "DELETE FROM outbox; DELETE FROM outbox_items; DELETE FROM retained;
              DELETE FROM membership; DELETE FROM lineage; DELETE FROM issuers; DELETE FROM members;
              DELETE FROM items WHERE coalesce(local_deleted, mirror_deleted) = 1;
+             DELETE FROM items WHERE kind = 'group.erased';
              UPDATE items SET local_fields = coalesce(local_fields, mirror_fields), local_deleted = 0,
                  mirror_sequence = NULL, mirror_deleted = NULL, mirror_fields = NULL, generation = 0,
                  settled_at = NULL, settled_by = NULL;

@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension, params};
 use super::{LocalRead, LocalWrite, Membership};
 use crate::codec::DecodeError;
 use crate::error::{Error, Result};
-use crate::model::{Fields, Incarnation, ItemKey, Kind, Scope, Sequence};
+use crate::model::{ERASED_KIND, ErasedMark, Fields, Incarnation, ItemKey, Kind, Scope, Sequence};
 
 /// How far the device's own items and its group have come together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,6 +188,29 @@ impl LocalWrite<'_> {
                 SELECT scope, kind, device, id, local_fields FROM items WHERE local_deleted = 0;
              UPDATE membership SET phase = 1, wishes = NULL WHERE id = 1;",
         )?;
+        // News of erasures came while the own items stayed apart.
+        let erased = Kind::parse(ERASED_KIND).map_err(|_| DecodeError::Invalid("kind"))?;
+        for (mark, fields) in self.mirror_items(&Scope::shared(), &erased)? {
+            if !ErasedMark::of(&fields).readmitted {
+                self.purge(&mark)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets what is kept of a join and belongs to an erased user.
+    pub(super) fn purge_kept_of_join(&self, is_meant: &impl Fn(&Scope) -> bool) -> Result<()> {
+        const SCOPES: &str = "SELECT scope FROM kept_own UNION SELECT scope FROM join_edits";
+        let mut statement = self.connection.prepare_cached(SCOPES)?;
+        let scopes: Vec<String> =
+            statement.query_map([], |row| row.get(0))?.collect::<std::result::Result<_, _>>()?;
+        for text in scopes {
+            let scope = Scope::parse(&text).map_err(|_| DecodeError::Invalid("item key"))?;
+            if is_meant(&scope) {
+                self.connection.prepare_cached("DELETE FROM kept_own WHERE scope = ?")?.execute([&text])?;
+                self.connection.prepare_cached("DELETE FROM join_edits WHERE scope = ?")?.execute([&text])?;
+            }
+        }
         Ok(())
     }
 

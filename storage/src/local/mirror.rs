@@ -20,6 +20,9 @@ impl LocalWrite<'_> {
         let joining = self.is_joining()?;
         let mut changed = Vec::new();
         for change in changes {
+            if !joining && self.is_news_of_erasure(change)? {
+                changed.extend(self.purge(&change.key)?);
+            }
             if self.apply_change(change, generation, joining)? {
                 changed.push(change.key.clone());
             }

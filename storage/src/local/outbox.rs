@@ -42,17 +42,6 @@ pub struct Settlement {
     pub set_aside: u64,
 }
 
-/// An operation a person should see: rejected, or with an edit that lost a conflict.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SetAside {
-    /// The operation as it was made.
-    pub operation: Operation,
-    /// What became of it.
-    pub outcome: Outcome,
-    /// Wall clock when the answer came, Unix milliseconds.
-    pub noticed_at: u64,
-}
-
 impl LocalRead<'_> {
     /// How much waits for the server.
     ///
@@ -103,34 +92,6 @@ impl LocalRead<'_> {
             .query_row([], |row| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64)));
         Ok(counters.optional()?.unwrap_or_default())
     }
-
-    /// Operations set aside, newest first.
-    ///
-    /// # Errors
-    /// The database's.
-    pub fn set_aside(&self, limit: u32) -> Result<Vec<SetAside>> {
-        const SQL: &str = "SELECT record, outcome, noticed_at FROM set_aside ORDER BY number DESC LIMIT ?";
-        let mut statement = self.connection.prepare_cached(SQL)?;
-        let mut rows = statement.query([limit])?;
-        let mut set_aside = Vec::new();
-        while let Some(row) = rows.next()? {
-            set_aside.push(SetAside {
-                operation: Operation::decode(row.get_ref(0)?.as_blob().unwrap_or_default())?,
-                outcome: Outcome::decode(row.get_ref(1)?.as_blob().unwrap_or_default())?,
-                noticed_at: row.get::<_, i64>(2)? as u64,
-            });
-        }
-        Ok(set_aside)
-    }
-
-    /// How many operations were rejected.
-    ///
-    /// # Errors
-    /// The database's.
-    pub fn rejected_count(&self) -> Result<u64> {
-        // Byte 6 of an outcome record, behind magic and version, says which it is.
-        self.count("SELECT count(*) FROM set_aside WHERE substr(outcome, 6, 1) = x'02'")
-    }
 }
 
 impl LocalWrite<'_> {
@@ -166,6 +127,9 @@ impl LocalWrite<'_> {
     ) -> Result<()> {
         let Some(record) = self.take_from_outbox(number)? else { return Ok(()) };
         let operation = Operation::decode(&record)?;
+        if operation.is_withdrawn() {
+            return Ok(());
+        }
         if needs_a_person(outcome) {
             self.connection
                 .prepare_cached(
@@ -251,7 +215,7 @@ impl LocalWrite<'_> {
         self.count_retained(1, record.len() as i64)
     }
 
-    fn count_retained(&self, operations: i64, bytes: i64) -> Result<()> {
+    pub(super) fn count_retained(&self, operations: i64, bytes: i64) -> Result<()> {
         self.connection
             .prepare_cached(
                 "UPDATE device SET retained = retained + ?, retained_bytes = retained_bytes + ? WHERE id = 1",

@@ -8,6 +8,7 @@ use super::LocalRead;
 use crate::codec::DecodeError;
 use crate::error::Result;
 use crate::model::{ContentHash, Fields, ItemKey, Kind, Scope, Sequence};
+use crate::users::{self, Columns, User};
 
 /// How far an item has travelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +118,15 @@ impl LocalRead<'_> {
         Ok(items)
     }
 
+    /// Users in order of their ids, behind the id `after`.
+    ///
+    /// # Errors
+    /// The database's, or its reader's deadline.
+    pub fn users(&self, after: &str, limit: u32) -> Result<Vec<User>> {
+        let columns = Columns { fields: "coalesce(local_fields, mirror_fields)", lives: self.lives()? };
+        users::users(self.connection, &columns, after, limit)
+    }
+
     /// The mirror's content hash of every scope and kind, from the rows themselves.
     ///
     /// # Errors
@@ -144,6 +154,12 @@ impl LocalRead<'_> {
 
     fn visible(&self) -> Result<&'static str> {
         Ok(if self.is_joining()? { VISIBLE_JOINING } else { VISIBLE })
+    }
+
+    /// Which rows of `items` readers see.
+    pub(super) fn lives(&self) -> Result<&'static str> {
+        let joining = self.is_joining()?;
+        Ok(if joining { "local_deleted = 0" } else { "coalesce(local_deleted, mirror_deleted) = 0" })
     }
 
     pub(super) fn row(&self, key: &ItemKey) -> Result<Option<ItemRow>> {

@@ -40,6 +40,8 @@ pub struct ItemWrite {
     pub touched: Vec<String>,
     /// Values that lost a conflict, kept for the undo window.
     pub lost: Fields,
+    /// Whether the history keeps the fields as they were before; never for secrets.
+    pub keep_prior: bool,
 }
 
 /// An edit that was not taken, kept for the undo window.
@@ -143,11 +145,12 @@ impl MasterWrite<'_> {
         chain: &Chain,
     ) -> Result<()> {
         const SQL: &str = "INSERT INTO changes (position, scope, kind, device, id, author, incarnation,
-                operation, actor, made_at, accepted_at, epoch, chain, prior_position, prior_deleted,
-                prior_fields, lost_fields)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+                operation, actor, made_at, accepted_at, epoch, chain, deleted, touched, prior_position,
+                prior_deleted, prior_fields, lost_fields)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let key = &write.key;
         let lost = (!write.lost.is_empty()).then(|| write.lost.encode());
+        let kept = prior.filter(|prior| write.keep_prior || prior.deleted);
         self.connection.prepare_cached(SQL)?.execute(params![
             at,
             key.scope.as_str(),
@@ -162,9 +165,11 @@ impl MasterWrite<'_> {
             author.accepted_at as i64,
             head.epoch.number as i64,
             chain.0,
+            write.deleted,
+            names(&write.touched),
             prior.map(|prior| prior.position),
             prior.map(|prior| prior.deleted),
-            prior.map(|prior| prior.fields.as_slice()),
+            kept.map(|prior| prior.fields.as_slice()),
             lost
         ])?;
         Ok(())
@@ -176,8 +181,8 @@ impl MasterWrite<'_> {
     /// The database's.
     pub fn keep_loss(&self, author: &Author, loss: &Loss) -> Result<()> {
         const SQL: &str = "INSERT INTO superseded (scope, kind, device, id, author, incarnation, operation,
-                actor, made_at, accepted_at, by_sequence, lost_fields)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+                actor, made_at, accepted_at, after_sequence, by_sequence, lost_fields)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT sequence FROM head WHERE id = 1), ?, ?)";
         let key = &loss.key;
         self.connection.prepare_cached(SQL)?.execute(params![
             key.scope.as_str(),
@@ -228,20 +233,14 @@ impl MasterWrite<'_> {
             .execute(params![incarnation.0 as i64, low_water.0 as i64])?;
         Ok(())
     }
+}
 
-    /// Forgets prior and losing values accepted before `before` (Unix milliseconds). The order of
-    /// changes stays.
-    ///
-    /// # Errors
-    /// The database's.
-    pub fn prune_history(&self, before: u64) -> Result<usize> {
-        let forgotten = self.connection.execute(
-            "UPDATE changes SET prior_deleted = NULL, prior_fields = NULL, lost_fields = NULL
-                WHERE accepted_at < ? AND (prior_fields IS NOT NULL OR lost_fields IS NOT NULL)",
-            [before as i64],
-        )?;
-        let lost =
-            self.connection.execute("DELETE FROM superseded WHERE accepted_at < ?", [before as i64])?;
-        Ok(forgotten + lost)
+/// A list of names as a record holds it.
+fn names(names: &[String]) -> Vec<u8> {
+    let mut to = Encoder::new();
+    to.varint(names.len() as u64);
+    for name in names {
+        to.text(name);
     }
+    to.finish()
 }

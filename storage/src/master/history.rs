@@ -1,10 +1,13 @@
 //! Reads of the ledger and of what was replaced.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Row, params};
 
 use super::{MasterRead, sequence_of};
+use crate::codec::Decoder;
 use crate::error::Result;
-use crate::model::{DeviceId, Digest, Fields, Incarnation, ItemKey, OperationNumber, Outcome, Revision};
+use crate::model::{
+    DeviceId, Digest, Fields, Incarnation, ItemKey, OperationNumber, Outcome, Revision, Sequence,
+};
 
 /// What became of an operation that came before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +18,30 @@ pub struct LedgerEntry {
     pub outcome: Outcome,
 }
 
+/// What stood before a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Before {
+    /// No such item.
+    Absent,
+    /// A tombstone.
+    Deleted,
+    /// These fields.
+    Fields(Fields),
+    /// An item whose fields are no longer, or never were, kept.
+    Forgotten,
+}
+
+impl Before {
+    /// The fields, where they are known and the item lived.
+    #[must_use]
+    pub fn fields(&self) -> Option<&Fields> {
+        match self {
+            Self::Fields(fields) => Some(fields),
+            Self::Absent | Self::Deleted | Self::Forgotten => None,
+        }
+    }
+}
+
 /// One accepted change of an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryEntry {
@@ -22,16 +49,67 @@ pub struct HistoryEntry {
     pub revision: Revision,
     /// By which device.
     pub device: DeviceId,
+    /// Which life of its local state; the operator's mark for changes made at the server itself.
+    pub incarnation: Incarnation,
     /// The device's number for the operation.
     pub operation: OperationNumber,
     /// By whom.
     pub actor: String,
+    /// The device's wall clock when it was made.
+    pub made_at: u64,
     /// The server's wall clock then.
     pub accepted_at: u64,
-    /// The fields before; none when the item did not exist, was deleted, or the undo window has passed.
-    pub prior: Option<Fields>,
+    /// The item became a tombstone.
+    pub deleted: bool,
+    /// The fields it changed or removed.
+    pub touched: Vec<String>,
+    /// What stood before.
+    pub before: Before,
     /// Values that lost.
     pub lost: Option<Fields>,
+}
+
+/// The columns [`entry`] reads.
+pub(super) const ENTRY: &str = "position, epoch, author, incarnation, operation, actor, made_at, accepted_at,
+    deleted, touched, prior_position, prior_deleted, prior_fields, lost_fields";
+
+/// Reads a row of `changes`.
+pub(super) fn entry(row: &Row<'_>) -> Result<HistoryEntry> {
+    let fields = |column| -> Result<Option<Fields>> {
+        let bytes = row.get_ref(column)?.as_blob_or_null().unwrap_or_default();
+        Ok(bytes.map(Fields::decode).transpose()?)
+    };
+    let existed = row.get::<_, Option<i64>>("prior_position")?.is_some();
+    let before = match (existed, row.get("prior_deleted")?, fields("prior_fields")?) {
+        (false, ..) => Before::Absent,
+        (true, Some(true), _) => Before::Deleted,
+        (true, _, Some(fields)) => Before::Fields(fields),
+        (true, _, None) => Before::Forgotten,
+    };
+    Ok(HistoryEntry {
+        revision: Revision {
+            epoch: row.get::<_, i64>("epoch")? as u64,
+            sequence: sequence_of(row.get("position")?),
+        },
+        device: DeviceId(row.get("author")?),
+        incarnation: Incarnation(row.get::<_, i64>("incarnation")? as u64),
+        operation: OperationNumber(row.get::<_, i64>("operation")? as u64),
+        actor: row.get("actor")?,
+        made_at: row.get::<_, i64>("made_at")? as u64,
+        accepted_at: row.get::<_, i64>("accepted_at")? as u64,
+        deleted: row.get("deleted")?,
+        touched: names(row.get_ref("touched")?.as_blob().unwrap_or_default())?,
+        before,
+        lost: fields("lost_fields")?,
+    })
+}
+
+/// A list of names as [`MasterWrite::accept`](super::MasterWrite::accept) writes it.
+fn names(bytes: &[u8]) -> Result<Vec<String>> {
+    let mut from = Decoder::new(bytes);
+    let names = (0..from.count()?).map(|_| Ok(from.text()?.to_owned())).collect::<Result<_>>()?;
+    from.finish()?;
+    Ok(names)
 }
 
 impl MasterRead<'_> {
@@ -72,32 +150,29 @@ impl MasterRead<'_> {
     /// # Errors
     /// The database's.
     pub fn history(&self, key: &ItemKey, limit: u32) -> Result<Vec<HistoryEntry>> {
-        const SQL: &str = "SELECT position, epoch, author, operation, actor, accepted_at,
-                iif(prior_deleted, NULL, prior_fields), lost_fields, prior_position
-            FROM changes WHERE position = ?";
-        let mut statement = self.connection.prepare_cached(SQL)?;
+        self.walk(key, |entries, _| entries < limit as usize)
+    }
+
+    /// An item's accepted changes from a sequence on, newest first.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn history_since(&self, key: &ItemKey, from: Sequence) -> Result<Vec<HistoryEntry>> {
+        self.walk(key, |_, position| sequence_of(position) >= from)
+    }
+
+    /// Follows the chain of changes of one item, from the newest on, as long as `wanted` says, given
+    /// how many were taken and the next one's position.
+    fn walk(&self, key: &ItemKey, wanted: impl Fn(usize, i64) -> bool) -> Result<Vec<HistoryEntry>> {
+        let sql = format!("SELECT {ENTRY} FROM changes WHERE position = ?");
+        let mut statement = self.connection.prepare_cached(&sql)?;
         let mut entries = Vec::new();
         let mut next = self.last_change(key)?;
-        while let Some(position) = next.take_if(|_| entries.len() < limit as usize) {
+        while let Some(position) = next.take_if(|position| wanted(entries.len(), *position)) {
             let mut rows = statement.query([position])?;
             let Some(row) = rows.next()? else { break };
-            next = row.get(8)?;
-            let fields = |column| -> Result<Option<Fields>> {
-                let bytes = row.get_ref(column)?.as_blob_or_null().unwrap_or_default();
-                Ok(bytes.map(Fields::decode).transpose()?)
-            };
-            entries.push(HistoryEntry {
-                revision: Revision {
-                    epoch: row.get::<_, i64>(1)? as u64,
-                    sequence: sequence_of(row.get(0)?),
-                },
-                device: DeviceId(row.get(2)?),
-                operation: OperationNumber(row.get::<_, i64>(3)? as u64),
-                actor: row.get(4)?,
-                accepted_at: row.get::<_, i64>(5)? as u64,
-                prior: fields(6)?,
-                lost: fields(7)?,
-            });
+            next = row.get("prior_position")?;
+            entries.push(entry(row)?);
         }
         Ok(entries)
     }

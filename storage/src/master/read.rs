@@ -11,6 +11,7 @@ use crate::model::{
     Chain, ChangeBatch, ContentHash, Cursor, Epoch, FieldSequences, Fields, GroupId, Incarnation, ItemKey,
     Kind, PublicKey, Revision, Scope, Sequence,
 };
+use crate::users::{self, Columns, User};
 
 /// Where the master stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,6 +191,15 @@ impl MasterRead<'_> {
         let sql = "SELECT items FROM head WHERE id = 1";
         let count = self.connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0));
         Ok(count.optional()?.unwrap_or(0) as u64)
+    }
+
+    /// Users in order of their ids, behind the id `after`.
+    ///
+    /// # Errors
+    /// The database's, or its reader's deadline.
+    pub fn users(&self, after: &str, limit: u32) -> Result<Vec<User>> {
+        const COLUMNS: Columns = Columns { fields: "fields", lives: "deleted = 0" };
+        users::users(self.connection, &COLUMNS, after, limit)
     }
 
     /// Items of a scope and their encoded bytes, for quotas.

@@ -60,6 +60,12 @@ impl Scope {
         Self("shared".to_owned())
     }
 
+    /// Whether it is one user's.
+    #[must_use]
+    pub fn is_user(&self) -> bool {
+        self.0.starts_with("user/")
+    }
+
     /// The text form.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -1,7 +1,7 @@
 //! What a device asks the server to do: an operation of one or more edits that belong together.
 
 use super::change::sha256;
-use super::{Fields, ItemKey, OperationNumber, Revision, Sequence, limit};
+use super::{ERASED_KIND, Fields, ItemKey, OperationNumber, Revision, Sequence, limit};
 use crate::codec::{DecodeError, Decoder, Encoder};
 
 /// SHA-256 of an operation's record: a repeated operation must be the same to the last bit.
@@ -118,6 +118,16 @@ impl Operation {
             0 => Err(DecodeError::Invalid("operation number")),
             number => Ok(OperationNumber(number)),
         }
+    }
+
+    /// Whether a device took the operation back before it had an answer: it asks for nothing but the
+    /// deletion of a mark, which the server alone may delete.
+    ///
+    /// **Source**: `docs/formats.md`, "Marks of erased users".
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        let [edit] = self.edits.as_slice() else { return false };
+        edit.action == Action::Delete && edit.key.kind.as_str() == ERASED_KIND
     }
 
     /// The digest of a record.

@@ -18,16 +18,19 @@ pub enum RejectReason {
     NotSealed,
     /// It builds on an operation that was itself rejected.
     BuildsOnRejected,
+    /// The user was erased, and the author did not know of a readmission.
+    Erased,
 }
 
 impl RejectReason {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Malformed,
         Self::NumberReused,
         Self::OverLimit,
         Self::ReadOnlyKind,
         Self::NotSealed,
         Self::BuildsOnRejected,
+        Self::Erased,
     ];
 
     /// A stable word for APIs and logs.
@@ -40,6 +43,7 @@ impl RejectReason {
             Self::ReadOnlyKind => "read-only-kind",
             Self::NotSealed => "not-sealed",
             Self::BuildsOnRejected => "builds-on-rejected",
+            Self::Erased => "erased",
         }
     }
 }

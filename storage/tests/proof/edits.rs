@@ -55,7 +55,7 @@ fn an_edit_that_changes_nothing_makes_no_operation() {
 #[test]
 fn a_full_outbox_refuses_and_keeps_what_it_has() {
     let mut device = Device::in_group();
-    let full = |operations, bytes| EditContext { limits: OutboxLimits { operations, bytes }, ..context() };
+    let full = |operations, bytes| EditContext { limits: Some(OutboxLimits { operations, bytes }), ..context() };
     device.edit(vec![put("a", &[("x", "1")])]);
     for context in [full(1, 1 << 20), full(100, 40)] {
         let refused = device.0.write(|write| write.edit(vec![put("b", &[("x", "1")])], &context));
@@ -152,4 +152,21 @@ fn lists_come_in_key_order_and_continue_behind_a_key() {
         paged.extend(list(None, paged.last(), 5));
     }
     assert_eq!(paged, keys);
+}
+
+#[test]
+fn a_user_over_a_limit_may_shrink_but_not_grow() {
+    use mfpsync_storage::Error;
+    use mfpsync_storage::model::limit;
+    let mut device = Device::alone();
+    for number in 0..limit::USER_ITEMS {
+        device.edit(vec![put(&number.to_string(), &[("x", "1")])]);
+    }
+    let more = device.0.write(|write| write.edit_counted(vec![put("more", &[("x", "1")])], &context()));
+    assert!(matches!(more, Err(Error::UserFull { items: 2_001, .. })));
+    assert!(!device.exists("more"));
+    device.edit(vec![patch("1", &[("x", "22")])]);
+    let swapped = vec![delete("1"), put("more", &[("x", "1")])];
+    let edited = device.0.write(|write| write.edit_counted(swapped, &context())).unwrap();
+    assert!(edited.users[0].is_nearly_full() && edited.users[0].items == 2_000);
 }

@@ -6,10 +6,10 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use mfpsync_storage::local::{EditContext, Local, LocalEdit, LocalWrite};
-use mfpsync_storage::model::{Action, Fields, Incarnation, Value};
+use mfpsync_storage::model::{Action, Fields, Incarnation, ItemKey, Value};
 use mfpsync_storage::{Class, Error, Inline, Result, Store};
 
-use crate::support::{context, key, put};
+use crate::support::context;
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -19,14 +19,19 @@ pub(crate) fn open(path: &Path) -> Store<Local> {
     store
 }
 
+/// In everybody's scope: there is no bound on what it holds.
+fn common(id: &str) -> ItemKey {
+    ItemKey::parse("shared", "ui.language", "", id).unwrap()
+}
+
 fn store(write: &LocalWrite<'_>, id: &str, bytes: usize) -> Result<()> {
     let fields: Fields = [("x", Value::Bytes(vec![7; bytes]))].into_iter().collect();
-    let edit = LocalEdit { key: key(id), action: Action::Put(fields) };
+    let edit = LocalEdit { key: common(id), action: Action::Put(fields) };
     write.edit(vec![edit], &EditContext { actor: String::new(), ..context() }).map(drop)
 }
 
 fn holds(store: &Store<Local>, id: &str) -> bool {
-    let key = key(id);
+    let key = common(id);
     store.read_and_wait(LONG, move |read| read.item(&key)).unwrap().is_some()
 }
 
@@ -117,7 +122,7 @@ fn a_closed_store_answers_so_and_its_log_is_folded_back() {
     assert_eq!(store.bytes().1, 0);
     store.close().unwrap();
     let reopened = Inline::<Local>::open(&path, false).unwrap();
-    assert!(reopened.read(|read| read.item(&key("49"))).unwrap().is_some());
+    assert!(reopened.read(|read| read.item(&common("49"))).unwrap().is_some());
 }
 
 #[test]
@@ -251,7 +256,7 @@ fn on_a_full_device() {
     store.write_and_wait(|write| self::store(write, "after", 60_000)).unwrap();
     store.close().unwrap();
     let reopened = Inline::<Local>::open(&path.join("local.db"), false).unwrap();
-    assert!(reopened.read(|read| read.item(&key("after"))).unwrap().is_some());
+    assert!(reopened.read(|read| read.item(&common("after"))).unwrap().is_some());
 }
 
 #[test]
@@ -265,7 +270,7 @@ fn on_a_read_only_device() {
     let path = mounted().join("local.db");
     let mut database = Inline::<Local>::open(&path, true).unwrap();
     database.write(|write| write.initialise(Incarnation(1))).unwrap();
-    database.write(|write| write.edit(vec![put("a", &[("x", "1")])], &context())).unwrap();
+    database.write(|write| store(write, "a", 1)).unwrap();
     drop(database);
     let mount = |options: &str| {
         let status = std::process::Command::new("mount").args(["-o", options]).arg(mounted()).status();

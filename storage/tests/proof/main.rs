@@ -12,9 +12,11 @@
 mod codec;
 mod crash;
 mod edits;
+mod erasure;
 mod faults;
 mod files;
 mod golden;
+mod history;
 mod master;
 mod membership;
 mod mirror;

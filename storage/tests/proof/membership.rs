@@ -2,32 +2,93 @@
 
 use mfpsync_storage::Error;
 use mfpsync_storage::local::ItemState;
-use mfpsync_storage::model::{Action, Incarnation};
+use mfpsync_storage::model::Incarnation;
 
 use crate::support::{Device, accepted, change, delete, fields, founding, key, membership, patch, put};
 
 #[test]
-fn joining_offers_the_devices_own_items() {
+fn while_joining_readers_and_edits_see_the_own_items_alone() {
+    let mut device = Device::alone();
+    device.edit(vec![put("a", &[("x", "own")])]);
+    device.begin_join();
+    device.apply(&[change("a", 1, &[("x", "group")]), change("b", 2, &[("x", "group")])], 2);
+    assert_eq!(device.sees("a", "x").as_deref(), Some("own"));
+    assert_eq!(device.sees("b", "x"), None);
+    assert_eq!(device.edit(vec![patch("b", &[("x", "mine")]), patch("a", &[("y", "too")])]), None);
+    assert_eq!(device.edit(vec![delete("a")]), None);
+    assert_eq!(device.sees("a", "x"), None);
+    assert_eq!(device.sees("b", "x").as_deref(), Some("mine"));
+    assert_eq!((device.waiting(), device.state("b")), (0, Some(ItemState::Own)));
+    let mirrored = device.0.read(|read| read.mirrored(&key("a"))).unwrap().unwrap();
+    assert_eq!((mirrored.sequence.0, mirrored.fields), (1, Some(fields(&[("x", "group")]))));
+}
+
+#[test]
+fn entering_shows_the_group_and_numbers_operations_anew() {
     let mut device = Device::alone();
     device.edit(vec![put("a", &[("x", "1")])]);
-    device.edit(vec![put("b", &[("x", "2")])]);
-    device.edit(vec![put("c", &[("x", "3")]), delete("b")]);
-    assert_eq!(device.join(), 2);
-    let outbox = device.outbox();
-    assert_eq!(outbox.iter().map(|operation| operation.number.0).collect::<Vec<_>>(), [1, 2]);
-    assert_eq!(outbox[0].edits[0].key, key("a"));
-    assert_eq!(outbox[0].edits[0].action, Action::Put(fields(&[("x", "1")])));
-    assert_eq!(outbox[0].edits[0].base.revision.sequence.0, 0);
-    assert_eq!(device.state("a"), Some(ItemState::Pending));
+    device.begin_join();
+    device.apply(&[change("b", 1, &[("x", "group")])], 1);
+    device.0.write(|write| write.enter(5)).unwrap();
     let state = device.0.read(|read| read.device()).unwrap();
-    assert_eq!((state.incarnation, state.last_operation.0), (Incarnation(12), 2));
-    assert_eq!(device.edit(vec![put("a", &[("x", "9")])]), Some(3));
+    assert_eq!((state.incarnation, state.last_operation.0), (Incarnation(12), 0));
+    assert_eq!(device.sees("b", "x").as_deref(), Some("group"));
+    assert_eq!(device.edit(vec![patch("b", &[("x", "9")])]), Some(1));
+    assert_eq!(device.0.read(|read| read.joined_at()).unwrap(), Some(5));
+    assert!(matches!(device.0.write(|write| write.enter(6)), Err(Error::Busy)));
+}
+
+#[test]
+fn leaving_while_joining_keeps_the_own_items_alone() {
+    let mut device = Device::alone();
+    device.edit(vec![put("a", &[("x", "own")])]);
+    let before = device.0.read(|read| read.visible_hashes()).unwrap();
+    device.begin_join();
+    device.apply(&[change("a", 1, &[("x", "group")]), change("b", 2, &[("x", "group")])], 2);
+    assert_eq!(device.0.write(|write| write.leave()).unwrap(), 0);
+    assert_eq!(device.0.read(|read| read.visible_hashes()).unwrap(), before);
+    assert_eq!(device.state("a"), Some(ItemState::Own));
+}
+
+#[test]
+fn leaving_as_before_brings_back_what_the_device_had() {
+    let mut device = Device::alone();
+    device.edit(vec![put("a", &[("x", "own")]), put("c", &[("x", "own")])]);
+    let before = device.0.read(|read| read.visible_hashes()).unwrap();
+    device.begin_join();
+    device.apply(&[change("a", 1, &[("x", "group")]), change("b", 2, &[("x", "group")])], 2);
+    device
+        .0
+        .write(|write| {
+            write.enter(5)?;
+            write.drop_own(&key("a"))?;
+            write.drop_own(&key("c"))
+        })
+        .unwrap();
+    device.edit(vec![patch("b", &[("x", "mine")])]);
+    device.0.write(|write| write.begin_undo()).unwrap();
+    assert!(matches!(device.0.write(|write| write.leave_as_before()), Err(Error::Busy)), "an edit waits");
+    device.settle(&[accepted(1, 3)]);
+    device.0.write(|write| write.leave_as_before()).unwrap();
+    assert_eq!(device.0.read(|read| read.visible_hashes()).unwrap(), before);
+    assert_eq!(device.0.read(|read| read.joined_at()).unwrap(), None);
+}
+
+#[test]
+fn what_is_kept_of_a_join_is_dropped_when_it_is_old() {
+    let mut device = Device::alone();
+    device.edit(vec![put("a", &[("x", "own")])]);
+    device.join();
+    device.0.write(|write| write.forget_join_before(1)).unwrap();
+    assert!(device.0.read(|read| read.joined_at()).unwrap().is_some());
+    device.0.write(|write| write.forget_join_before(u64::MAX)).unwrap();
+    assert_eq!(device.0.read(|read| read.joined_at()).unwrap(), None);
 }
 
 #[test]
 fn a_device_belongs_to_one_group_at_a_time() {
     let mut device = Device::in_group();
-    let again = device.0.write(|write| write.join(&membership(), Incarnation(13), 1));
+    let again = device.0.write(|write| write.join(&membership(), Incarnation(13), None));
     assert!(matches!(again, Err(Error::Busy)));
     assert_eq!(device.0.read(|read| read.device()).unwrap().incarnation, Incarnation(12));
 }
@@ -70,5 +131,7 @@ fn leaving_keeps_what_readers_see_as_the_devices_own() {
         .unwrap();
     assert_eq!(rest, (0, 0, 0, 0));
     assert_eq!(device.edit(vec![delete("a")]), None);
-    assert_eq!(device.join(), 2, "what is left is offered to the next group");
+    device.begin_join();
+    let left = device.0.read(|read| read.own_keys()).unwrap();
+    assert_eq!(left, [key("b"), key("d")], "what is left is the device's own in the next group");
 }

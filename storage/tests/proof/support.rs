@@ -69,7 +69,7 @@ pub(crate) fn membership() -> Membership {
 }
 
 pub(crate) fn context() -> EditContext {
-    EditContext { actor: "sato".to_owned(), now: 1_000, limits: OutboxLimits::default() }
+    EditContext { actor: "sato".to_owned(), now: 1_000, limits: Some(OutboxLimits::default()) }
 }
 
 /// A device's database in memory.
@@ -90,9 +90,13 @@ impl Device {
         device
     }
 
+    pub(crate) fn begin_join(&mut self) {
+        self.0.write(|write| write.join(&membership(), Incarnation(12), None)).unwrap();
+    }
+
     /// Joins with nothing to bring in.
     pub(crate) fn join(&mut self) {
-        self.0.write(|write| write.join(&membership(), Incarnation(12), None)).unwrap();
+        self.begin_join();
         self.0.write(|write| write.enter(2_000)).unwrap();
     }
 
@@ -182,11 +186,19 @@ pub(crate) fn write(id: &str, pairs: &[(&str, &str)]) -> ItemWrite {
         fields: fields(pairs),
         touched: pairs.iter().map(|(name, _)| (*name).to_owned()).collect(),
         lost: Fields::new(),
+        keep_prior: true,
     }
 }
 
 pub(crate) fn removal(id: &str) -> ItemWrite {
-    ItemWrite { key: key(id), deleted: true, fields: Fields::new(), touched: Vec::new(), lost: Fields::new() }
+    ItemWrite {
+        key: key(id),
+        deleted: true,
+        fields: Fields::new(),
+        touched: Vec::new(),
+        lost: Fields::new(),
+        keep_prior: true,
+    }
 }
 
 pub(crate) fn signed<T>(record: T, body: Vec<u8>) -> Signed<T> {

@@ -40,7 +40,7 @@ impl World {
         let context = EditContext {
             actor: format!("user-{device}@example.com"),
             now: self.wall_clock(self.devices[device].clock_error),
-            limits: OutboxLimits::default(),
+            limits: Some(OutboxLimits::default()),
         };
         match self.devices[device].db.write(|write| write.edit(edits, &context)) {
             Ok(None) => {}

@@ -15,6 +15,7 @@ mod conflicts;
 mod faults;
 mod hostile;
 mod pairing;
+mod records;
 mod refused;
 mod storage;
 mod sync;

@@ -16,8 +16,8 @@ use mfpsync_daemon::keystore::FileKeyStore;
 use mfpsync_daemon::tls::{ServerStream, ServerTls};
 use mfpsync_proto::sync::sync_server::{Sync, SyncServer};
 use mfpsync_proto::sync::{
-    FollowEvent, FollowRequest, HelloReply, HelloRequest, LeaveReply, LeaveRequest, Outcome, PushReply,
-    PushRequest,
+    ConfirmReply, FollowEvent, FollowRequest, HelloReply, HelloRequest, LeaveReply, LeaveRequest, Outcome,
+    PushReply, PushRequest,
 };
 use mfpsync_storage::model::{self, EditOutcome, Operation, PublicKey, Revision, Sequence};
 use ring::rand::SystemRandom;
@@ -194,6 +194,10 @@ impl Sync for EchoService {
     }
 
     async fn follow(&self, _: Request<FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        only_pushes()
+    }
+
+    async fn confirm(&self, _: Request<FollowRequest>) -> Result<Response<ConfirmReply>, Status> {
         only_pushes()
     }
 

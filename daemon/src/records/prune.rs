@@ -1,0 +1,54 @@
+//! Forgetting old values: the history keeps them for the undo window, and no longer.
+//!
+//! A task of the server part. Each transaction looks at a bounded number of changes, and the next
+//! one waits behind the pushes that came meanwhile.
+
+use std::time::Duration;
+
+use mfpsync_storage::{Priority, Result};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::unix_millis;
+use crate::db::Db;
+use mfpsync_storage::master::Master;
+
+/// Changes looked at in one transaction.
+const ROWS: u32 = 2_000;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Forgets at once and then every day, until `stop`.
+///
+/// # Cancel safety
+/// Dropping the future leaves the rest to the next run.
+pub(crate) async fn run(master: Db<Master>, days: u64, stop: CancellationToken) {
+    let daily = async {
+        loop {
+            match prune(&master, days).await {
+                Ok(0) => {}
+                Ok(rows) => tracing::info!(rows, "forgot values older than the undo window"),
+                // The storage's own faults are shown by whoever writes for people.
+                Err(error) => tracing::warn!(%error, "forget old values"),
+            }
+            tokio::time::sleep(DAY).await;
+        }
+    };
+    tokio::select! {
+        () = daily => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// Forgets what is older than so many days and returns how many rows were touched.
+async fn prune(master: &Db<Master>, days: u64) -> Result<usize> {
+    let window = u64::try_from(DAY.as_millis()).unwrap_or(u64::MAX).saturating_mul(days);
+    // A window of nothing forgets also what is accepted within this very millisecond.
+    let before = unix_millis().saturating_sub(window).saturating_add(u64::from(days == 0));
+    let (mut rows, mut after) = (0, Some(-1));
+    while let Some(from) = after {
+        let pruned =
+            master.write(Priority::Sync, move |write| write.prune_history(before, from, ROWS)).await?;
+        rows += pruned.rows;
+        after = pruned.next;
+    }
+    Ok(rows)
+}
