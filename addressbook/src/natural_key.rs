@@ -25,37 +25,47 @@ pub enum NaturalKey {
     },
 }
 
-impl Entry {
-    /// The destination this entry stands for; nothing for groups, classes unknown to us and entries without one.
-    #[must_use]
-    pub fn natural_key(&self) -> Option<NaturalKey> {
-        match self.text(field::CLASS)? {
-            class::EMAIL => mailbox(self.text(field::MAIL)?).map(NaturalKey::Mail),
-            class::IFAX => mailbox(self.text(field::MAIL)?).map(NaturalKey::InternetFax),
-            class::FAX => digits(self.text(field::NUMBER)?).map(NaturalKey::Fax),
-            class::FOLDER => self.folder_key(),
+impl NaturalKey {
+    /// The destination that named texts stand for (see [`field`]); nothing for groups, classes unknown to us and
+    /// entries without one.
+    pub fn of<'a>(text: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
+        match text(field::CLASS)? {
+            class::EMAIL => mailbox(text(field::MAIL)?).map(Self::Mail),
+            class::IFAX => mailbox(text(field::MAIL)?).map(Self::InternetFax),
+            class::FAX => digits(text(field::NUMBER)?).map(Self::Fax),
+            class::FOLDER => {
+                let protocol = text(field::PROTOCOL).unwrap_or_default();
+                folder(protocol, text(field::HOST)?, text(field::PATH).unwrap_or_default())
+            }
             _ => None,
         }
     }
+}
 
-    fn folder_key(&self) -> Option<NaturalKey> {
-        let protocol = self.text(field::PROTOCOL).unwrap_or_default().to_ascii_lowercase();
-        let mut host = separators(self.text(field::HOST)?);
-        let mut path = separators(self.text(field::PATH).unwrap_or_default());
-        if host.is_empty() {
-            return None;
-        }
-        // Windows shares ignore case throughout; elsewhere only the server's name does.
-        if protocol == "smb" {
-            host = host.to_lowercase();
-            path = path.to_lowercase();
-        } else {
-            let server_len = host.find("://").map_or(0, |at| at + 3);
-            let server_end = host[server_len..].find('/').map_or(host.len(), |at| server_len + at);
-            host[..server_end].make_ascii_lowercase();
-        }
-        Some(NaturalKey::Folder { protocol, host, path })
+impl Entry {
+    /// The destination this entry stands for, as [`NaturalKey::of`] its texts.
+    #[must_use]
+    pub fn natural_key(&self) -> Option<NaturalKey> {
+        NaturalKey::of(|name| self.text(name))
     }
+}
+
+fn folder(protocol: &str, host: &str, path: &str) -> Option<NaturalKey> {
+    let protocol = protocol.to_ascii_lowercase();
+    let (mut host, mut path) = (separators(host), separators(path));
+    if host.is_empty() {
+        return None;
+    }
+    // Windows shares ignore case throughout; elsewhere only the server's name does.
+    if protocol == "smb" {
+        host = host.to_lowercase();
+        path = path.to_lowercase();
+    } else {
+        let server_len = host.find("://").map_or(0, |at| at + 3);
+        let server_end = host[server_len..].find('/').map_or(host.len(), |at| server_len + at);
+        host[..server_end].make_ascii_lowercase();
+    }
+    Some(NaturalKey::Folder { protocol, host, path })
 }
 
 fn mailbox(address: &str) -> Option<String> {

@@ -3,12 +3,14 @@
 //! Start with [`merge`], what becomes of an edit. [`lineage`] tells histories apart, [`message`]
 //! holds what the two sides say, [`wire`] is the door to the protocol's own messages, [`round`] is
 //! the client as a state machine, [`accept`] and [`follow`] the server's answers, [`undo`] what goes
-//! back to how it was, [`operator`] what is changed at the server itself.
+//! back to how it was, [`operator`] what is changed at the server itself, [`join`] what becomes of a
+//! device's own items when it enters a group.
 
 pub mod accept;
 pub mod backoff;
 mod error;
 pub mod follow;
+pub mod join;
 pub mod lineage;
 pub mod merge;
 pub mod message;

@@ -22,7 +22,7 @@ use mfpsync_storage::model::{
     Action, EditOutcome, FieldSequences, Fields, RejectReason, Revision, Sequence, Value, limit,
 };
 
-pub use destinations::SECOND;
+pub use destinations::{DESTINATIONS, SECOND};
 pub use kinds::{EditAgainstDelete, Rule, SameField, rule};
 
 use fields::Resolver;

@@ -10,7 +10,7 @@ use super::fields::Resolver;
 pub const SECOND: &str = "second.";
 
 /// Fields that together name one destination.
-const DESTINATIONS: [&[&str]; 3] = [&["mail"], &["number"], &["host", "path"]];
+pub const DESTINATIONS: [&[&str]; 3] = [&["mail"], &["number"], &["host", "path"]];
 
 /// Moves each destination that the edit replaced unseen to its marked place, unless the edit
 /// fills that place itself; then, and if the place was taken, the history keeps the loser.

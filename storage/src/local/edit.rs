@@ -114,8 +114,7 @@ impl LocalWrite<'_> {
             }
             made.push((number, Edit { key, base, action }));
         }
-        let users =
-            if context.limits.is_some() { growth.held_against_limits(self)? } else { Vec::new() };
+        let users = if context.limits.is_some() { growth.held_against_limits(self)? } else { Vec::new() };
         if made.is_empty() || !grouped {
             return Ok(Edited { operation: None, users });
         }

@@ -55,7 +55,8 @@ fn an_edit_that_changes_nothing_makes_no_operation() {
 #[test]
 fn a_full_outbox_refuses_and_keeps_what_it_has() {
     let mut device = Device::in_group();
-    let full = |operations, bytes| EditContext { limits: Some(OutboxLimits { operations, bytes }), ..context() };
+    let full =
+        |operations, bytes| EditContext { limits: Some(OutboxLimits { operations, bytes }), ..context() };
     device.edit(vec![put("a", &[("x", "1")])]);
     for context in [full(1, 1 << 20), full(100, 40)] {
         let refused = device.0.write(|write| write.edit(vec![put("b", &[("x", "1")])], &context));
