@@ -14,6 +14,7 @@ pub(crate) mod devices;
 pub(crate) mod history;
 pub(crate) mod item;
 pub(crate) mod join;
+pub(crate) mod joining;
 pub(crate) mod pair;
 pub(crate) mod role;
 pub(crate) mod set_aside;

@@ -17,11 +17,12 @@ use mfpsync_proto::local::{
 };
 use mfpsync_proto::panel::panel_server::{Panel, PanelServer};
 use mfpsync_proto::panel::{
-    ClosePairingReply, ClosePairingRequest, DevicesReply, DevicesRequest, JoinReply, JoinRequest, LeaveReply,
+    AcceptJoinReply, AcceptJoinRequest, CancelJoinRequest, ClosePairingReply, ClosePairingRequest,
+    DevicesReply, DevicesRequest, JoinPlanReply, JoinPlanRequest, JoinReply, JoinRequest, LeaveReply,
     LeaveRequest, LockDebugReply, LockDebugRequest, OpenPairingReply, OpenPairingRequest, ReleaseDeviceReply,
     ReleaseDeviceRequest, Role, RoleReply, SetAsideReply, SetAsideRequest, StartClientRequest,
-    StartServerReply, StartServerRequest, StatusReply, StatusRequest, StopServerRequest, UnlockDebugReply,
-    UnlockDebugRequest,
+    StartServerReply, StartServerRequest, StatusReply, StatusRequest, StopServerRequest, UndoJoinReply,
+    UndoJoinRequest, UnlockDebugReply, UnlockDebugRequest,
 };
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -219,6 +220,22 @@ impl Panel for Service {
     async fn join(&self, request: Request<JoinRequest>) -> Reply<JoinReply> {
         self.state().joined.push(request.into_inner());
         Ok(Response::new(JoinReply::default()))
+    }
+
+    async fn join_plan(&self, _request: Request<JoinPlanRequest>) -> Reply<JoinPlanReply> {
+        unused()
+    }
+
+    async fn accept_join(&self, _request: Request<AcceptJoinRequest>) -> Reply<AcceptJoinReply> {
+        unused()
+    }
+
+    async fn cancel_join(&self, _request: Request<CancelJoinRequest>) -> Reply<LeaveReply> {
+        unused()
+    }
+
+    async fn undo_join(&self, _request: Request<UndoJoinRequest>) -> Reply<UndoJoinReply> {
+        unused()
     }
 
     async fn stop_server(&self, _request: Request<StopServerRequest>) -> Reply<RoleReply> {

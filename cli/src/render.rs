@@ -5,6 +5,7 @@
 pub(crate) mod devices;
 pub(crate) mod history;
 pub(crate) mod items;
+pub(crate) mod join;
 pub(crate) mod pairing;
 pub(crate) mod set_aside;
 pub(crate) mod status;

@@ -4,7 +4,7 @@
 //! anybody waits.
 
 use mfpsync_proto::panel::client_status::Link;
-use mfpsync_proto::panel::{Role, RolePhase, StatusReply, StatusRequest};
+use mfpsync_proto::panel::{JoinPhase, Role, RolePhase, StatusReply, StatusRequest};
 
 use crate::exit::Failure;
 use crate::render::status::role_name;
@@ -38,9 +38,16 @@ pub(crate) fn role_reached(status: &StatusReply, wanted: Role) -> Verdict {
     }
 }
 
-/// Whether the client has everything its server has.
+/// Whether the client has everything its server has, and shows it.
 pub(crate) fn link_reached(status: &StatusReply) -> Verdict {
-    match status.client.as_ref().map(mfpsync_proto::panel::ClientStatus::link) {
+    let client = status.client.as_ref();
+    if client.is_some_and(|client| client.join_needs_decision) {
+        return Verdict::Stuck("the join waits for a decision: `mfpsync join plan`".to_owned());
+    }
+    match client.map(mfpsync_proto::panel::ClientStatus::link) {
+        Some(Link::Current) if client.is_some_and(|client| client.join() == JoinPhase::Joining) => {
+            Verdict::NotYet
+        }
         Some(Link::Current) => Verdict::Reached,
         Some(Link::Refused) => Verdict::Stuck(fault_text(status)),
         Some(Link::Unspecified | Link::Connecting | Link::CatchingUp | Link::Waiting) | None => {

@@ -35,7 +35,7 @@ use crate::keystore::{FileKeyStore, KeyStore};
 use crate::local::LocalService;
 use crate::membership::Roster;
 use crate::own_data::{OwnData, draw_incarnation};
-use crate::panel::{PanelService, Session};
+use crate::panel::{PanelService, Session, carry_joins_on};
 use crate::records::RecordsService;
 use crate::role::SupervisorHandle;
 use crate::storage_fault::start_fault;
@@ -82,10 +82,15 @@ fn own_data(config: &Config, random: &dyn SecureRandom, faults: FaultBoard) -> R
         .map_err(|error| start_fault(&error))?;
     let incarnation = draw_incarnation(random)
         .ok_or_else(|| Fault::with_detail(FaultCode::Keys, "the system gives no random numbers"))?;
-    store.write_and_wait(move |write| write.initialise(incarnation)).map_err(|error| start_fault(&error))?;
+    let phase = store
+        .write_and_wait(move |write| {
+            write.initialise(incarnation)?;
+            write.phase()
+        })
+        .map_err(|error| start_fault(&error))?;
     let limits = &config.limits;
     let limits = OutboxLimits { operations: limits.outbox_operations, bytes: limits.outbox_bytes };
-    Ok(OwnData::new(Db::new(store), limits, faults))
+    Ok(OwnData::new(Db::new(store), phase, limits, faults))
 }
 
 /// Binds the local API, the panel and the debug socket's lock, and serves them until `stop`.
@@ -118,6 +123,7 @@ pub async fn sockets(app: &App, device: &Arc<Device>, supervisor: &SupervisorHan
         .max_decoding_message_size(limit::LOCAL_MESSAGE_BYTES)
         .max_encoding_message_size(limit::LOCAL_MESSAGE_BYTES);
     let session = Arc::new(session);
+    app.tasks.spawn("joining", carry_joins_on(session.clone()));
     let panel = PanelServer::new(PanelService(session.clone()));
     let records = RecordsServer::new(RecordsService(session));
     serve(app, LOCAL_SOCKET, Routes::new(local)).await?;

@@ -3,9 +3,12 @@
 //! The local API, the panel and the client role share one [`OwnData`]; nobody else writes the file.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mfpsync_storage::local::{EditContext, Edited, Local, LocalEdit, LocalItem, LocalWrite, OutboxLimits};
+use mfpsync_storage::local::{
+    EditContext, Edited, Local, LocalEdit, LocalItem, LocalWrite, OutboxLimits, Phase,
+};
 use mfpsync_storage::model::{Incarnation, ItemKey, Kind, Scope};
 use mfpsync_storage::{Priority, Result};
 use ring::rand::SecureRandom;
@@ -40,24 +43,38 @@ impl Freshness {
     }
 }
 
+/// News for watchers.
+#[derive(Debug, Clone)]
+pub enum News {
+    /// The visible state of these items changed.
+    Changed(Arc<[ItemKey]>),
+    /// That of any item may have: list again.
+    Anything,
+}
+
 /// The device's own data.
 #[derive(Debug)]
 pub struct OwnData {
     db: Db<Local>,
-    events: broadcast::Sender<Arc<[ItemKey]>>,
+    events: broadcast::Sender<News>,
     edits: watch::Sender<u64>,
     freshness: watch::Sender<Freshness>,
+    phase: watch::Sender<Option<Phase>>,
+    /// The client role says that everything of the group is here.
+    caught_up: AtomicBool,
     limits: OutboxLimits,
     faults: StorageFaults,
     quota: QuotaWatch,
 }
 
 impl OwnData {
-    /// Wraps the open database.
+    /// Wraps the open database, in which a join stands at `phase`.
     #[must_use]
-    pub fn new(db: Db<Local>, limits: OutboxLimits, faults: FaultBoard) -> Self {
+    pub fn new(db: Db<Local>, phase: Option<Phase>, limits: OutboxLimits, faults: FaultBoard) -> Self {
         Self {
             db,
+            phase: watch::Sender::new(phase),
+            caught_up: AtomicBool::new(false),
             events: broadcast::Sender::new(EVENTS),
             edits: watch::Sender::new(0),
             freshness: watch::Sender::new(Freshness::default()),
@@ -152,10 +169,41 @@ impl OwnData {
         Ok(value)
     }
 
+    /// Changes how own items and group stand to each other: after that any item may show otherwise,
+    /// and edits may wait.
+    ///
+    /// # Errors
+    /// As the closure, or the commit.
+    ///
+    /// # Cancel safety
+    /// As [`OwnData::edit`].
+    pub async fn change_membership<T: Send + 'static>(
+        &self,
+        mut change: impl FnMut(&LocalWrite<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let write = move |db: &LocalWrite<'_>| {
+            let value = change(db)?;
+            Ok((value, db.phase()?))
+        };
+        let (value, phase) = self.faults.written(self.db.write(Priority::Panel, write).await)?;
+        self.phase.send_replace(phase);
+        self.show_freshness();
+        // An error means that nobody watches.
+        drop(self.events.send(News::Anything));
+        self.edits.send_modify(|count| *count += 1);
+        Ok(value)
+    }
+
+    /// Where a join stands; none outside of a group.
+    #[must_use]
+    pub fn phase(&self) -> watch::Receiver<Option<Phase>> {
+        self.phase.subscribe()
+    }
+
     fn announce(&self, keys: Arc<[ItemKey]>) {
         if !keys.is_empty() {
             // An error means that nobody watches.
-            drop(self.events.send(keys));
+            drop(self.events.send(News::Changed(keys)));
         }
     }
 
@@ -169,7 +217,7 @@ impl OwnData {
 
     /// Keys whose visible state changed, from now on.
     #[must_use]
-    pub fn subscribe(&self) -> broadcast::Receiver<Arc<[ItemKey]>> {
+    pub fn subscribe(&self) -> broadcast::Receiver<News> {
         self.events.subscribe()
     }
 
@@ -185,8 +233,16 @@ impl OwnData {
         self.freshness.subscribe()
     }
 
-    /// Notes whether everything is here.
-    pub fn set_current(&self, current: bool) {
+    /// Notes whether everything of the group is here.
+    pub fn set_current(&self, caught_up: bool) {
+        self.caught_up.store(caught_up, Ordering::Relaxed);
+        self.show_freshness();
+    }
+
+    /// While joining, what is here does not show yet.
+    fn show_freshness(&self) {
+        let shows = *self.phase.borrow() != Some(Phase::Joining);
+        let current = shows && self.caught_up.load(Ordering::Relaxed);
         self.freshness.send_if_modified(|freshness| {
             let changed = freshness.current != current;
             if current || freshness.current {

@@ -1,7 +1,9 @@
 //! The local API for the operator: one service over [`crate::device::Device`] and the supervisor.
 
 mod join;
+mod joining;
 mod service;
 mod status;
 
+pub use joining::carry_joins_on;
 pub use service::{PanelService, Session};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mfpsync_proto::panel::{
-    JoinPolicy, JoinReply, JoinRequest, OpenPairingReply, OpenPairingRequest, Role, RolePhase,
+    JoinPolicies, JoinPolicy, JoinReply, JoinRequest, OpenPairingReply, OpenPairingRequest, Role, RolePhase,
     StartServerRequest,
 };
 use tonic::Status;
@@ -202,6 +202,12 @@ pub async fn join(
     policy: JoinPolicy,
 ) -> Result<JoinReply, Status> {
     let mut panel = device.panel().map_err(|error| Status::internal(error.to_string()))?;
-    let request = JoinRequest { address: address.to_owned(), code: code.to_owned(), policy: policy.into() };
+    let policies = JoinPolicies { others: policy.into(), ..JoinPolicies::default() };
+    let request = JoinRequest {
+        address: address.to_owned(),
+        code: code.to_owned(),
+        policies: Some(policies),
+        review: false,
+    };
     Ok(panel.join(request).await?.into_inner())
 }

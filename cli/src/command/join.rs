@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
-use mfpsync_proto::panel::{JoinPolicy, JoinReply, JoinRequest, LeaveReply, LeaveRequest};
+use clap::{Args, Subcommand};
+use mfpsync_proto::panel::{JoinPlanRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest};
 use serde_json::json;
 
+use super::joining::{self, AcceptArgs, CancelArgs, PlanArgs, PolicyArgs, UndoArgs};
 use super::{Context, status};
 use crate::exit::{Exit, Failure};
 use crate::output::printable;
@@ -20,52 +21,55 @@ const JOIN_PATIENCE: Duration = Duration::from_secs(30);
 const LEAVE_PATIENCE: Duration = Duration::from_secs(30);
 const CODE_DIGITS: usize = 8;
 
-/// Pair with a server by its code and become a client of its group
+/// Become a client of a group: pair with its server by code, bring what this device has
 ///
-/// Open pairing at the server first (`mfpsync pair open`). What both sides hold already is settled by
-/// the policy; what is replaced stays in the history for 30 days.
+/// Open pairing at the server first (`mfpsync pair open`). What both sides hold, by id or as address
+/// entries for one destination, is settled by the policy. With --plan the group is not touched until
+/// you have seen what would happen and said `mfpsync join accept`. What gives way is kept for 30 days:
+/// `mfpsync join undo` takes the join back.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "\
+Policies, for all kinds or with KIND= for one:
+  merge        field by field, by the kind's conflict rule, this device being the later one
+  server-wins  the group's value; what only this device has is added
+  device-wins  this device's value, also against a deletion
+  fresh        what the group has; nothing of this device is offered
+
 Examples:
-  mfpsync join 192.0.2.10:7450
-  mfpsync join '[2001:db8::1]:7450' --code 12345678 --policy server-wins --wait-current")]
+  mfpsync join 192.0.2.10:7450 --plan
+  mfpsync join accept
+  mfpsync join '[2001:db8::1]:7450' --code 12345678 --policy server-wins --policy shortcut=fresh
+  mfpsync join undo"
+)]
 pub(crate) struct JoinArgs {
+    #[command(subcommand)]
+    command: Option<JoinCommand>,
     /// Address and port of the server, an IPv6 address in brackets
-    #[arg(value_parser = address)]
-    address: String,
+    #[arg(value_parser = address, required = true)]
+    address: Option<String>,
     /// The eight digits the server shows [default: ask]
     #[arg(long, value_parser = code)]
     code: Option<String>,
-    /// Which side's entries win where both hold the same
-    #[arg(long, value_enum, default_value_t = Policy::Merge)]
-    policy: Policy,
-    /// Stay until everything of the group has arrived (at most --timeout)
+    #[command(flatten)]
+    policies: PolicyArgs,
+    /// Only pair and show what the join would do; decide with `mfpsync join accept` or `cancel`
     #[arg(long)]
+    plan: bool,
+    /// Stay until everything of the group has arrived (at most --timeout)
+    #[arg(long, conflicts_with = "plan")]
     wait_current: bool,
 }
 
-/// Whose entries win in a join.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Policy {
-    /// Field by field, as if both had been edited
-    Merge,
-    /// The group's entries win
-    ServerWins,
-    /// This device's entries win
-    DeviceWins,
-    /// Start empty; this device's entries are only kept in the history
-    Fresh,
-}
-
-impl From<Policy> for JoinPolicy {
-    fn from(policy: Policy) -> Self {
-        match policy {
-            Policy::Merge => Self::Merge,
-            Policy::ServerWins => Self::ServerWins,
-            Policy::DeviceWins => Self::DeviceWins,
-            Policy::Fresh => Self::Fresh,
-        }
-    }
+/// What can be done about a join besides beginning it.
+#[derive(Debug, Subcommand)]
+pub(crate) enum JoinCommand {
+    Plan(PlanArgs),
+    Accept(AcceptArgs),
+    Cancel(CancelArgs),
+    Undo(UndoArgs),
 }
 
 /// Stop being a client: push what waits, free the slot, keep the data here
@@ -101,11 +105,20 @@ fn code(text: &str) -> Result<String, String> {
     }
 }
 
-/// Joins a group.
+/// Joins a group, or sees to a join.
 ///
 /// # Errors
 /// A wrong code, an unreachable server, or a wait that failed.
 pub(crate) async fn join(context: &Context, args: JoinArgs) -> Result<Exit, Failure> {
+    let Some(address) = args.address else {
+        return match args.command {
+            Some(JoinCommand::Plan(args)) => joining::plan(context, &args).await,
+            Some(JoinCommand::Accept(args)) => joining::accept(context, &args).await,
+            Some(JoinCommand::Cancel(_)) => joining::cancel(context).await,
+            Some(JoinCommand::Undo(args)) => joining::undo(context, &args).await,
+            None => Err(Failure::Usage("name the server's address".to_owned())),
+        };
+    };
     let mut panel = context.sockets.panel().await?;
     let code = match args.code {
         Some(code) => code,
@@ -114,9 +127,13 @@ pub(crate) async fn join(context: &Context, args: JoinArgs) -> Result<Exit, Fail
             code(typed.reveal()).map_err(Failure::Usage)?
         }
     };
-    let policy = JoinPolicy::from(args.policy).into();
-    let request = JoinRequest { address: args.address, code, policy };
+    let policies = args.policies.wire();
+    let request = JoinRequest { address, code, policies: policies.clone(), review: args.plan };
     let reply = context.sockets.call_patiently(JOIN_PATIENCE, panel.join(request)).await?;
+    if args.plan {
+        context.out.note(&joined(&reply))?;
+        return joining::show_plan(context, JoinPlanRequest { policies, ..JoinPlanRequest::default() }).await;
+    }
     if !args.wait_current {
         context.out.answer(&joined(&reply), &joined_json(&reply))?;
         return Ok(Exit::Ok);
@@ -130,15 +147,15 @@ pub(crate) async fn join(context: &Context, args: JoinArgs) -> Result<Exit, Fail
 }
 
 fn joined(reply: &JoinReply) -> String {
-    let offered = match reply.offered {
-        0 => "nothing of this device was offered".to_owned(),
-        number => format!("{} of this device offered", count(number, "entry", "entries")),
+    let own = match reply.own_items {
+        0 => "this device brings nothing".to_owned(),
+        number => format!("this device brings {}", count(number, "item", "items")),
     };
-    format!("joined {}; {offered}", printable(&reply.group_name))
+    format!("paired with {}; {own}", printable(&reply.group_name))
 }
 
 fn joined_json(reply: &JoinReply) -> serde_json::Value {
-    json!({ "group_id": reply.group_id, "group_name": reply.group_name, "offered": reply.offered })
+    json!({ "group_id": reply.group_id, "group_name": reply.group_name, "own_items": reply.own_items })
 }
 
 /// Leaves the group.
@@ -149,9 +166,12 @@ pub(crate) async fn leave(context: &Context, args: &LeaveArgs) -> Result<Exit, F
     let mut panel = context.sockets.panel().await?;
     let request = LeaveRequest { accept_unsent: args.accept_unsent };
     let reply = context.sockets.call_patiently(LEAVE_PATIENCE, panel.leave(request)).await?;
-    let json = json!({ "unsent": reply.unsent, "slot_freed": reply.slot_freed });
-    context.out.answer(&left(&reply), &json)?;
+    context.out.answer(&left(&reply), &left_json(&reply))?;
     Ok(Exit::Ok)
+}
+
+pub(super) fn left_json(reply: &LeaveReply) -> serde_json::Value {
+    json!({ "unsent": reply.unsent, "slot_freed": reply.slot_freed })
 }
 
 fn left(reply: &LeaveReply) -> String {

@@ -10,8 +10,7 @@ use mfpsync_proto::local::edit::Edit as EditKind;
 use mfpsync_proto::local::{Edit, Field, Item, ItemKey, Patch};
 use mfpsync_proto::panel::client_status::Link;
 use mfpsync_proto::panel::{
-    JoinPolicy, JoinRequest, OpenPairingRequest, Role, SetAsideReply, SetAsideRequest, StatusReply,
-    UnlockDebugRequest,
+    JoinRequest, OpenPairingRequest, Role, SetAsideReply, SetAsideRequest, StatusReply, UnlockDebugRequest,
 };
 use tokio::sync::Barrier;
 
@@ -109,8 +108,7 @@ async fn join(narrator: &Narrator, fleet: &Fleet, at: usize, address: &str) -> R
     narrator.say(&format!("copier-1 shows the code {}", pairing::spaced(&pairing.code)))?;
     let device = fleet.device(at)?;
     let began = Instant::now();
-    let request =
-        JoinRequest { address: address.to_owned(), code: pairing.code, policy: JoinPolicy::Merge.into() };
+    let request = JoinRequest { address: address.to_owned(), code: pairing.code, ..JoinRequest::default() };
     device.sockets.call(device.sockets.panel().await?.join(request)).await?;
     let joined = began.elapsed();
     wait::until(&device.sockets, "arrival of the group's data", wait::link_reached).await?;

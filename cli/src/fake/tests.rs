@@ -4,7 +4,7 @@ use std::fs;
 
 use clap::Parser;
 use mfpsync_proto::panel::client_status::Link;
-use mfpsync_proto::panel::{ClientStatus, Fault, RolePhase};
+use mfpsync_proto::panel::{ClientStatus, Fault, JoinPolicy, RolePhase};
 
 use super::*;
 use crate::args::Cli;
@@ -107,7 +107,8 @@ async fn joining_waits_until_the_device_is_current() {
     let line = ["join", "192.0.2.1:7401", "--code", "1234 5678", "--policy", "server-wins", "--wait-current"];
     assert_eq!(run(&fake, &line).await.unwrap(), Exit::Ok);
     let joined = fake.state().joined[0].clone();
-    assert_eq!((joined.code.as_str(), joined.policy), ("12345678", 2));
+    assert_eq!(joined.code, "12345678");
+    assert_eq!(joined.policies.unwrap().others(), JoinPolicy::ServerWins);
 }
 
 #[tokio::test]

@@ -4,7 +4,9 @@
 //! own, so that the last thing read is what to do.
 
 use mfpsync_proto::panel::client_status::Link;
-use mfpsync_proto::panel::{ClientStatus, Fault, GroupStatus, Role, RolePhase, ServerStatus, StatusReply};
+use mfpsync_proto::panel::{
+    ClientStatus, Fault, GroupStatus, JoinPhase, Role, RolePhase, ServerStatus, StatusReply,
+};
 use serde_json::{Value, json};
 
 use super::units::{ago, count, revision, revision_json, size, span};
@@ -41,6 +43,15 @@ fn link_name(link: Link) -> &'static str {
         Link::Current => "current",
         Link::Refused => "refused",
         Link::Waiting => "waiting to try again",
+    }
+}
+
+fn join_name(phase: JoinPhase) -> &'static str {
+    match phase {
+        JoinPhase::Unspecified => "none",
+        JoinPhase::Joining => "joining",
+        JoinPhase::Member => "member",
+        JoinPhase::Undoing => "undoing",
     }
 }
 
@@ -162,6 +173,16 @@ fn waits(status: &StatusReply) -> Vec<String> {
         lines.push(format!("the role is {}", phase_name(status.phase())));
     }
     if let Some(client) = &status.client {
+        match client.join() {
+            JoinPhase::Joining if client.join_needs_decision => {
+                lines.push("the join, for a decision; this device shows its own items".to_owned());
+            }
+            JoinPhase::Joining => {
+                lines.push("the join, for the group's data; this device shows its own items".to_owned());
+            }
+            JoinPhase::Undoing => lines.push("the join is being taken back".to_owned()),
+            JoinPhase::Member | JoinPhase::Unspecified => {}
+        }
         if client.waiting > 0 {
             lines.push(format!("{} to reach the server", count(client.waiting, "edit", "edits")));
         }
@@ -208,6 +229,9 @@ fn next(status: &StatusReply) -> Vec<String> {
         lines.push("do what the fault above says; it clears by itself when the cause is gone".to_owned());
     }
     if let Some(client) = &status.client {
+        if client.join_needs_decision {
+            lines.push("`mfpsync join plan`, then `mfpsync join accept` or `mfpsync join cancel`".to_owned());
+        }
         if client.rejected > 0 {
             lines.push("look at the refused edits: `mfpsync set-aside`".to_owned());
         }
@@ -297,6 +321,8 @@ fn client_json(client: &ClientStatus) -> Value {
         "retained_dropped": client.retained_dropped,
         "last_current_millis": client.last_current_millis,
         "last_error": client.last_error,
+        "join": join_name(client.join()),
+        "join_needs_decision": client.join_needs_decision,
     })
 }
 

@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status};
 
 use super::{convert, notices};
 use crate::db::READ_DEADLINE;
-use crate::own_data::{Freshness, OwnData};
+use crate::own_data::{Freshness, News, OwnData};
 use crate::quota;
 use crate::refusal;
 use crate::storage_fault;
@@ -271,7 +271,7 @@ async fn watch(own: &OwnData, watched: &Watched, to: &To<wire::WatchEvent>) -> R
     tell(to, Event::Started(wire::Started {})).await?;
     loop {
         match changes.recv().await {
-            Ok(keys) => {
+            Ok(News::Changed(keys)) => {
                 for key in keys.iter().filter(|key| watched.wants(key)) {
                     let item = own.item(key.clone()).await.map_err(|error| storage_fault::refusal(&error))?;
                     let event = match item {
@@ -281,7 +281,9 @@ async fn watch(own: &OwnData, watched: &Watched, to: &To<wire::WatchEvent>) -> R
                     tell(to, event).await?;
                 }
             }
-            Err(RecvError::Lagged(_)) => tell(to, Event::Missed(wire::Missed {})).await?,
+            Ok(News::Anything) | Err(RecvError::Lagged(_)) => {
+                tell(to, Event::Missed(wire::Missed {})).await?;
+            }
             Err(RecvError::Closed) => return Err(refusal::stopping()),
         }
     }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mfpsync_proto::panel as wire;
-use mfpsync_storage::local::Membership;
+use mfpsync_replication::join::Policies;
+use mfpsync_storage::local::{Membership, Phase};
 use mfpsync_storage::model::Incarnation;
 use tonic::Status;
 
+use super::joining;
 use super::service::Session;
 use crate::client;
-use crate::clock::unix_millis;
 use crate::config::HostPort;
 use crate::db::READ_DEADLINE;
 use crate::device::Device;
@@ -123,15 +124,17 @@ async fn enter_own_group(device: &Arc<Device>) -> Result<(), Status> {
             "this device's own data belongs to group {} already; leave that first",
             known.group_name
         ))),
-        None => enter(device, membership).await.map(drop),
+        None => enter(device, membership, Some(Policies::default())).await,
     }
 }
 
-/// Gives the own data its group and a new incarnation; returns how many items are offered.
-async fn enter(device: &Device, membership: Membership) -> Result<u64, Status> {
+/// Gives the own data its group and a new incarnation; without policies a person decides later what
+/// becomes of the own items.
+async fn enter(device: &Device, membership: Membership, policies: Option<Policies>) -> Result<(), Status> {
     let incarnation = new_incarnation(device)?;
+    let wishes = policies.map(|policies| policies.to_string().into_bytes());
     let joined =
-        device.own.write(move |write| Ok((write.join(&membership, incarnation, unix_millis())?, Vec::new())));
+        device.own.change_membership(move |write| write.join(&membership, incarnation, wishes.as_deref()));
     joined.await.map_err(|error| storage_fault::refusal(&error))
 }
 
@@ -147,14 +150,8 @@ pub(super) async fn join(session: &Session, request: wire::JoinRequest) -> Resul
             "this device is {wanted} already; end that first, then join"
         )));
     }
-    match request.policy() {
-        wire::JoinPolicy::Unspecified | wire::JoinPolicy::Merge => {}
-        wire::JoinPolicy::ServerWins | wire::JoinPolicy::DeviceWins | wire::JoinPolicy::Fresh => {
-            return Err(Status::unimplemented(
-                "this version joins with the policy merge only; nothing was changed",
-            ));
-        }
-    }
+    let policies = joining::policies(request.policies)?.unwrap_or_default();
+    let policies = (!request.review).then_some(policies);
     let device = &session.device;
     let known = device.membership().await.map_err(|error| storage_fault::refusal(&error))?;
     request.address.parse::<HostPort>().map_err(Status::invalid_argument)?;
@@ -167,24 +164,30 @@ pub(super) async fn join(session: &Session, request: wire::JoinRequest) -> Resul
         group_name: joined.group_name.clone(),
         root_key: joined.anchor.root,
     };
-    let offered = match known {
-        // A join that was cut after this step: the data is in the group already.
-        Some(known) if known.group == membership.group => 0,
+    match known {
+        // A join that was cut after this step, perhaps with other wishes.
+        Some(known) if known.group == membership.group => {
+            let wishes = policies.map(|policies| policies.to_string().into_bytes());
+            let wished = device.own.note(move |write| write.wish(wishes.as_deref())).await;
+            wished.map_err(|error| storage_fault::refusal(&error))?;
+        }
         Some(known) => {
             return Err(Status::failed_precondition(format!(
                 "this device's own data belongs to group {}; leave that first",
                 known.group_name
             )));
         }
-        None => enter(device, membership).await?,
-    };
+        None => enter(device, membership, policies).await?,
+    }
+    let own_items = device.own.db().read(READ_DEADLINE, |read| Ok(read.own_keys()?.len() as u64)).await;
+    let own_items = own_items.map_err(|error| storage_fault::refusal(&error))?;
     adopt(device, joined.clone()).await?;
     let role = session.switch(Role::Client).await?;
     Ok(wire::JoinReply {
         group_id: joined.anchor.group.to_string(),
         group_name: joined.group_name,
         role: Some(role),
-        offered,
+        own_items,
     })
 }
 
@@ -223,11 +226,24 @@ fn refused(error: &JoinError) -> Status {
     }
 }
 
-/// Leaves the group: sends what waits, frees the slot, keeps the data as the device's own.
+/// Leaves the group: sends what waits, frees the slot, keeps the data as the device's own; of a join
+/// that is being taken back, the data from before it.
 pub(super) async fn leave(
     session: &Session,
     request: wire::LeaveRequest,
 ) -> Result<wire::LeaveReply, Status> {
+    let unsent = flushed(&session.device).await?;
+    if unsent > 0 && request.accept_unsent != Some(unsent) {
+        return Err(Status::failed_precondition(format!(
+            "{unsent} edits have not reached the server; they stay on this device only; to leave all the same, \
+             repeat that number (--accept-unsent {unsent})"
+        )));
+    }
+    leave_group(session, unsent).await
+}
+
+/// Leaves the group, giving up at most so many edits that never reached the server.
+pub(super) async fn leave_group(session: &Session, accept_unsent: u64) -> Result<wire::LeaveReply, Status> {
     let device = &session.device;
     let next = match session.wanted() {
         Role::Client => Role::Idle,
@@ -241,17 +257,14 @@ pub(super) async fn leave(
             return Err(Status::failed_precondition("this device is not a client of a group"));
         }
     };
-    let unsent = flushed(device).await?;
-    if unsent > 0 && request.accept_unsent != Some(unsent) {
-        return Err(Status::failed_precondition(format!(
-            "{unsent} edits have not reached the server; they stay on this device only; to leave all the same, \
-             repeat that number (--accept-unsent {unsent})"
-        )));
-    }
     // The server's own client function ends without giving up the server's membership.
     let slot_freed = next == Role::Idle && client::leave(device).await;
     let role = stop_client(&session.supervisor, session, next).await?;
-    let left = device.own.write(|write| Ok((write.leave()?, Vec::new()))).await;
+    let left = device.own.change_membership(move |write| match write.phase()? {
+        Some(Phase::Undoing) => write.leave_as_before(accept_unsent),
+        Some(Phase::Joining | Phase::Member) | None => write.leave(),
+    });
+    let left = left.await;
     let unsent = left.map_err(|error| storage_fault::refusal(&error))?;
     if next == Role::Idle {
         device.roster.clear();

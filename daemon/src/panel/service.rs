@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
 use super::status::{revision, role};
-use super::{join, status};
+use super::{join, joining, status};
 use crate::db::READ_DEADLINE;
 use crate::debug_socket::{DebugLock, SOCKET_NAME};
 use crate::device::Device;
@@ -131,6 +131,34 @@ impl Panel for PanelService {
 
     async fn join(&self, request: Request<wire::JoinRequest>) -> Result<Response<wire::JoinReply>, Status> {
         join::join(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn join_plan(
+        &self,
+        request: Request<wire::JoinPlanRequest>,
+    ) -> Result<Response<wire::JoinPlanReply>, Status> {
+        joining::plan(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn accept_join(
+        &self,
+        request: Request<wire::AcceptJoinRequest>,
+    ) -> Result<Response<wire::AcceptJoinReply>, Status> {
+        joining::accept(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn cancel_join(
+        &self,
+        _: Request<wire::CancelJoinRequest>,
+    ) -> Result<Response<wire::LeaveReply>, Status> {
+        joining::cancel(&self.0).await.map(Response::new)
+    }
+
+    async fn undo_join(
+        &self,
+        request: Request<wire::UndoJoinRequest>,
+    ) -> Result<Response<wire::UndoJoinReply>, Status> {
+        joining::undo(&self.0, request.into_inner()).await.map(Response::new)
     }
 
     async fn start_client(

@@ -1,7 +1,7 @@
 //! What one screen shows, gathered from the parts.
 
 use mfpsync_proto::panel as wire;
-use mfpsync_storage::local::{DeviceState, Membership, Waiting};
+use mfpsync_storage::local::{self, DeviceState, Membership, Waiting};
 use mfpsync_storage::model::{Capabilities, Revision, Sequence};
 
 use super::service::Session;
@@ -39,6 +39,8 @@ pub(super) struct OwnState {
     waiting: Waiting,
     rejected: u64,
     retained: u64,
+    phase: Option<local::Phase>,
+    has_wishes: bool,
 }
 
 async fn own_state(device: &Device) -> Option<(OwnState, Option<Membership>)> {
@@ -48,6 +50,8 @@ async fn own_state(device: &Device) -> Option<(OwnState, Option<Membership>)> {
             waiting: read.waiting()?,
             rejected: read.rejected_count()?,
             retained: read.retained_count()?,
+            phase: read.phase()?,
+            has_wishes: read.wishes()?.is_some(),
         };
         Ok((own, read.membership()?))
     });
@@ -133,7 +137,18 @@ fn client(
         last_current_millis: freshness.age().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         last_error: report.last_error,
         safe: report.safe.map(revision),
+        join: join_phase(own.phase).into(),
+        join_needs_decision: own.phase == Some(local::Phase::Joining) && !own.has_wishes,
     })
+}
+
+fn join_phase(phase: Option<local::Phase>) -> wire::JoinPhase {
+    match phase {
+        None => wire::JoinPhase::Unspecified,
+        Some(local::Phase::Joining) => wire::JoinPhase::Joining,
+        Some(local::Phase::Member) => wire::JoinPhase::Member,
+        Some(local::Phase::Undoing) => wire::JoinPhase::Undoing,
+    }
 }
 
 fn link(link: Link) -> wire::client_status::Link {

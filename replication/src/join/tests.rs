@@ -287,7 +287,7 @@ fn taking_a_join_back_leaves_what_others_wrote_since() {
     assert_eq!(taken_back, TakenBack { removed: 1, restored: 1, standing: 1 });
     assert_eq!(preview, Some(taken_back));
     device.sync();
-    device.database.write(|write| write.leave_as_before()).unwrap();
+    device.database.write(|write| write.leave_as_before(0)).unwrap();
     assert_eq!(device.own(), before);
     let expected = [(key(PERSONAL, "b"), edited), (key(PERSONAL, "c"), mail("c@example.com", "Cee"))];
     assert_eq!(device.live(), BTreeMap::from(expected));
@@ -349,7 +349,7 @@ proptest! {
         let taken_back = device.database.write(|write| undo(write, 10)).unwrap();
         prop_assert_eq!(taken_back, TakenBack { removed: added, restored: changed, standing: 0 });
         device.sync();
-        device.database.write(|write| write.leave_as_before()).unwrap();
+        device.database.write(|write| write.leave_as_before(0)).unwrap();
         prop_assert_eq!(device.own(), before);
         prop_assert_eq!(device.live(), group_before);
     }

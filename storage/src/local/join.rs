@@ -123,6 +123,14 @@ impl LocalRead<'_> {
         Ok(at.map(|at| at as u64))
     }
 
+    /// How many items the device had before the join.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn kept_own(&self) -> Result<u64> {
+        self.count("SELECT count(*) FROM kept_own")
+    }
+
     /// What the join changed in the group.
     ///
     /// # Errors
@@ -170,6 +178,15 @@ impl LocalWrite<'_> {
             [incarnation.0 as i64],
         )?;
         self.forget_join()
+    }
+
+    /// Changes what is wished for while the device is joining.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn wish(&self, wishes: Option<&[u8]>) -> Result<()> {
+        self.connection.execute("UPDATE membership SET wishes = ? WHERE id = 1 AND phase = 0", [wishes])?;
+        Ok(())
     }
 
     /// Keeps a copy of the own items, and from now on shows the group's: own items that are still
@@ -263,21 +280,23 @@ impl LocalWrite<'_> {
         Ok(())
     }
 
-    /// Leaves the group with the items the device had before it joined.
+    /// Leaves the group with the items the device had before it joined. So many edits may be given up
+    /// that never reached the server; how many were is returned.
     ///
     /// # Errors
-    /// The database's, or [`Error::Busy`] when no join is being taken back or edits still wait.
-    pub fn leave_as_before(&self) -> Result<()> {
-        if self.phase()? != Some(Phase::Undoing) || self.waiting()?.operations > 0 {
+    /// The database's, or [`Error::Busy`] when no join is being taken back or more edits wait.
+    pub fn leave_as_before(&self, accept_unsent: u64) -> Result<u64> {
+        if self.phase()? != Some(Phase::Undoing) || self.waiting()?.operations > accept_unsent {
             return Err(Error::Busy);
         }
-        self.leave()?;
+        let unsent = self.leave()?;
         self.connection.execute_batch(
             "DELETE FROM items;
              INSERT INTO items (scope, kind, device, id, generation, local_deleted, local_fields)
                 SELECT scope, kind, device, id, 0, 0, fields FROM kept_own;",
         )?;
-        self.forget_join()
+        self.forget_join()?;
+        Ok(unsent)
     }
 
     /// Drops what is kept of a join that was carried out before `at` (Unix milliseconds).

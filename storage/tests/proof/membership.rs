@@ -67,9 +67,9 @@ fn leaving_as_before_brings_back_what_the_device_had() {
         .unwrap();
     device.edit(vec![patch("b", &[("x", "mine")])]);
     device.0.write(|write| write.begin_undo()).unwrap();
-    assert!(matches!(device.0.write(|write| write.leave_as_before()), Err(Error::Busy)), "an edit waits");
+    assert!(matches!(device.0.write(|write| write.leave_as_before(0)), Err(Error::Busy)), "an edit waits");
     device.settle(&[accepted(1, 3)]);
-    device.0.write(|write| write.leave_as_before()).unwrap();
+    device.0.write(|write| write.leave_as_before(0)).unwrap();
     assert_eq!(device.0.read(|read| read.visible_hashes()).unwrap(), before);
     assert_eq!(device.0.read(|read| read.joined_at()).unwrap(), None);
 }

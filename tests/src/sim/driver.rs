@@ -7,8 +7,8 @@ use std::time::Duration;
 use mfpsync_proto::sync;
 use mfpsync_replication::message::Push;
 use mfpsync_replication::round::{
-    At, Effect, Event as RoundEvent, Failure, LinkEvent, LinkId, Moment, Outbox, PushOrder, Round, Start,
-    Stored, Timing,
+    At, Effect, Event as RoundEvent, Failure, LinkEvent, LinkId, LinkState, Moment, Outbox, PushOrder, Round,
+    Start, Stored, Timing,
 };
 use mfpsync_replication::wire;
 use mfpsync_storage::local::{Local, LocalRead, LocalWrite, RetainedLimits};
@@ -213,7 +213,12 @@ impl World {
                 let boot = own.boot;
                 self.schedule_at(at, Event::Tick { device, boot });
             }
-            Effect::Report(state) => self.note(format_args!("device {device} {state:?}")),
+            Effect::Report(state) => {
+                self.note(format_args!("device {device} {state:?}"));
+                if matches!(state, LinkState::Following { caught_up: true, .. }) {
+                    self.enter(device);
+                }
+            }
             _ => {}
         }
     }

@@ -1,6 +1,7 @@
 //! What strikes from outside, and devices that come and go.
 
-use mfpsync_storage::local::Membership;
+use mfpsync_replication::join::{Policies, accept};
+use mfpsync_storage::local::{Membership, Phase};
 use mfpsync_storage::model::{Incarnation, OperationNumber, Sequence};
 use rand::RngExt;
 
@@ -69,7 +70,6 @@ impl World {
     }
 
     pub(super) fn join(&mut self, device: usize) {
-        let now = self.wall_clock(self.devices[device].clock_error);
         let version = self.rng.random();
         let own = &mut self.devices[device];
         if own.joined {
@@ -78,17 +78,33 @@ impl World {
         let incarnation = Incarnation(self.rng.random_range(1..1 << 62));
         let membership = Membership { group: GROUP, group_name: "fleet".to_owned(), root_key: ROOT };
         let row = member(own.id, false, version);
-        let offered = own.db.write(|write| write.join(&membership, incarnation, now)).expect("join");
+        own.db.write(|write| write.join(&membership, incarnation, None)).expect("join");
         (own.incarnation, own.joined, own.floor) = (incarnation, true, None);
         own.low_water = OperationNumber::default();
         self.server.master.write(|write| write.put_member(&row)).expect("enrol");
+        self.note(format_args!("device {device} joins"));
+        self.publish_membership();
+        self.start_round(device);
+    }
+
+    /// Everything of the group has arrived: a device that is still joining brings in what it has.
+    pub(super) fn enter(&mut self, device: usize) {
+        let now = self.wall_clock(self.devices[device].clock_error);
+        let own = &mut self.devices[device];
+        if own.read(|read| read.phase()) != Some(Phase::Joining) {
+            return;
+        }
+        let policies = Policies::default();
+        let plan = own.db.write(|write| accept(write, &policies, None, now)).expect("enter the group");
+        let items = plan.expect("no plan was expected").steps.len();
+        self.note(format_args!("device {device} enters the group with {items} items of its own"));
+        let offered = self.devices[device].read(|read| read.waiting()).operations;
         if offered > 0 {
             self.counters.sometimes("own items offered at join");
             self.acknowledge_new(device, offered);
+            let boot = self.devices[device].boot;
+            self.schedule(0, Event::EditSeen { device, boot });
         }
-        self.note(format_args!("device {device} joins and offers {offered} items"));
-        self.publish_membership();
-        self.start_round(device);
     }
 
     /// Leaves properly, and comes back some time later as a new life of the same device.

@@ -229,7 +229,7 @@ async fn edits_from_before_any_group_are_offered_at_the_join() {
     newcomer.write(vec![put(deleted.clone(), vec![text("name", "Gone")])]).await.unwrap();
     newcomer.write(vec![delete(deleted.clone())]).await.unwrap();
     let reply = fleet.add(newcomer, JoinPolicy::Merge).await.unwrap();
-    assert_eq!(reply.offered, 1);
+    assert_eq!(reply.own_items, 1);
     eventually(PATIENCE, "the entry at the other client", async || {
         ensure!(fleet.clients[0].get(&mine).await?.is_some(), "not there yet");
         Ok(())

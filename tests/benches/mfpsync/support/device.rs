@@ -15,8 +15,7 @@ use mfpsync_proto::local::local_client::LocalClient;
 use mfpsync_proto::panel::client_status::Link;
 use mfpsync_proto::panel::panel_client::PanelClient;
 use mfpsync_proto::panel::{
-    JoinPolicy, JoinRequest, OpenPairingRequest, Role, RolePhase, StartServerRequest, StatusReply,
-    StatusRequest,
+    JoinRequest, OpenPairingRequest, Role, RolePhase, StartServerRequest, StatusReply, StatusRequest,
 };
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
@@ -202,8 +201,7 @@ impl Device {
     /// Pairing failed.
     pub(crate) async fn join(&self, server: &Self) -> Result<()> {
         let code = server.panel().await?.open_pairing(OpenPairingRequest {}).await?.into_inner().code;
-        let policy = JoinPolicy::Merge.into();
-        let request = JoinRequest { address: server.address.to_string(), code, policy };
+        let request = JoinRequest { address: server.address.to_string(), code, ..JoinRequest::default() };
         self.panel().await?.join(request).await?;
         Ok(())
     }
