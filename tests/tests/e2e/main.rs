@@ -14,6 +14,7 @@ mod chaos;
 mod conflicts;
 mod faults;
 mod hostile;
+mod joining;
 mod pairing;
 mod records;
 mod refused;
