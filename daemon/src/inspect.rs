@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use mfpsync_replication::tombstones::horizon_of;
 use mfpsync_storage::Result;
+use mfpsync_storage::master::MasterRead;
 use mfpsync_storage::model::{ContentHash, Cursor, ItemKey, Kind, Scope, Value as FieldValue};
 use serde_json::{Value, json};
 
@@ -57,10 +59,10 @@ impl Inspector {
         });
         let (own, waiting, retained, rejected) = own.await?;
         let server = self.device.server.load_full();
-        let master = server.map(|server| {
-            let head = server.serving.head();
-            json!({ "head": cursor(&head.cursor()), "tombstone_floor": head.tombstone_floor.0 })
-        });
+        let master = match server {
+            Some(server) => Some(server.serving.master.read(READ_DEADLINE, master_positions).await?),
+            None => None,
+        };
         Ok(json!({
             "incarnation": format!("{:016x}", own.incarnation.0),
             "mirror": own.cursor.as_ref().map(cursor),
@@ -228,6 +230,17 @@ async fn explain_master(
 /// A field by name, type and size; its value stays in the database.
 fn shown(name: &str, value: &FieldValue) -> Value {
     json!({ "name": name, "type": format!("{value:?}") })
+}
+
+/// The head, what is forgotten of deletions, and who keeps the server from forgetting more.
+fn master_positions(read: &MasterRead<'_>) -> Result<Value> {
+    let (head, horizon) = (read.founded_head()?, horizon_of(read)?);
+    Ok(json!({
+        "head": cursor(&head.cursor()),
+        "tombstone_floor": head.tombstone_floor.0,
+        "tombstones_seen_by_all": horizon.through.0,
+        "tombstones_held_by": horizon.held_by.map(|device| device.to_string()),
+    }))
 }
 
 fn cursor(cursor: &Cursor) -> Value {

@@ -9,8 +9,8 @@ use mfpsync_storage::Result;
 use mfpsync_storage::codec::DecodeError;
 use mfpsync_storage::master::{Author, Head, ItemWrite, Loss, MasterItem, MasterRead, MasterWrite, Progress};
 use mfpsync_storage::model::{
-    Action, DeviceId, Edit, EditOutcome, Fields, GroupId, Incarnation, ItemKey, Operation, OperationNumber,
-    Outcome, RejectReason, Sequence, limit,
+    Action, DeviceId, Edit, EditOutcome, FieldSequences, Fields, GroupId, Incarnation, ItemKey, Operation,
+    OperationNumber, Outcome, RejectReason, Sequence, limit,
 };
 
 use crate::lineage::Lineage;
@@ -104,7 +104,12 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: Limits) 
         .filter(|progress| progress.incarnation == submission.incarnation)
         .map_or(OperationNumber::default(), |progress| progress.low_water);
     let head = write.founded_head()?;
-    let mut reigns = Reigns { group: head.group, history: chained(&head, write)?, head: head.sequence };
+    let mut reigns = Reigns {
+        group: head.group,
+        history: chained(&head, write)?,
+        head: head.sequence,
+        floor: head.tombstone_floor,
+    };
     let mut due = write.last_operation(submission.incarnation)?.max(confirmed);
     let mut outcomes = Vec::with_capacity(numbers.len());
     for (number, record) in numbers.into_iter().zip(&submission.operations) {
@@ -154,6 +159,7 @@ fn confirm(
         device: submission.device,
         incarnation: submission.incarnation,
         sequence: known.map_or(Sequence::ZERO, |known| known.sequence),
+        settled: known.map_or(Sequence::ZERO, |known| known.settled),
         low_water,
         quarantined: false,
     })
@@ -170,6 +176,7 @@ fn quarantine(write: &MasterWrite<'_>, submission: &Submission) -> Result<Answer
         device: submission.device,
         incarnation: submission.incarnation,
         sequence: Sequence::ZERO,
+        settled: Sequence::ZERO,
         low_water: OperationNumber::default(),
         quarantined: true,
     })?;
@@ -181,6 +188,8 @@ struct Reigns {
     group: GroupId,
     history: Lineage,
     head: Sequence,
+    /// Tombstones up to here may be gone.
+    floor: Sequence,
 }
 
 /// What one edit makes of its item.
@@ -259,7 +268,7 @@ fn chained(head: &Head, read: &MasterRead<'_>) -> Result<Lineage> {
 fn decide_edit(
     write: &MasterWrite<'_>,
     incarnation: Incarnation,
-    Reigns { group, history, head }: &Reigns,
+    Reigns { group, history, head, floor }: &Reigns,
     edit: &Edit,
     limits: Limits,
 ) -> Result<std::result::Result<Decided, RejectReason>> {
@@ -281,7 +290,10 @@ fn decide_edit(
         }
     }
     let seen = seen(write, incarnation, edit, base, standing.as_ref())?;
-    let standing = standing.map(|item| stands(write, &edit.key, item)).transpose()?;
+    let standing = match standing {
+        Some(item) => Some(stands(write, &edit.key, item)?),
+        None => forgotten(base, *floor),
+    };
     let merged = merge(&rule(&edit.key.kind), standing.as_ref(), &edit.action, &seen);
     let answer = match merged.answer(|sequence| history.epoch_of(sequence)) {
         Ok(answer) => answer,
@@ -300,6 +312,19 @@ fn decide_edit(
         }
         Merge::Unchanged | Merge::Rejected(_) => Decided::Nothing(answer),
     }))
+}
+
+/// An item whose author saw it, and of which nothing is left here: it was deleted behind the author's
+/// back, and the deletion is forgotten. Members that keep their word never get there, a disk that was
+/// put back does.
+fn forgotten(base: Sequence, floor: Sequence) -> Option<Standing> {
+    let was_there = base > Sequence::ZERO && base < floor;
+    was_there.then(|| Standing {
+        fields: Fields::new(),
+        sequences: FieldSequences::default(),
+        deleted: true,
+        sequence: floor,
+    })
 }
 
 /// The item as the merge sees it: a tombstone with what the history still has from before.

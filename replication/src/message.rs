@@ -102,6 +102,8 @@ pub struct Follow {
     pub incarnation: Incarnation,
     /// Up to where it has everything; none asks for all.
     pub cursor: Option<Cursor>,
+    /// No operation waits that was made before it had that.
+    pub settled: bool,
 }
 
 /// Why a follow stream starts from nothing.

@@ -9,6 +9,7 @@ mod group;
 mod history;
 mod operator;
 mod read;
+mod tombstones;
 
 use std::ops::Deref;
 
@@ -24,6 +25,7 @@ pub use group::{Founding, Progress};
 pub use history::{Before, HistoryEntry, LedgerEntry};
 pub use operator::{OPERATOR, OperatorAct, Pruned};
 pub use read::{ChangesRead, Head, MasterItem};
+pub use tombstones::Collected;
 
 /// Marks stores of the master database.
 #[derive(Debug)]

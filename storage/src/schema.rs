@@ -88,6 +88,7 @@ CREATE TABLE progress (
     device BLOB PRIMARY KEY,
     incarnation INTEGER NOT NULL,
     sequence INTEGER NOT NULL,
+    settled INTEGER NOT NULL,
     low_water INTEGER NOT NULL,
     quarantined INTEGER NOT NULL
 ) WITHOUT ROWID;

@@ -36,6 +36,8 @@ const ANSWERS: usize = 16;
 /// Events of the follow stream read ahead of the database.
 const FOLLOW_AHEAD: usize = 1;
 const DIAL: Duration = Duration::from_secs(5);
+/// How often the server hears how far this device is while a connection lasts.
+const CONFIRM_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// Owns the round.
 pub(super) struct Driver {
@@ -123,6 +125,7 @@ impl Driver {
     /// Runs until the part is stopped or the round ends.
     pub(super) async fn run(mut self) {
         let mut edits = self.device.own.edits();
+        let mut confirmations = tokio::time::interval_at(self.began + CONFIRM_EVERY, CONFIRM_EVERY);
         loop {
             while let Some(effect) = self.effects.pop_front() {
                 self.carry_out(effect).await;
@@ -139,6 +142,10 @@ impl Driver {
                 Some((link, event)) = self.answered.recv() => Some(Event::Link(link, event)),
                 Ok(()) = edits.changed() => self.read_outbox().await.map(Event::LocalEdits),
                 event = next_event(&mut self.connection, self.round.wants_more()) => Some(event),
+                _ = confirmations.tick() => {
+                    self.confirm_settled().await;
+                    None
+                }
                 () = sleep_until(self.wake_at) => {
                     self.wake_at = None;
                     Some(Event::Tick)
@@ -147,6 +154,20 @@ impl Driver {
             if let Some(event) = event {
                 self.step(event);
             }
+        }
+    }
+
+    /// A connection may last for months: the server hears now and then how far this device is.
+    async fn confirm_settled(&self) {
+        let read = self.device.own.db().read(READ_DEADLINE, |read| Ok((read.device()?, read.waiting()?)));
+        match read.await {
+            Ok((device, waiting)) if waiting.operations == 0 && !device.resetting => {
+                if let Some(cursor) = device.cursor {
+                    self.confirm(cursor, true);
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "read the position"),
         }
     }
 
@@ -193,7 +214,9 @@ impl Driver {
                 let stored =
                     self.device.own.write(move |db| Ok(((), db.apply_changes(&changes, &cursor)?))).await;
                 if erased && stored.is_ok() {
-                    self.confirm(cursor);
+                    // What it purged must not live on in the log.
+                    self.device.own.db().store().truncate_log();
+                    self.confirm(cursor, false);
                 }
                 self.stored(stored.map(|()| Stored::Applied(cursor))).await;
             }
@@ -397,18 +420,18 @@ impl Driver {
         tracing::debug!(link = link.0, "follow");
     }
 
-    /// What an erasure purged must not live on in the log; and the server hears that it is gone.
-    fn confirm(&self, cursor: Cursor) {
-        self.device.own.db().store().truncate_log();
+    /// Tells the server how far this device is.
+    fn confirm(&self, cursor: Cursor, settled: bool) {
         let Some(Connection { channel: Some(channel), ended, .. }) = &self.connection else { return };
-        let held = Follow { group: self.group, incarnation: self.incarnation, cursor: Some(cursor) };
+        let (group, incarnation) = (self.group, self.incarnation);
+        let held = Follow { group, incarnation, cursor: Some(cursor), settled };
         let (channel, ended) = (channel.clone(), ended.clone());
         self.tasks.spawn(async move {
             let mut client = link::client(channel);
             tokio::select! {
                 confirmed = client.confirm(convert::follow_to_wire(&held)) => if let Err(status) = confirmed {
                     // The next follow says the same.
-                    tracing::debug!(code = ?status.code(), "confirm an erasure");
+                    tracing::debug!(code = ?status.code(), "confirm a position");
                 },
                 () = ended.cancelled() => {}
             }

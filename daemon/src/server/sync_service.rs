@@ -8,13 +8,11 @@ use mfpsync_proto::sync::{self as wire, Reason};
 use mfpsync_proto::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 use mfpsync_replication::accept::{Answer, Submission, accept, lineage};
 use mfpsync_replication::follow::{self, Start};
-use mfpsync_replication::message::{Greeting, Limits, PushAnswer};
+use mfpsync_replication::message::{Follow, Greeting, Limits, PushAnswer};
 use mfpsync_replication::wire as convert;
 use mfpsync_storage::Priority;
 use mfpsync_storage::master::{Head, MasterRead, MasterWrite, Progress};
-use mfpsync_storage::model::{
-    Capabilities, Cursor, DeviceId, Epoch, GroupId, Incarnation, OperationNumber, Sequence,
-};
+use mfpsync_storage::model::{Capabilities, Cursor, DeviceId, Epoch, GroupId, OperationNumber, Sequence};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
@@ -136,10 +134,15 @@ impl Sync for SyncService {
             .map_err(|error| self.0.storage_failed(&error))?;
         match (start, cursor) {
             (Start::RolledBack, _) => return Err(self.0.rolled_back(device)),
-            (Start::Resume, Some(cursor)) => {
-                self.note_progress(device, follow.incarnation, cursor.sequence).await?;
+            // Until it says more, it may offer edits of any view.
+            (Start::Reset(_), _) => {
+                let nothing = Follow { settled: false, ..follow };
+                self.note_progress(device, &nothing, Sequence::ZERO).await?;
             }
-            (Start::Resume | Start::Reset(_), _) => {}
+            (Start::Resume, Some(cursor)) => {
+                self.note_progress(device, &follow, cursor.sequence).await?;
+            }
+            (Start::Resume, None) => {}
         }
         let (to, events) = mpsc::channel(LOOK_AHEAD);
         let follower = Follower {
@@ -196,7 +199,7 @@ impl Sync for SyncService {
         let start = self.0.master.read(READ_DEADLINE, move |read| where_to_start(read, Some(&cursor))).await;
         // What is not a place in this history confirms nothing.
         if start.map_err(|error| self.0.storage_failed(&error))? == Start::Resume {
-            self.note_progress(device, held.incarnation, cursor.sequence).await?;
+            self.note_progress(device, &held, cursor.sequence).await?;
         }
         Ok(Response::new(wire::ConfirmReply {}))
     }
@@ -218,15 +221,18 @@ impl SyncService {
     async fn note_progress(
         &self,
         device: DeviceId,
-        incarnation: Incarnation,
+        Follow { incarnation, settled, .. }: &Follow,
         sequence: Sequence,
     ) -> Result<(), Status> {
+        let (incarnation, settled) = (*incarnation, *settled);
         let note = move |write: &MasterWrite<'_>| {
             let known = write.progress(device)?.filter(|known| known.incarnation == incarnation);
+            let before = known.map_or(Sequence::ZERO, |known| known.settled);
             write.put_progress(&Progress {
                 device,
                 incarnation,
                 sequence,
+                settled: if settled { sequence } else { before.min(sequence) },
                 low_water: known.map_or(OperationNumber::default(), |known| known.low_water),
                 quarantined: known.is_some_and(|known| known.quarantined),
             })

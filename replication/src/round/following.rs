@@ -68,8 +68,12 @@ impl Following {
     /// Opens the stream behind what the mirror has.
     pub(super) fn open(session: Session, step: &mut Step) -> Self {
         let facts = &step.facts;
-        let follow =
-            Follow { group: facts.start.group, incarnation: facts.start.incarnation, cursor: facts.cursor };
+        let follow = Follow {
+            group: facts.start.group,
+            incarnation: facts.start.incarnation,
+            cursor: facts.cursor,
+            settled: !facts.outbox.waiting,
+        };
         let timing = &facts.start.timing;
         let mut following = Self {
             received: facts.cursor,

@@ -21,6 +21,7 @@ pub fn follow_from_wire(request: sync::FollowRequest) -> Result<Follow, WireErro
         group: group(&request.group_id)?,
         incarnation: incarnation(request.incarnation)?,
         cursor: request.cursor.map(|given| cursor(Some(given))).transpose()?,
+        settled: request.settled,
     };
     if follow.cursor.is_some_and(|cursor| cursor.group != follow.group) {
         return Err(WireError::Contradiction("cursor is of another group than the call"));
@@ -35,6 +36,7 @@ pub fn follow_to_wire(follow: &Follow) -> sync::FollowRequest {
         group_id: Bytes::copy_from_slice(&follow.group.0),
         incarnation: follow.incarnation.0,
         cursor: follow.cursor.as_ref().map(cursor_to_wire),
+        settled: follow.settled,
     }
 }
 

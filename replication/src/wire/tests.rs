@@ -116,7 +116,7 @@ fn hello_and_greeting_come_back_as_they_were() {
 #[test]
 fn follow_messages_come_back_as_they_were() {
     for cursor in [None, Some(here(5))] {
-        let follow = Follow { group: GROUP, incarnation: Incarnation(5), cursor };
+        let follow = Follow { group: GROUP, incarnation: Incarnation(5), cursor, settled: true };
         assert_eq!(follow_from_wire(follow_to_wire(&follow)), Ok(follow));
     }
     let reasons =
@@ -229,7 +229,12 @@ fn a_malformed_stream_is_refused() {
     let caught_up = sync::CaughtUp { cursor: None, safe_sequence: None };
     let caught_up = sync::FollowEvent { event: Some(Event::CaughtUp(caught_up)) };
     assert_eq!(follow_event_from_wire(caught_up), Err(WireError::Missing("cursor")));
-    let foreign = Follow { group: GroupId([8; 16]), incarnation: Incarnation(5), cursor: Some(here(1)) };
+    let foreign = Follow {
+        group: GroupId([8; 16]),
+        incarnation: Incarnation(5),
+        cursor: Some(here(1)),
+        settled: false,
+    };
     assert!(matches!(follow_from_wire(follow_to_wire(&foreign)), Err(WireError::Contradiction(_))));
 }
 

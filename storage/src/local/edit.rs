@@ -6,7 +6,9 @@ use super::LocalWrite;
 use super::read::ItemRow;
 use super::usage::{Growth, Usage};
 use crate::error::{Error, Result};
-use crate::model::{Action, Base, Edit, Fields, ItemKey, Operation, OperationNumber, Revision, limit};
+use crate::model::{
+    Action, Base, Cursor, Edit, Fields, ItemKey, Operation, OperationNumber, Revision, limit,
+};
 
 /// An edit as a caller of the local API makes it.
 #[derive(Debug, Clone)]
@@ -91,7 +93,7 @@ impl LocalWrite<'_> {
         let device = self.device()?;
         let joining = self.is_joining()?;
         let grouped = !joining && self.membership()?.is_some();
-        let epoch = device.cursor.map_or(0, |cursor| cursor.epoch.number);
+        let cursor = device.cursor.as_ref();
         let mut made = Vec::new();
         let mut growth = Growth::default();
         for LocalEdit { key, action } in edits {
@@ -106,10 +108,11 @@ impl LocalWrite<'_> {
             let encoded = after.as_ref().map(checked).transpose()?;
             growth.note(&key.scope, visible, encoded.as_deref());
             let number = self.show_local(&key, row.as_ref(), encoded.as_deref(), grouped)?;
-            let mut base = self.base(row.as_ref(), epoch)?;
+            let mut base = self.base(row.as_ref(), cursor)?;
             if let Some(readmitted) = self.erasure(&key.scope)? {
                 // Nothing of before is left here: this author knows of the readmission.
                 let sequence = base.revision.sequence.max(readmitted.sequence);
+                let epoch = cursor.map_or(0, |cursor| cursor.epoch.number);
                 base.revision = Revision { epoch, sequence };
             }
             made.push((number, Edit { key, base, action }));
@@ -159,11 +162,16 @@ impl LocalWrite<'_> {
     }
 
     /// What the author of an edit sees of the item: the mirror's revision, and the latest operation
-    /// on it that still waits or whose result the mirror has not shown yet.
-    pub(super) fn base(&self, row: Option<&ItemRow>, epoch: u64) -> Result<Base> {
+    /// on it that still waits or whose result the mirror has not shown yet. Of a deleted item all that
+    /// the mirror has seen counts: the server may have forgotten when it was deleted.
+    pub(super) fn base(&self, row: Option<&ItemRow>, cursor: Option<&Cursor>) -> Result<Base> {
         let Some(row) = row else { return Ok(Base::default()) };
-        let revision =
-            row.mirror_sequence.map_or_else(Revision::default, |sequence| Revision { epoch, sequence });
+        let epoch = cursor.map_or(0, |cursor| cursor.epoch.number);
+        let seen = match (row.mirror_sequence, &row.mirror, cursor) {
+            (Some(sequence), None, Some(cursor)) => Some(sequence.max(cursor.sequence)),
+            (sequence, ..) => sequence,
+        };
+        let revision = seen.map_or_else(Revision::default, |sequence| Revision { epoch, sequence });
         let waiting: Option<i64> = self
             .connection
             .prepare_cached("SELECT max(operation) FROM outbox_items WHERE item = ?")?

@@ -13,7 +13,7 @@ const SOMETIMES: [&str; 23] = [
     "push refused because it came too late",
     "reset for want of a cursor",
     "reset behind the tombstone floor",
-    "collected tombstone left out of a reset",
+    "tombstone collected",
     "server crash before commit",
     "server crash after commit before reply",
     "client crash before a commit",

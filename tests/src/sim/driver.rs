@@ -29,7 +29,7 @@ const SERVER: &str = "server.example.com:7310";
 const REMEMBERED: usize = 3;
 
 /// A connection as its client sees it.
-struct Client {
+pub(super) struct Client {
     link: LinkId,
     connection: u64,
     inbox: VecDeque<std::result::Result<sync::FollowEvent, sync::Refusal>>,
@@ -45,7 +45,7 @@ pub(super) struct Device {
     pub boot: u64,
     effects: VecDeque<Effect>,
     wake_at: Option<u64>,
-    client: Option<Client>,
+    pub(super) client: Option<Client>,
     pub pushed: VecDeque<(sync::PushRequest, Vec<OperationNumber>)>,
     pub full_until: u64,
     pub clock_error: i64,

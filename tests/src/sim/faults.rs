@@ -1,12 +1,13 @@
 //! What strikes from outside, and devices that come and go.
 
 use mfpsync_replication::join::{Policies, accept};
+use mfpsync_replication::tombstones::horizon_of;
 use mfpsync_storage::local::{Membership, Phase};
 use mfpsync_storage::model::{Incarnation, OperationNumber, Sequence};
 use rand::RngExt;
 
 use super::server::{GROUP, ROOT, member};
-use super::swarm::{Fault, MINUTE, SECOND, pick};
+use super::swarm::{Defect, Fault, MINUTE, SECOND, pick};
 use super::world::{Event, World};
 
 impl World {
@@ -40,8 +41,35 @@ impl World {
                 let floor = self.rng.random_range(0..=head);
                 self.server.floor = self.server.floor.max(Sequence(floor));
             }
+            Fault::Collect => self.collect(),
             Fault::Leave => self.leaves(device),
         }
+    }
+
+    /// Devices say how far they are, as they do every hour, and the server forgets what everybody has
+    /// seen deleted; nobody must be able to tell.
+    fn collect(&mut self) {
+        for device in 0..self.devices.len() {
+            let own = &self.devices[device];
+            let (state, waiting) = own.read(|read| Ok((read.device()?, read.waiting()?)));
+            let connected = own.joined && own.client.is_some();
+            if let (true, false, 0, Some(cursor)) =
+                (connected, state.resetting, waiting.operations, state.cursor)
+            {
+                // A server whose disk is full hears it another time.
+                let _full = self.note_progress(device, state.incarnation, cursor.sequence, true);
+            }
+        }
+        let too_early = self.options.defect == Some(Defect::ForgetsTooEarly);
+        let head = self.server.head().sequence;
+        let through = if too_early { head } else { self.server.read(horizon_of).through };
+        self.check_all_saw(through);
+        let collected =
+            self.server.master.write(|write| write.collect_tombstones(through, u64::MAX, -1, u32::MAX));
+        let rows = collected.expect("collect tombstones").rows;
+        self.note(format_args!("{rows} tombstones up to {} are collected", through.0));
+        (0..rows).for_each(|_| self.counters.sometimes("tombstone collected"));
+        self.model.forget(through.0);
     }
 
     fn cut(&mut self, device: usize, until: [u64; 2]) {

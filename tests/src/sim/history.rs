@@ -223,7 +223,9 @@ impl World {
         let (superseded, history) = self.server.read(|read| {
             Ok((read.superseded_operations(Incarnation(id.0))?, read.history(&edit.key, u32::MAX)?))
         });
-        superseded.contains(&OperationNumber(id.1))
+        // The history of what was deleted and forgotten is out of the undo window.
+        self.model.forgotten.contains(&translate::key(&edit.key))
+            || superseded.contains(&OperationNumber(id.1))
             || history.iter().any(|entry| {
                 entry.operation.0 == id.1
                     && entry

@@ -94,6 +94,8 @@ pub struct Model {
     /// The last sequence given.
     pub head: u64,
     user_items: u64,
+    /// Items whose deletion was forgotten once.
+    pub forgotten: BTreeSet<Key>,
     authors: BTreeMap<u64, u64>,
     rejected: BTreeSet<(u64, u64)>,
 }
@@ -143,6 +145,12 @@ impl Model {
     #[must_use]
     pub fn new(user_items: u64) -> Self {
         Self { user_items, ..Self::default() }
+    }
+
+    /// Forgets deletions up to here.
+    pub fn forget(&mut self, through: u64) {
+        let gone = self.items.extract_if(.., |_, item| item.deleted && item.sequence <= through);
+        self.forgotten.extend(gone.map(|(key, _)| key));
     }
 
     /// Decides one operation of `author` and takes it.

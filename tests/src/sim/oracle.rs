@@ -1,7 +1,7 @@
 //! What must hold at a device after each commit, and between all devices at the end.
 
 use mfpsync_replication::round::{End, LinkState};
-use mfpsync_storage::model::{ItemKey, Operation};
+use mfpsync_storage::model::{ItemKey, Operation, Sequence};
 
 use super::translate;
 use super::world::World;
@@ -43,6 +43,21 @@ impl World {
                     state.low_water.0, lowest.0, number.0
                 ),
             );
+        }
+    }
+
+    /// I-07: what is forgotten up to here lives on at no device, not even beneath what it shows.
+    pub(super) fn check_all_saw(&mut self, through: Sequence) {
+        let gone = self.model.items.iter().filter(|(_, item)| item.deleted && item.sequence <= through.0);
+        let gone: Vec<ItemKey> = gone
+            .map(|([scope, kind, device, id], _)| ItemKey::parse(scope, kind, device, id).expect("a key"))
+            .collect();
+        for device in 0..self.devices.len() {
+            for key in self.devices[device].joined.then_some(&gone).into_iter().flatten() {
+                let mirrored = self.devices[device].read(|read| read.mirrored(key));
+                let lives = mirrored.is_some_and(|mirrored| mirrored.fields.is_some());
+                self.require(!lives, "I-07", format_args!("device {device} has not seen {key:?} deleted"));
+            }
         }
     }
 
@@ -128,7 +143,7 @@ impl World {
             }
         }
         for sequence in 1..=head.sequence.0 {
-            let at = mfpsync_storage::model::Sequence(sequence);
+            let at = Sequence(sequence);
             let (chain, author) = self.server.read(|read| Ok((read.chain_at(at)?, read.author_of(at)?)));
             let known = chain.is_some() && author.is_some() && given.contains(&sequence);
             self.require(known, "I-04", format_args!("sequence {sequence} belongs to no accepted operation"));

@@ -10,11 +10,10 @@ use mfpsync_replication::follow::{self, Start};
 use mfpsync_replication::message::{Greeting, Limits, PushAnswer, Refusal, RefusalReason, ResetReason};
 use mfpsync_replication::wire;
 use mfpsync_storage::Inline;
-use mfpsync_storage::codec::Encoder;
 use mfpsync_storage::master::{Founding, Head, Master, MasterRead, Progress};
 use mfpsync_storage::model::{
-    Capabilities, ChangeBatch, Cursor, DeviceId, Epoch, GroupId, Incarnation, IssuingCertificate, Member,
-    OperationNumber, Promotion, PromotionReason, PublicKey, Sequence, Signed,
+    Capabilities, Cursor, DeviceId, Epoch, GroupId, Incarnation, IssuingCertificate, Member, OperationNumber,
+    Promotion, PromotionReason, PublicKey, Sequence, Signed,
 };
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -46,8 +45,6 @@ pub(super) struct Stream {
     waiting: VecDeque<sync::FollowEvent>,
     live: VecDeque<Rc<Live>>,
     behind: bool,
-    /// Everything comes anew: collected tombstones are not there.
-    anew: bool,
     last_sent: u64,
 }
 
@@ -62,7 +59,7 @@ pub(super) struct Server {
     pub master: Inline<Master>,
     pub streams: BTreeMap<u64, Stream>,
     published: Sequence,
-    /// Tombstones up to here may have been collected.
+    /// Who is behind this reads everything anew, whatever was collected.
     pub floor: Sequence,
     pub down_until: u64,
     pub full_until: u64,
@@ -129,7 +126,7 @@ impl Server {
 
     pub(super) fn head(&self) -> Head {
         let mut head = self.read(|read| read.founded_head());
-        head.tombstone_floor = self.floor;
+        head.tombstone_floor = head.tombstone_floor.max(self.floor);
         head
     }
 
@@ -246,11 +243,12 @@ impl World {
         let mut waiting = VecDeque::new();
         let at = match (start, cursor) {
             (Start::Resume, Some(cursor)) => {
-                self.note_progress(device, follow.incarnation, cursor.sequence)?;
+                self.note_progress(device, follow.incarnation, cursor.sequence, follow.settled)?;
                 Some(cursor)
             }
             (Start::Reset(reason), _) => {
                 self.count_reset(device, reason);
+                self.note_progress(device, follow.incarnation, Sequence::ZERO, false)?;
                 waiting.push_back(wire::reset_to_wire(reason));
                 None
             }
@@ -260,15 +258,8 @@ impl World {
             }
         };
         waiting.push_back(self.server.membership());
-        let stream = Stream {
-            at,
-            under_way: 0,
-            waiting,
-            live: VecDeque::new(),
-            behind: true,
-            anew: at.is_none(),
-            last_sent: self.now,
-        };
+        let stream =
+            Stream { at, under_way: 0, waiting, live: VecDeque::new(), behind: true, last_sent: self.now };
         self.server.streams.insert(connection, stream);
         self.schedule(HEARTBEAT, Event::Heartbeat { connection });
         Ok(())
@@ -284,11 +275,12 @@ impl World {
         }
     }
 
-    fn note_progress(
+    pub(super) fn note_progress(
         &mut self,
         device: usize,
         incarnation: Incarnation,
         sequence: Sequence,
+        settled: bool,
     ) -> Result<(), RefusalReason> {
         if self.server.full_until > self.now {
             return Err(RefusalReason::StorageFull);
@@ -296,10 +288,12 @@ impl World {
         let device = self.devices[device].id;
         let noted = self.server.master.write(|write| {
             let known = write.progress(device)?.filter(|known| known.incarnation == incarnation);
+            let before = known.map_or(Sequence::ZERO, |known| known.settled);
             write.put_progress(&Progress {
                 device,
                 incarnation,
                 sequence,
+                settled: if settled { sequence } else { before.min(sequence) },
                 low_water: known.map_or(OperationNumber::default(), |known| known.low_water),
                 quarantined: known.is_some_and(|known| known.quarantined),
             })
@@ -441,17 +435,13 @@ impl World {
     /// One batch from disk, and the end of catching up behind the last.
     fn catch_up(&mut self, connection: u64) {
         let Some(stream) = self.server.streams.get(&connection) else { return };
-        let (previous, collect) = (stream.sequence(), stream.anew && self.swarm.collect);
+        let previous = stream.sequence();
         let head = self.server.head();
-        let (mut bytes, mut count, cursor, complete) = self.server.read(|read| {
+        let (bytes, count, cursor, complete) = self.server.read(|read| {
             let changes = read.changes_after(previous, self.swarm.batch_bytes)?;
             let (count, complete) = (changes.batch.count(), changes.complete);
             Ok((changes.batch.finish(), count, cursor_at(&head, changes.through, read)?, complete))
         });
-        if collect {
-            let left_out = without_collected(&mut bytes, &mut count, self.server.floor);
-            (0..left_out).for_each(|_| self.counters.sometimes("collected tombstone left out of a reset"));
-        }
         let Some(stream) = self.server.streams.get_mut(&connection) else { return };
         if stream.at != Some(cursor) {
             stream.at = Some(cursor);
@@ -459,7 +449,7 @@ impl World {
         }
         if complete {
             stream.waiting.push_back(wire::caught_up_to_wire(&cursor, None));
-            (stream.behind, stream.anew) = (false, false);
+            stream.behind = false;
         }
     }
 
@@ -492,21 +482,4 @@ impl World {
         let all: Vec<u64> = self.network.connections.keys().copied().collect();
         all.into_iter().for_each(|connection| self.break_connection(connection, "server crashed"));
     }
-}
-
-/// Leaves out tombstones up to the floor, as if they had been collected; returns how many.
-fn without_collected(bytes: &mut Vec<u8>, count: &mut u32, floor: Sequence) -> usize {
-    let changes = ChangeBatch::decode(bytes).expect("a batch of the master");
-    let before = changes.len();
-    let kept = changes.into_iter().filter(|change| !change.deleted || change.sequence > floor);
-    let mut to = Encoder::record(*b"MFPB", 1);
-    *count = 0;
-    for change in kept {
-        let key = &change.key;
-        to.text(key.scope.as_str()).text(key.kind.as_str()).text(&key.device).text(&key.id);
-        to.varint(change.sequence.0).fixed(&[u8::from(change.deleted)]).bytes(&change.fields.encode());
-        *count += 1;
-    }
-    *bytes = to.finish();
-    before - *count as usize
 }

@@ -21,6 +21,8 @@ pub enum Defect {
     SkipsAChange,
     /// A client takes what is absent from a batch as deleted.
     TakesAbsenceForDeletion,
+    /// The server forgets deletions that not everybody has seen.
+    ForgetsTooEarly,
 }
 
 /// The mixture of one run.
@@ -47,8 +49,6 @@ pub(super) struct Swarm {
     pub user_items: u64,
     /// How many ids there are of each kind: few make conflicts.
     pub ids: u32,
-    /// Collected tombstones are left out of resets.
-    pub collect: bool,
 }
 
 /// Faults that come from outside, now and then.
@@ -64,12 +64,13 @@ pub(super) enum Fault {
     Clock,
     Reset,
     Floor,
+    Collect,
     Leave,
 }
 
 impl Swarm {
     pub(super) fn draw(rng: &mut StdRng) -> Self {
-        const ALL: [Fault; 11] = [
+        const ALL: [Fault; 12] = [
             Fault::CutUp,
             Fault::CutDown,
             Fault::Partition,
@@ -80,6 +81,7 @@ impl Swarm {
             Fault::Clock,
             Fault::Reset,
             Fault::Floor,
+            Fault::Collect,
             Fault::Leave,
         ];
         let devices = if rng.random_bool(0.1) { rng.random_range(11..=20) } else { rng.random_range(2..=10) };
@@ -103,7 +105,6 @@ impl Swarm {
             ring: pick(rng, &[1, 4, 256]),
             user_items: pick(rng, &[6, 2_000, 2_000]),
             ids: rng.random_range(1..=5),
-            collect: rng.random_bool(0.5),
         }
     }
 }

@@ -270,6 +270,7 @@ async fn a_cursor_nobody_gave_out_is_answered_with_everything_or_refused() {
             group_id: member.group.clone().into(),
             incarnation: member.incarnation,
             cursor: Some(cursor),
+            settled: true,
         };
         // Whatever the answer: no panic, no data of a wrong place, and the server goes on.
         if let Ok(reply) = member.wire.follow(request).await {

@@ -13,6 +13,7 @@
 mod chaos;
 mod conflicts;
 mod faults;
+mod forgotten;
 mod hostile;
 mod joining;
 mod pairing;

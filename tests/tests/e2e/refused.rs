@@ -10,8 +10,8 @@ use mfpsync_daemon::identity::Identity;
 use mfpsync_daemon::keystore::FileKeyStore;
 use mfpsync_daemon::net::dial::dial;
 use mfpsync_daemon::tls::ClientTls;
-use mfpsync_proto::panel::LeaveRequest;
 use mfpsync_proto::panel::client_status::Link;
+use mfpsync_proto::panel::{LeaveRequest, ReleaseDeviceRequest};
 use mfpsync_proto::sync::Reason;
 use mfpsync_tests::item::{key, patch, put, text};
 use mfpsync_tests::{Fleet, PATIENCE, TestDevice, current, eventually};
@@ -24,7 +24,7 @@ fn identity(data_dir: &Path) -> Identity {
     Identity::load_or_create(&store, &SystemRandom::new()).unwrap()
 }
 
-fn copy_tree(from: &Path, to: &Path) {
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
@@ -37,7 +37,7 @@ fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
-fn replace_tree(from: &Path, to: &Path) {
+pub(crate) fn replace_tree(from: &Path, to: &Path) {
     fs::remove_dir_all(to).unwrap();
     copy_tree(from, to);
 }
@@ -119,6 +119,53 @@ async fn a_device_that_left_is_refused_when_its_old_disk_returns() {
     let status = client.client_status().await.unwrap();
     assert_eq!(status.link(), Link::Refused, "{}", status.last_error);
     current(&fleet.clients[1]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_released_device_loses_its_stream_at_once_and_gets_nothing_again_also_as_a_clone() {
+    let mut fleet = Fleet::start(2).await.unwrap();
+    for surprise in ["refused", "F-RELEASED", "released"] {
+        fleet.server.log.expect(surprise);
+        fleet.clients[0].log.expect(surprise);
+    }
+    let shown = key("shared", "button.shared", "before");
+    fleet.server.write(vec![put(shown.clone(), vec![text("title", "before")])]).await.unwrap();
+    fleet.converged(&["shared"], PATIENCE).await.unwrap();
+    let id = fleet.clients[0].status().await.unwrap().device_id;
+    let request = ReleaseDeviceRequest { device_id: id };
+    let released = std::time::Instant::now();
+    fleet.server.panel().unwrap().release_device(request).await.unwrap();
+    let text_shown = faulted(&fleet.clients[0], &["F-RELEASED"]).await;
+    println!("the released device knew after {:?}", released.elapsed());
+    assert!(text_shown.contains("pair it again"), "{text_shown}");
+
+    let secret = key("shared", "button.shared", "after");
+    fleet.server.write(vec![put(secret.clone(), vec![text("title", "after")])]).await.unwrap();
+    eventually(PATIENCE, "the news at the device that stayed", async || {
+        ensure!(fleet.clients[1].get(&secret).await?.is_some(), "not yet");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert!(fleet.clients[0].get(&secret).await.unwrap().is_none());
+    assert!(fleet.clients[0].get(&shown).await.unwrap().is_some(), "what it has stays readable");
+
+    // Its disk in another machine, with another address.
+    fleet.clients[0].stop().await.unwrap();
+    let mut clone = TestDevice::new("clone").unwrap();
+    clone.setup.dial_only = vec![fleet.server.address()];
+    clone.log.expect("F-RELEASED");
+    clone.log.expect("released");
+    copy_tree(&fleet.clients[0].data_dir(), &clone.data_dir());
+    clone.start().await.unwrap();
+    fleet.clients[0].start().await.unwrap();
+    for device in [&clone, &fleet.clients[0]] {
+        device.write(vec![patch(shown.clone(), vec![text("title", "from outside")])]).await.unwrap();
+        faulted(device, &["F-RELEASED"]).await;
+        assert!(device.get(&secret).await.unwrap().is_none(), "{} got something", device.name);
+    }
+    let group = fleet.server.contents(&["shared"]).await.unwrap();
+    assert_eq!(group.text(&shown, "title"), Some("before"));
 }
 
 #[tokio::test]

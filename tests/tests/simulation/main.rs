@@ -136,6 +136,12 @@ fn i_06_a_change_left_out_is_noticed() {
 }
 
 #[test]
+fn i_07_a_deletion_forgotten_too_early_is_noticed() {
+    let violation = noticed(Defect::ForgetsTooEarly);
+    assert!(violation.starts_with("I-07"), "{violation}");
+}
+
+#[test]
 fn i_07_absence_taken_for_deletion_is_noticed() {
     let violation = noticed(Defect::TakesAbsenceForDeletion);
     assert!(violation.starts_with("I-06") || violation.starts_with("I-07"), "{violation}");

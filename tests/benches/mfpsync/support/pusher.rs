@@ -129,7 +129,8 @@ impl Pusher {
     /// The server refuses.
     pub(crate) async fn follow(&mut self) -> Result<Streaming<FollowEvent>> {
         let (group_id, incarnation) = (self.group.clone(), self.incarnation);
-        Ok(self.client.follow(FollowRequest { group_id, incarnation, cursor: None }).await?.into_inner())
+        let request = FollowRequest { group_id, incarnation, cursor: None, settled: true };
+        Ok(self.client.follow(request).await?.into_inner())
     }
 
     /// Creates `items` items on the server, in large operations. For a connection of its own that
