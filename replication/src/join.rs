@@ -4,7 +4,7 @@
 //! ([`Phase::Joining`](mfpsync_storage::local::Phase)). So the plan compares two sets of data that lie
 //! in one database and costs the server nothing. Accepting makes ordinary edits, based on what the
 //! group had, in one transaction; taking back makes their inverse wherever nobody wrote since. What
-//! becomes of a single item is decided in [`decide`](mod@decide), who is who in `natural`. Called by
+//! becomes of a single item is decided in [`decide`](fn@decide), who is who in `natural`. Called by
 //! the daemon's panel and client part, and by the simulation.
 
 mod decide;
