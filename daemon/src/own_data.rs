@@ -58,6 +58,7 @@ pub struct OwnData {
     db: Db<Local>,
     events: broadcast::Sender<News>,
     edits: watch::Sender<u64>,
+    settlements: watch::Sender<u64>,
     freshness: watch::Sender<Freshness>,
     phase: watch::Sender<Option<Phase>>,
     /// The client role says that everything of the group is here.
@@ -77,6 +78,7 @@ impl OwnData {
             caught_up: AtomicBool::new(false),
             events: broadcast::Sender::new(EVENTS),
             edits: watch::Sender::new(0),
+            settlements: watch::Sender::new(0),
             freshness: watch::Sender::new(Freshness::default()),
             limits,
             quota: QuotaWatch::new(faults.clone()),
@@ -169,6 +171,22 @@ impl OwnData {
         Ok(value)
     }
 
+    /// As [`OwnData::write`], of a write that takes answered operations out of the outbox.
+    ///
+    /// # Errors
+    /// As the closure, or the commit.
+    ///
+    /// # Cancel safety
+    /// As [`OwnData::edit`].
+    pub async fn settle<T: Send + 'static>(
+        &self,
+        settle: impl FnMut(&LocalWrite<'_>) -> Result<(T, Vec<ItemKey>)> + Send + 'static,
+    ) -> Result<T> {
+        let value = self.write(settle).await?;
+        self.settlements.send_modify(|count| *count += 1);
+        Ok(value)
+    }
+
     /// Changes how own items and group stand to each other: after that any item may show otherwise,
     /// and edits may wait.
     ///
@@ -225,6 +243,12 @@ impl OwnData {
     #[must_use]
     pub fn edits(&self) -> watch::Receiver<u64> {
         self.edits.subscribe()
+    }
+
+    /// Rises whenever operations have left the outbox.
+    #[must_use]
+    pub fn settlements(&self) -> watch::Receiver<u64> {
+        self.settlements.subscribe()
     }
 
     /// How current the data is, as the client role last said.

@@ -231,7 +231,7 @@ impl Driver {
             }
             Effect::Settle(outcomes) => {
                 let (now, limits) = (unix_millis(), self.retained);
-                let stored = self.device.own.write(move |db| {
+                let stored = self.device.own.settle(move |db| {
                     let settlement = db.settle(&outcomes, now, limits)?;
                     Ok((outbox(db)?, settlement.changed))
                 });

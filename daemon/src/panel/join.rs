@@ -292,16 +292,20 @@ async fn stop_client(
 
 /// Waits a little for the outbox to empty while the server is there; returns what is left.
 async fn flushed(device: &Device) -> Result<u64, Status> {
-    let mut links = device.link.subscribe();
+    let (mut links, mut settlements) = (device.link.subscribe(), device.own.settlements());
     let until = tokio::time::Instant::now() + FLUSH;
     loop {
+        settlements.mark_unchanged();
         let waiting = device.own.db().read(READ_DEADLINE, |read| read.waiting()).await;
         let waiting = waiting.map_err(|error| storage_fault::refusal(&error))?.operations;
         let online = links.borrow_and_update().link.is_online();
         if waiting == 0 || !online || tokio::time::Instant::now() >= until {
             return Ok(waiting);
         }
-        // The client part reports after each push; without a report the time runs out.
-        drop(tokio::time::timeout_at(until, links.changed()).await);
+        tokio::select! {
+            Ok(()) = links.changed() => {}
+            Ok(()) = settlements.changed() => {}
+            () = tokio::time::sleep_until(until) => {}
+        }
     }
 }

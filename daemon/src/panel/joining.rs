@@ -248,6 +248,7 @@ pub(super) async fn undo(
 pub async fn carry_joins_on(session: Arc<Session>) {
     let device = &session.device;
     let (mut phases, mut links) = (device.own.phase(), device.link.subscribe());
+    let mut settlements = device.own.settlements();
     let mut day = tokio::time::interval(DAY);
     loop {
         let again = match carry_on(&session).await {
@@ -261,6 +262,7 @@ pub async fn carry_joins_on(session: Arc<Session>) {
             () = session.stop.cancelled() => return,
             Ok(()) = phases.changed() => {}
             Ok(()) = links.changed() => {}
+            Ok(()) = settlements.changed() => {}
             _ = day.tick() => forget(device).await,
             () = tokio::time::sleep(again) => {}
         }
