@@ -5,7 +5,9 @@
 
 pub mod acceptor;
 pub mod dial;
+pub mod frames;
 mod greeting;
+mod keep_alive;
 mod limits;
 pub mod serve;
 pub mod stream;

@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
+use tower::util::MapResponseLayer;
 
 use self::hub::Hub;
 use self::serving::{Made, Serving};
@@ -32,6 +33,7 @@ use crate::enroll::{Admission, Admitted, EnrollService, PairingDesk};
 use crate::fault::{Fault, FaultCode};
 use crate::group::MASTER_FILE;
 use crate::net::acceptor::{self, Incoming, Limits};
+use crate::net::frames::unwrapped;
 use crate::net::serve::grpc_server;
 use crate::pairing::Newcomer;
 use crate::records::prune;
@@ -82,7 +84,6 @@ impl ServerPart {
             roster: device.roster.clone(),
             faults: device.faults.clone(),
             issuing,
-            heartbeat: device.config.heartbeat,
             keep_values: device.config.history_days > 0,
         };
         let serving = Serving::new(made).await.map_err(|error| start_fault(&error))?;
@@ -98,6 +99,8 @@ impl ServerPart {
             device.config.history_days,
             serving.stop.clone(),
         ));
+        let (hub, stop, every) = (serving.hub.clone(), serving.stop.clone(), device.config.heartbeat);
+        serving.tasks.spawn(async move { stop.run_until_cancelled(hub.keep_beating(every)).await });
         let advertised = device.endpoints(&part.listening);
         part.serving
             .advertise(advertised)
@@ -129,10 +132,10 @@ impl ServerPart {
         let Incoming { sync, enroll, refused } = incoming;
         self.serving.count_refused(refused);
         let sync_service = SyncServer::new(SyncService(self.serving.clone()))
-            .max_decoding_message_size(limit::MESSAGE_BYTES)
-            .max_encoding_message_size(limit::FOLLOW_MESSAGE_BYTES);
+            .max_decoding_message_size(limit::MESSAGE_BYTES);
         let stop = self.serving.stop.clone();
-        let serve_sync = grpc_server().add_service(sync_service).serve_with_incoming_shutdown(
+        let framed = MapResponseLayer::new(unwrapped);
+        let serve_sync = grpc_server().layer(framed).add_service(sync_service).serve_with_incoming_shutdown(
             ReceiverStream::new(sync).map(Ok::<_, Status>),
             stop.cancelled_owned(),
         );

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::greeting::refuse;
+use super::keep_alive::prepare;
 use super::limits::{Place, Places, origin};
 use super::stream::{PeerInfo, PeerStream};
 use crate::membership::{Refusal, Roster};
@@ -209,7 +210,7 @@ fn take(door: &Arc<Door>, permit: OwnedSemaphorePermit, tcp: TcpStream, address:
 
 impl Door {
     async fn welcome(&self, tcp: TcpStream, address: SocketAddr, place: Place<std::net::IpAddr>) {
-        let shaken = match tcp.set_nodelay(true) {
+        let shaken = match prepare(&tcp) {
             Ok(()) => self.tls.accept(tcp, (self.pairing)()).await,
             Err(error) => Err(error),
         };

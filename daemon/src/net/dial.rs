@@ -17,11 +17,9 @@ use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::greeting::{Greeting, Replay, greeted};
+use super::keep_alive::prepare;
 use crate::tls::{ClientStream, ClientTls, Handshake, HandshakeError};
 
-/// A silent peer is noticed within the interval and the timeout together.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Flow-control windows, in bytes: a stream holds one full batch, a connection a few streams.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
@@ -120,7 +118,7 @@ pub async fn dial_enroll(
 
 async fn connect(endpoint: &str, tls: &ClientTls) -> Result<(Replay<ClientStream>, Handshake), DialError> {
     let tcp = TcpStream::connect(endpoint).await.map_err(DialError::Unreachable)?;
-    tcp.set_nodelay(true).map_err(DialError::Unreachable)?;
+    prepare(&tcp).map_err(DialError::Unreachable)?;
     let (stream, handshake) = tls.connect(tcp).await?;
     // An alert after our side of the handshake arrives here as well.
     let (greeting, stream) = greeted(stream).await.map_err(HandshakeError::from)?;
@@ -141,9 +139,6 @@ async fn channel(stream: Replay<ClientStream>) -> Result<Channel, DialError> {
     });
     // `http` on purpose: the connection handed over is already inside TLS.
     Endpoint::from_static("http://peer")
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_max_header_list_size(HEADER_LIST_BYTES)

@@ -1,12 +1,7 @@
 //! The gRPC server over accepted connections: what HTTP/2 may cost before a service is asked.
 
-use std::time::Duration;
-
 use tonic::transport::Server;
 
-/// A silent peer is noticed, and its connection given back, within both together.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams of one connection: a follow, pushes, and room for a replica's.
 const STREAMS: u32 = 16;
 /// Flow-control windows, in bytes; together they bound what one connection makes a server hold.
@@ -21,8 +16,6 @@ const PENDING_RESETS: usize = 16;
 #[must_use]
 pub fn grpc_server() -> Server {
     Server::builder()
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .max_concurrent_streams(STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

@@ -2,11 +2,11 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
-use mfpsync_proto::{limit, sync as wire};
+use bytes::Bytes;
+use mfpsync_proto::limit;
 use mfpsync_replication::follow::Start;
-use mfpsync_replication::wire::{batch_to_wire, caught_up_to_wire, heartbeat_to_wire, reset_to_wire};
+use mfpsync_replication::wire::{batch_to_wire, caught_up_to_wire, reset_to_wire};
 use mfpsync_storage::master::Master;
 use mfpsync_storage::model::{Cursor, Sequence};
 use tokio::sync::broadcast::error::RecvError;
@@ -16,13 +16,14 @@ use tonic::Status;
 
 use super::hub::{Hub, Live, cursor_at};
 use crate::db::{Db, READ_DEADLINE};
+use crate::net::frames::{Source, frame};
 use crate::refusal;
 use crate::storage_fault;
 
 /// Batches read ahead of a slow follower.
 pub const LOOK_AHEAD: usize = 2;
 
-type Sender = mpsc::Sender<Result<wire::FollowEvent, Status>>;
+type Sender = mpsc::Sender<Bytes>;
 
 /// What a stream needs.
 #[derive(Debug)]
@@ -31,12 +32,8 @@ pub struct Follower {
     pub master: Db<Master>,
     /// Live changes.
     pub hub: Arc<Hub>,
-    /// Membership rows and issuers as they change, as the event that carries them.
-    pub membership: watch::Receiver<Arc<wire::FollowEvent>>,
-    /// Silence is broken at least this often.
-    pub heartbeat: Duration,
-    /// Cancelled when the connection ends, as when the device is released.
-    pub released: CancellationToken,
+    /// Membership rows and issuers as they change, as the frame that carries them.
+    pub membership: watch::Receiver<Bytes>,
     /// Cancelled when the server stops.
     pub stop: CancellationToken,
     /// Told how far the stream is, for the device list.
@@ -44,24 +41,20 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Runs the stream until the follower leaves or the stream is cancelled.
-    pub async fn run(mut self, start: Start, cursor: Option<Cursor>, to: Sender) {
-        let (released, stop) = (self.released.clone(), self.stop.clone());
-        let status = tokio::select! {
-            status = self.stream(start, cursor, &to) => status,
-            () = stop.cancelled() => refusal::stopping(),
-            () = released.cancelled() => return,
-        };
-        // The follower may be gone already; a slow one need not hear why.
-        drop(to.try_send(Err(status)));
-    }
-
-    /// Sends until something ends the stream, and says what.
-    async fn stream(&mut self, start: Start, cursor: Option<Cursor>, to: &Sender) -> Status {
-        match self.send_all(start, cursor, to).await {
-            Ok(never) => match never {},
-            Err(status) => status,
-        }
+    /// The stream, as what is sent while it is polled; it ends when the server stops.
+    #[must_use]
+    pub fn stream(mut self, start: Start, cursor: Option<Cursor>, to: Sender) -> Source {
+        Box::pin(async move {
+            let stop = self.stop.clone();
+            let sent = tokio::select! {
+                sent = self.send_all(start, cursor, &to) => sent,
+                () = stop.cancelled() => return refusal::stopping(),
+            };
+            match sent {
+                Ok(never) => match never {},
+                Err(status) => status,
+            }
+        })
     }
 
     async fn send_all(
@@ -70,11 +63,11 @@ impl Follower {
         cursor: Option<Cursor>,
         to: &Sender,
     ) -> Result<Infallible, Status> {
-        let mut live = self.hub.subscribe();
+        let (mut live, mut beat) = (self.hub.subscribe(), self.hub.beat());
         let mut at = match (start, cursor) {
             (Start::Resume, Some(cursor)) => Some(cursor),
             (Start::Reset(reason), _) => {
-                send(to, reset_to_wire(reason)).await?;
+                send(to, frame(&reset_to_wire(reason))?).await?;
                 None
             }
             (Start::Resume | Start::RolledBack, _) => return Err(refusal::rolled_back()),
@@ -82,7 +75,7 @@ impl Follower {
         self.send_membership(to).await?;
         loop {
             let mut here = self.catch_up(at, to).await?;
-            while let Next::At(next) = self.next_live(&mut live, here, to).await? {
+            while let Next::At(next) = self.next_live(&mut live, &mut beat, here, to).await? {
                 here = next;
                 self.progress.send_replace(here.sequence);
             }
@@ -92,7 +85,7 @@ impl Follower {
 
     async fn send_membership(&mut self, to: &Sender) -> Result<(), Status> {
         let rows = self.membership.borrow_and_update().clone();
-        send(to, (*rows).clone()).await
+        send(to, rows).await
     }
 
     /// Sends everything behind `at` from disk, then `caught-up`.
@@ -112,12 +105,13 @@ impl Follower {
             // Also without a change: a new reign has a cursor of its own.
             if at != Some(cursor) {
                 let count = batch.count();
-                send(to, batch_to_wire(previous, batch.finish().into(), count, &cursor)).await?;
+                let batch = batch_to_wire(previous, batch.finish().into(), count, &cursor);
+                send(to, frame(&batch)?).await?;
             }
             at = Some(cursor);
             self.progress.send_replace(cursor.sequence);
             if complete {
-                send(to, caught_up_to_wire(&cursor, None)).await?;
+                send(to, frame(&caught_up_to_wire(&cursor, None))?).await?;
                 return Ok(cursor);
             }
         }
@@ -125,7 +119,8 @@ impl Follower {
 
     async fn next_live(
         &mut self,
-        live: &mut broadcast::Receiver<Arc<Live>>,
+        live: &mut broadcast::Receiver<Live>,
+        beat: &mut watch::Receiver<Bytes>,
         at: Cursor,
         to: &Sender,
     ) -> Result<Next, Status> {
@@ -133,9 +128,8 @@ impl Follower {
             received = live.recv() => match received {
                 Ok(batch) if batch.cursor.sequence <= at.sequence => Ok(Next::At(at)),
                 Ok(batch) if batch.previous == at.sequence => {
-                    let Live { previous, changes, count, cursor } = &*batch;
-                    send(to, batch_to_wire(*previous, changes.clone(), *count, cursor)).await?;
-                    Ok(Next::At(*cursor))
+                    send(to, batch.frame).await?;
+                    Ok(Next::At(batch.cursor))
                 }
                 Ok(_) | Err(RecvError::Lagged(_)) => Ok(Next::Behind),
                 Err(RecvError::Closed) => Err(refusal::stopping()),
@@ -145,9 +139,11 @@ impl Follower {
                 self.send_membership(to).await?;
                 Ok(Next::At(at))
             }
-            () = tokio::time::sleep(self.heartbeat) => {
+            beaten = beat.changed() => {
+                beaten.map_err(|_| refusal::stopping())?;
+                let heartbeat = beat.borrow_and_update().clone();
+                send(to, heartbeat).await?;
                 let head = self.hub.head().borrow().sequence;
-                send(to, heartbeat_to_wire(head, None)).await?;
                 Ok(if head > at.sequence { Next::Behind } else { Next::At(at) })
             }
         }
@@ -161,6 +157,6 @@ enum Next {
 }
 
 /// Hands an event to the connection; waits while the follower is slow.
-async fn send(to: &Sender, event: wire::FollowEvent) -> Result<(), Status> {
-    to.send(Ok(event)).await.map_err(|_| Status::cancelled("the follower left"))
+async fn send(to: &Sender, frame: Bytes) -> Result<(), Status> {
+    to.send(frame).await.map_err(|_| Status::cancelled("the follower left"))
 }

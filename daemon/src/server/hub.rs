@@ -1,16 +1,21 @@
-//! Live changes for followers: each commit is read and encoded once, and handed to all of them.
+//! Live changes for followers: each commit is read and encoded once, and all of them send the same bytes.
 //!
 //! The master's writer calls [`Hub::publish`] after each commit that is on stable storage; follow
 //! streams subscribe. A follower that is too slow for the ring goes back to reading from disk, so
 //! no follower grows the server's memory.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use mfpsync_proto::limit;
+use mfpsync_replication::wire::{batch_to_wire, heartbeat_to_wire};
 use mfpsync_storage::master::{Head, MasterRead};
 use mfpsync_storage::model::{Cursor, Sequence};
 use tokio::sync::{broadcast, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::net::frames::frame;
 
 /// Batches kept for followers that are a moment behind: 256 commits, one megabyte each at the most
 /// and a few hundred bytes as a rule.
@@ -21,10 +26,8 @@ const RING: usize = 256;
 pub struct Live {
     /// The follower must have everything up to here.
     pub previous: Sequence,
-    /// The change records.
-    pub changes: Bytes,
-    /// How many.
-    pub count: u32,
+    /// The batch as followers get it.
+    pub frame: Bytes,
     /// What the follower has afterwards.
     pub cursor: Cursor,
 }
@@ -32,8 +35,9 @@ pub struct Live {
 /// Distributes committed changes.
 #[derive(Debug)]
 pub struct Hub {
-    ring: broadcast::Sender<Arc<Live>>,
+    ring: broadcast::Sender<Live>,
     head: watch::Sender<Head>,
+    beat: watch::Sender<Bytes>,
     published: Mutex<Sequence>,
 }
 
@@ -42,7 +46,8 @@ impl Hub {
     #[must_use]
     pub fn new(head: Head) -> Self {
         let published = Mutex::new(head.sequence);
-        Self { ring: broadcast::Sender::new(RING), head: watch::Sender::new(head), published }
+        let (ring, beat) = (broadcast::Sender::new(RING), watch::Sender::new(Bytes::new()));
+        Self { ring, head: watch::Sender::new(head), beat, published }
     }
 
     /// The master's position as of the last commit.
@@ -53,8 +58,32 @@ impl Hub {
 
     /// Batches from now on.
     #[must_use]
-    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Live>> {
+    pub fn subscribe(&self) -> broadcast::Receiver<Live> {
         self.ring.subscribe()
+    }
+
+    /// Heartbeats from now on: signs of life with the head of that moment, the same for all.
+    #[must_use]
+    pub fn beat(&self) -> watch::Receiver<Bytes> {
+        self.beat.subscribe()
+    }
+
+    /// Breaks the silence of all streams once an interval. One sweep over a thousand streams costs
+    /// less than a timer of each, and wakes an idle machine once.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn keep_beating(&self, every: Duration) {
+        let mut due = tokio::time::interval_at(Instant::now() + every, every);
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            due.tick().await;
+            let heartbeat = heartbeat_to_wire(self.head.borrow().sequence, None);
+            match frame(&heartbeat) {
+                Ok(heartbeat) => drop(self.beat.send_replace(heartbeat)),
+                Err(status) => tracing::warn!(%status, "encode a heartbeat"),
+            }
+        }
     }
 
     /// Reads what was committed since the last call and hands it out.
@@ -71,15 +100,15 @@ impl Hub {
         while *published < head.sequence && self.ring.receiver_count() > 0 {
             let changes = read.changes_after(*published, limit::BATCH_BYTES)?;
             let cursor = cursor_at(&head, changes.through, read)?;
-            let live = Live {
-                previous: *published,
-                count: changes.batch.count(),
-                changes: changes.batch.finish().into(),
-                cursor,
-            };
+            let (previous, count) = (*published, changes.batch.count());
             *published = changes.through;
-            // An error means that the last follower left meanwhile.
-            drop(self.ring.send(Arc::new(live)));
+            let batch = batch_to_wire(previous, changes.batch.finish().into(), count, &cursor);
+            match frame(&batch) {
+                // An error means that the last follower left meanwhile.
+                Ok(frame) => drop(self.ring.send(Live { previous, frame, cursor })),
+                // Followers fall behind, and hear why when they read it from disk.
+                Err(status) => tracing::warn!(%status, "encode a batch"),
+            }
         }
         *published = head.sequence;
         self.head.send_replace(head);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use mfpsync_proto::sync::{self as wire, Reason};
 use mfpsync_replication::accept;
 use mfpsync_replication::wire::membership_to_wire;
@@ -23,6 +24,7 @@ use crate::db::{Db, READ_DEADLINE};
 use crate::fault::{Fault, FaultBoard, FaultCode};
 use crate::membership::Roster;
 use crate::net::acceptor::Refused;
+use crate::net::frames::frame;
 use crate::refusal::{self, status};
 use crate::storage_fault::{self, StorageFaults};
 
@@ -43,8 +45,6 @@ pub struct Serving {
     pub connected: Connected,
     /// Bounds of what is accepted.
     pub limits: accept::Limits,
-    /// Longest silence on a follow stream.
-    pub heartbeat: Duration,
     /// The server's tasks.
     pub tasks: TaskTracker,
     /// Cancelled when the server stops.
@@ -55,7 +55,7 @@ pub struct Serving {
     /// The faults of the master database.
     pub storage: StorageFaults,
     anchor: TrustAnchor,
-    membership: watch::Sender<Arc<wire::FollowEvent>>,
+    membership: watch::Sender<Bytes>,
 }
 
 impl std::fmt::Debug for Serving {
@@ -76,8 +76,6 @@ pub struct Made {
     pub faults: FaultBoard,
     /// Signs membership rows.
     pub issuing: IssuingKey,
-    /// Longest silence on a follow stream.
-    pub heartbeat: Duration,
     /// Whether the history keeps values that were replaced or lost.
     pub keep_values: bool,
 }
@@ -95,7 +93,6 @@ impl Serving {
             roster: made.roster,
             connected: Connected::default(),
             limits: accept::Limits { keep_values: made.keep_values, ..accept::Limits::default() },
-            heartbeat: made.heartbeat,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             issuing: made.issuing,
@@ -103,7 +100,7 @@ impl Serving {
             storage: StorageFaults::new(made.faults.clone()),
             faults: made.faults,
             anchor: TrustAnchor { group: head.group, root: head.root_key },
-            membership: watch::Sender::new(Arc::default()),
+            membership: watch::Sender::new(Bytes::new()),
         };
         serving.reload_membership().await?;
         Ok(serving)
@@ -132,9 +129,9 @@ impl Serving {
         self.hub.head().borrow().clone()
     }
 
-    /// The event that carries the membership, now and whenever it changes.
+    /// The frame that carries the membership, now and whenever it changes.
     #[must_use]
-    pub fn membership(&self) -> watch::Receiver<Arc<wire::FollowEvent>> {
+    pub fn membership(&self) -> watch::Receiver<Bytes> {
         self.membership.subscribe()
     }
 
@@ -142,7 +139,11 @@ impl Serving {
         let (members, issuers) =
             self.master.read(READ_DEADLINE, |read| Ok((read.members()?, read.issuers()?))).await?;
         self.roster.update(members.iter().map(|signed| signed.record.clone()));
-        self.membership.send_replace(Arc::new(membership_to_wire(&members, &issuers)));
+        match frame(&membership_to_wire(&members, &issuers)) {
+            Ok(rows) => drop(self.membership.send_replace(rows)),
+            // A thousand rows are far from it; the next hello carries them all the same.
+            Err(status) => tracing::warn!(%status, "encode the membership"),
+        }
         self.watch_devices();
         Ok(())
     }

@@ -14,13 +14,14 @@ use mfpsync_storage::Priority;
 use mfpsync_storage::master::{Head, MasterRead, MasterWrite, Progress};
 use mfpsync_storage::model::{Capabilities, Cursor, DeviceId, Epoch, GroupId, OperationNumber, Sequence};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::Empty;
 use tonic::{Code, Request, Response, Status};
 
 use super::follow::{Follower, LOOK_AHEAD};
 use super::serving::Serving;
 use crate::clock::unix_millis;
 use crate::db::READ_DEADLINE;
+use crate::net::frames::streaming;
 use crate::net::stream::PeerInfo;
 use crate::refusal::{self, status};
 use crate::storage_fault;
@@ -31,16 +32,16 @@ pub(super) struct SyncService(pub(super) Arc<Serving>);
 
 impl SyncService {
     /// The client at the other end; asked at every call, since rows change under open connections.
-    fn peer<T>(&self, request: &Request<T>) -> Result<(DeviceId, Arc<PeerInfo>), Status> {
+    fn peer<T>(&self, request: &Request<T>) -> Result<DeviceId, Status> {
         let unknown =
             || status(Code::Unauthenticated, Reason::UnknownDevice, "this connection has no device");
-        let info = request.extensions().get::<Arc<PeerInfo>>().cloned().ok_or_else(unknown)?;
+        let info = request.extensions().get::<Arc<PeerInfo>>().ok_or_else(unknown)?;
         let member = self
             .0
             .roster
             .authorise(info.public_key, Capabilities::CLIENT)
             .map_err(|refused| status(Code::PermissionDenied, refused.reason(), refused.to_string()))?;
-        Ok((member.device, info))
+        Ok(member.device)
     }
 }
 
@@ -75,7 +76,7 @@ impl Sync for SyncService {
         &self,
         request: Request<wire::HelloRequest>,
     ) -> Result<Response<wire::HelloReply>, Status> {
-        let (device, _) = self.peer(&request)?;
+        let device = self.peer(&request)?;
         let request = request.into_inner();
         // Before anything else is read: a newer device may say the rest in words not known here.
         let protocol = common_protocol(request.protocol_min, request.protocol_max)?;
@@ -116,13 +117,13 @@ impl Sync for SyncService {
         Ok(Response::new(convert::greeting_to_wire(&greeting)))
     }
 
-    type FollowStream = ReceiverStream<Result<wire::FollowEvent, Status>>;
+    type FollowStream = Empty<Result<wire::FollowEvent, Status>>;
 
     async fn follow(
         &self,
         request: Request<wire::FollowRequest>,
     ) -> Result<Response<Self::FollowStream>, Status> {
-        let (device, info) = self.peer(&request)?;
+        let device = self.peer(&request)?;
         let follow = convert::follow_from_wire(request.into_inner()).map_err(refusal::malformed)?;
         same_group(follow.group, &self.0.head())?;
         let cursor = follow.cursor;
@@ -144,22 +145,19 @@ impl Sync for SyncService {
             }
             (Start::Resume, None) => {}
         }
-        let (to, events) = mpsc::channel(LOOK_AHEAD);
+        let (to, queue) = mpsc::channel(LOOK_AHEAD);
         let follower = Follower {
             master: self.0.master.clone(),
             hub: self.0.hub.clone(),
             membership: self.0.membership(),
-            heartbeat: self.0.heartbeat,
-            released: info.token.clone(),
             stop: self.0.stop.clone(),
             progress: self.0.connected.follow(device),
         };
-        self.0.tasks.spawn(follower.run(start, cursor, to));
-        Ok(Response::new(ReceiverStream::new(events)))
+        Ok(streaming(follower.stream(start, cursor, to), queue))
     }
 
     async fn push(&self, request: Request<wire::PushRequest>) -> Result<Response<wire::PushReply>, Status> {
-        let (device, _) = self.peer(&request)?;
+        let device = self.peer(&request)?;
         let push = convert::push_from_wire(request.into_inner()).map_err(refusal::malformed)?;
         let head = self.0.head();
         same_group(push.group, &head)?;
@@ -192,7 +190,7 @@ impl Sync for SyncService {
         &self,
         request: Request<wire::FollowRequest>,
     ) -> Result<Response<wire::ConfirmReply>, Status> {
-        let (device, _) = self.peer(&request)?;
+        let device = self.peer(&request)?;
         let held = convert::follow_from_wire(request.into_inner()).map_err(refusal::malformed)?;
         same_group(held.group, &self.0.head())?;
         let Some(cursor) = held.cursor else { return Err(refusal::malformed("a position is missing")) };
@@ -208,7 +206,7 @@ impl Sync for SyncService {
         &self,
         request: Request<wire::LeaveRequest>,
     ) -> Result<Response<wire::LeaveReply>, Status> {
-        let (device, _) = self.peer(&request)?;
+        let device = self.peer(&request)?;
         let leave = convert::leave_from_wire(&request.into_inner()).map_err(refusal::malformed)?;
         same_group(leave.group, &self.0.head())?;
         self.0.release(device).await?;
