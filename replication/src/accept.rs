@@ -7,10 +7,12 @@ use std::collections::BTreeSet;
 
 use mfpsync_storage::Result;
 use mfpsync_storage::codec::DecodeError;
-use mfpsync_storage::master::{Author, Head, ItemWrite, Loss, MasterItem, MasterRead, MasterWrite, Progress};
+use mfpsync_storage::master::{
+    Author, Head, ItemWrite, Ledger, Loss, MasterItem, MasterRead, MasterWrite, Prior, Progress,
+};
 use mfpsync_storage::model::{
-    Action, DeviceId, Edit, EditOutcome, FieldSequences, Fields, GroupId, Incarnation, ItemKey, Operation,
-    OperationNumber, Outcome, RejectReason, Sequence, limit,
+    Action, DeviceId, Edit, EditOutcome, FieldSequences, Fields, Incarnation, ItemKey, Operation,
+    OperationNumber, Outcome, RejectReason, Revision, Sequence, limit,
 };
 
 use crate::lineage::Lineage;
@@ -23,10 +25,6 @@ pub struct Limits {
     pub user_items: u64,
     /// Encoded bytes of one user's items; looked at when a new one is made.
     pub user_bytes: u64,
-    /// Outcomes of a device that the ledger may hold beyond its low-water mark, so that not every
-    /// push of one operation prunes. Few: each device's outcomes fill pages of their own, and a
-    /// commit writes every page it touched.
-    pub ledger_slack: u64,
     /// Whether the history keeps values that were replaced or lost.
     pub keep_values: bool,
 }
@@ -36,7 +34,6 @@ impl Default for Limits {
         Self {
             user_items: limit::USER_ITEMS,
             user_bytes: limit::USER_BYTES,
-            ledger_slack: 8,
             keep_values: true,
         }
     }
@@ -100,69 +97,35 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: Limits) 
     if let Some([before, found]) = numbers.array_windows().find(|[one, next]| next.0 != one.0 + 1) {
         return Ok(Answer::OutOfOrder { expected: OperationNumber(before.0 + 1), found: *found });
     }
-    let confirmed = progress
-        .filter(|progress| progress.incarnation == submission.incarnation)
-        .map_or(OperationNumber::default(), |progress| progress.low_water);
-    let head = write.founded_head()?;
-    let mut reigns = Reigns {
-        group: head.group,
-        history: chained(&head, write)?,
-        head: head.sequence,
-        floor: head.tombstone_floor,
-    };
-    let mut due = write.last_operation(submission.incarnation)?.max(confirmed);
+    let mut ledger = write.ledger(submission.incarnation)?;
+    let mut reigns = Reigns { head: write.founded_head()?, history: None };
     let mut outcomes = Vec::with_capacity(numbers.len());
     for (number, record) in numbers.into_iter().zip(&submission.operations) {
         let digest = Operation::digest(record);
-        let outcome = match write.ledger(submission.incarnation, number)? {
-            Some(known) if known.digest == digest || is_withdrawn(record) => known.outcome,
-            Some(_) => return quarantine(write, submission),
+        let due = ledger.last().max(ledger.confirmed());
+        // Repetitions come before what is new: whatever ends this early has taken nothing.
+        let known = ledger.digest(number).map(|known| *known == digest || is_withdrawn(record));
+        let outcome = match (known, ledger.outcome(number)?) {
+            (Some(true), Some(outcome)) => outcome,
+            (Some(_), _) => return quarantine(write, submission),
             // An old request may come this late; whoever waits for the answer stops by itself.
-            None if number <= confirmed => return Ok(Answer::Quarantined),
-            None if number <= due => return quarantine(write, submission),
-            None if number.0 > due.0 + 1 => {
+            (None, _) if number <= ledger.confirmed() => return Ok(Answer::Quarantined),
+            (None, _) if number <= due => return quarantine(write, submission),
+            (None, _) if number.0 > due.0 + 1 => {
                 let expected = OperationNumber(due.0 + 1);
                 return Ok(Answer::OutOfOrder { expected, found: number });
             }
-            None => {
-                let outcome = decide(write, submission, &reigns, number, record, limits)?;
-                if let Outcome::Accepted { revision, .. } = &outcome {
-                    reigns.head = revision.sequence;
-                }
-                write.record_outcome(submission.incarnation, number, &digest, &outcome)?;
-                due = number;
+            (None, _) => {
+                let outcome = decide(write, submission, &mut reigns, &ledger, record, limits)?;
+                ledger.record(digest, &outcome);
                 outcome
             }
         };
         outcomes.push((number, outcome));
     }
-    confirm(write, submission, progress, limits)?;
+    ledger.confirm(submission.low_water);
+    write.put_ledger(submission.incarnation, &ledger)?;
     Ok(Answer::Outcomes(outcomes))
-}
-
-/// Stores the low-water mark when it rose enough, and forgets what it covers.
-fn confirm(
-    write: &MasterWrite<'_>,
-    submission: &Submission,
-    known: Option<Progress>,
-    limits: Limits,
-) -> Result<()> {
-    let known = known.filter(|known| known.incarnation == submission.incarnation);
-    let stored = known.map_or(OperationNumber::default(), |known| known.low_water);
-    if submission.low_water.0 <= stored.0 + limits.ledger_slack {
-        return Ok(());
-    }
-    // A mark beyond what this server has answered would make the next operation look repeated.
-    let low_water = submission.low_water.min(write.last_operation(submission.incarnation)?);
-    write.prune_ledger(submission.incarnation, low_water)?;
-    write.put_progress(&Progress {
-        device: submission.device,
-        incarnation: submission.incarnation,
-        sequence: known.map_or(Sequence::ZERO, |known| known.sequence),
-        settled: known.map_or(Sequence::ZERO, |known| known.settled),
-        low_water,
-        quarantined: false,
-    })
 }
 
 /// Whether a device took its operation back, as it must when it hears of an erasure: whether the server
@@ -177,7 +140,6 @@ fn quarantine(write: &MasterWrite<'_>, submission: &Submission) -> Result<Answer
         incarnation: submission.incarnation,
         sequence: Sequence::ZERO,
         settled: Sequence::ZERO,
-        low_water: OperationNumber::default(),
         quarantined: true,
     })?;
     Ok(Answer::Quarantined)
@@ -185,16 +147,31 @@ fn quarantine(write: &MasterWrite<'_>, submission: &Submission) -> Result<Answer
 
 /// Where the master stands while a submission is taken, read once for all of it.
 struct Reigns {
-    group: GroupId,
-    history: Lineage,
-    head: Sequence,
-    /// Tombstones up to here may be gone.
-    floor: Sequence,
+    head: Head,
+    /// The reigns before: few edits ask for them.
+    history: Option<Lineage>,
+}
+
+impl Reigns {
+    fn history(&mut self, read: &MasterRead<'_>) -> Result<&Lineage> {
+        if self.history.is_none() {
+            self.history = Some(chained(&self.head, read)?);
+        }
+        self.history.as_ref().ok_or_else(|| DecodeError::Invalid("lineage of the master database").into())
+    }
+
+    /// A base of a reign that parted from this one counts only up to where both agree.
+    fn base(&mut self, read: &MasterRead<'_>, base: Revision) -> Result<Sequence> {
+        if base.epoch == self.head.epoch.number || base.sequence == Sequence::ZERO {
+            return Ok(base.sequence);
+        }
+        Ok(self.history(read)?.base(base))
+    }
 }
 
 /// What one edit makes of its item.
 enum Decided {
-    Write(Box<ItemWrite>, EditOutcome),
+    Write(Box<(ItemWrite, Option<Prior>)>, EditOutcome),
     Lost(Loss, EditOutcome),
     Nothing(EditOutcome),
 }
@@ -202,8 +179,8 @@ enum Decided {
 fn decide(
     write: &MasterWrite<'_>,
     submission: &Submission,
-    reigns: &Reigns,
-    number: OperationNumber,
+    reigns: &mut Reigns,
+    ledger: &Ledger,
     record: &[u8],
     limits: Limits,
 ) -> Result<Outcome> {
@@ -213,7 +190,7 @@ fn decide(
     };
     let mut decided = Vec::with_capacity(operation.edits.len());
     for (place, edit) in operation.edits.iter().enumerate() {
-        match decide_edit(write, submission.incarnation, reigns, edit, limits)? {
+        match decide_edit(write, submission.incarnation, reigns, ledger, edit, limits)? {
             Ok(one) => decided.push(one),
             Err(reason) => return rejected(reason, place),
         }
@@ -221,15 +198,20 @@ fn decide(
     let author = Author {
         device: submission.device,
         incarnation: submission.incarnation,
-        operation: number,
+        operation: operation.number,
         actor: operation.actor,
         made_at: operation.made_at,
         accepted_at: submission.now,
     };
-    store(write, &author, decided)
+    store(write, &mut reigns.head, &author, decided)
 }
 
-fn store(write: &MasterWrite<'_>, author: &Author, decided: Vec<Decided>) -> Result<Outcome> {
+fn store(
+    write: &MasterWrite<'_>,
+    head: &mut Head,
+    author: &Author,
+    decided: Vec<Decided>,
+) -> Result<Outcome> {
     let mut writes = Vec::new();
     let mut edits = Vec::with_capacity(decided.len());
     for one in decided {
@@ -247,7 +229,7 @@ fn store(write: &MasterWrite<'_>, author: &Author, decided: Vec<Decided>) -> Res
             Decided::Nothing(outcome) => edits.push(outcome),
         }
     }
-    let revision = write.accept(author, &writes)?;
+    let revision = write.accept_behind(head, author, writes)?;
     Ok(Outcome::Accepted { revision, edits })
 }
 
@@ -268,21 +250,23 @@ fn chained(head: &Head, read: &MasterRead<'_>) -> Result<Lineage> {
 fn decide_edit(
     write: &MasterWrite<'_>,
     incarnation: Incarnation,
-    Reigns { group, history, head, floor }: &Reigns,
+    reigns: &mut Reigns,
+    ledger: &Ledger,
     edit: &Edit,
     limits: Limits,
 ) -> Result<std::result::Result<Decided, RejectReason>> {
-    // A base of a reign that parted from this one counts only up to where both agree.
-    let base = history.base(edit.base.revision);
-    if base > *head {
+    let base = reigns.base(write, edit.base.revision)?;
+    if base > reigns.head.sequence {
         return Ok(Err(RejectReason::Malformed));
     }
-    if write.erasure(*group, &edit.key.scope)?.is_some_and(|erasure| erasure.refuses(base)) {
+    let group = reigns.head.group;
+    if write.erasure(group, &edit.key.scope)?.is_some_and(|erasure| erasure.refuses(base)) {
         return Ok(Err(RejectReason::Erased));
     }
-    let standing = write.item(&edit.key)?;
+    let prior = write.prior(&edit.key)?;
+    let standing = prior.as_ref().map(Prior::item).transpose()?;
     if standing.as_ref().is_none_or(|item| item.deleted) {
-        if builds_on_rejected(write, incarnation, edit)? {
+        if builds_on_rejected(ledger, edit)? {
             return Ok(Err(RejectReason::BuildsOnRejected));
         }
         if edit.action != Action::Delete && over_user_limit(write, edit, limits)? {
@@ -292,10 +276,14 @@ fn decide_edit(
     let seen = seen(write, incarnation, edit, base, standing.as_ref())?;
     let standing = match standing {
         Some(item) => Some(stands(write, &edit.key, item)?),
-        None => forgotten(base, *floor),
+        None => forgotten(base, reigns.head.tombstone_floor),
     };
     let merged = merge(&rule(&edit.key.kind), standing.as_ref(), &edit.action, &seen);
-    let answer = match merged.answer(|sequence| history.epoch_of(sequence)) {
+    let epoch = match merged.superseded_by() {
+        Some(by) => reigns.history(write)?.epoch_of(by),
+        None => reigns.head.epoch.number,
+    };
+    let answer = match merged.answer(|_| epoch) {
         Ok(answer) => answer,
         Err(reason) => return Ok(Err(reason)),
     };
@@ -304,7 +292,7 @@ fn decide_edit(
             let keep_prior = limits.keep_values && !rule(&edit.key.kind).sealed_only;
             let lost = if limits.keep_values { lost } else { Fields::new() };
             let item = ItemWrite { key: edit.key.clone(), deleted, fields, touched, lost, keep_prior };
-            Decided::Write(Box::new(item), answer)
+            Decided::Write(Box::new((item, prior)), answer)
         }
         Merge::Superseded { by, lost, .. } => {
             let fields = if limits.keep_values { lost } else { Fields::new() };
@@ -371,10 +359,9 @@ fn seen(
     Ok(Seen { base, own })
 }
 
-fn builds_on_rejected(write: &MasterWrite<'_>, incarnation: Incarnation, edit: &Edit) -> Result<bool> {
+fn builds_on_rejected(ledger: &Ledger, edit: &Edit) -> Result<bool> {
     let (Some(after), Action::Patch { .. }) = (edit.base.after, &edit.action) else { return Ok(false) };
-    let known = write.ledger(incarnation, after)?;
-    Ok(matches!(known.map(|entry| entry.outcome), Some(Outcome::Rejected { .. })))
+    Ok(matches!(ledger.outcome(after)?, Some(Outcome::Rejected { .. })))
 }
 
 fn over_user_limit(write: &MasterWrite<'_>, edit: &Edit, limits: Limits) -> Result<bool> {

@@ -114,6 +114,17 @@ pub enum Merge {
 }
 
 impl Merge {
+    /// The change that stands instead of the author's, wholly or in part.
+    #[must_use]
+    pub fn superseded_by(&self) -> Option<Sequence> {
+        match self {
+            Self::Write { outcome: MergeOutcome::Superseded { by, .. }, .. } | Self::Superseded { by, .. } => {
+                Some(*by)
+            }
+            Self::Write { .. } | Self::Unchanged | Self::Rejected(_) => None,
+        }
+    }
+
     /// The answer to the author; `epoch_of` names the reign that gave a sequence.
     ///
     /// # Errors

@@ -12,7 +12,8 @@ pub(crate) const LOCAL: FileKind = FileKind { application_id: 0x4d46_506c, migra
 /// operation: the rowid then gives changes in order by one sequential scan, and an operation of
 /// several items keeps one sequence. An update moves the row to its new position; each change names
 /// the position before, so that an item's history is followed without an index. `superseded` holds
-/// edits of which nothing was taken, each behind the sequence after which it came.
+/// edits of which nothing was taken, each behind the sequence after which it came. `ledger` has one
+/// short row for each incarnation, which each of its pushes rewrites.
 const MASTER_1: &str = "
 CREATE TABLE head (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -75,12 +76,10 @@ CREATE TABLE superseded (
     lost_fields BLOB NOT NULL
 );
 CREATE TABLE ledger (
-    incarnation INTEGER NOT NULL,
-    operation INTEGER NOT NULL,
-    digest BLOB NOT NULL,
-    outcome BLOB NOT NULL,
-    PRIMARY KEY (incarnation, operation)
-) WITHOUT ROWID;
+    incarnation INTEGER PRIMARY KEY,
+    confirmed INTEGER NOT NULL,
+    entries BLOB NOT NULL
+);
 CREATE TABLE lineage (number INTEGER PRIMARY KEY, record BLOB NOT NULL);
 CREATE TABLE issuers (device BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE members (device BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
@@ -89,7 +88,6 @@ CREATE TABLE progress (
     incarnation INTEGER NOT NULL,
     sequence INTEGER NOT NULL,
     settled INTEGER NOT NULL,
-    low_water INTEGER NOT NULL,
     quarantined INTEGER NOT NULL
 ) WITHOUT ROWID;
 ";

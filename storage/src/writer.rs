@@ -1,7 +1,8 @@
 //! The one writer thread of a database and its bounded queue.
 //!
-//! Whatever waits in the queue goes into one transaction with a savepoint each, so that a hundred
-//! devices share one sync of the disk and the failure of one request does not touch its neighbours.
+//! Whatever waits in the queue goes into one transaction, so that a hundred devices share one sync of
+//! the disk. When one of them fails, which is rare, all run once more with a savepoint each, so that
+//! its failure does not touch its neighbours.
 //! Requesters are answered after the commit is on stable storage, never before.
 
 use std::collections::VecDeque;
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 
 use crate::checkpoint::{self, Checkpointer};
 use crate::error::{Error, Result};
@@ -205,7 +206,7 @@ impl<D: Database> Worker<D> {
             Ok(Group::Committed) => self.publish(jobs),
             // One request too large for the room left must not fail its neighbours: each alone.
             Err(Error::Full) if jobs.len() > 1 => jobs.into_iter().for_each(|job| self.commit(vec![job])),
-            Ok(Group::Abandoned) => self.fail(jobs, &Error::Busy, true),
+            Ok(Group::Undone | Group::Abandoned) => self.fail(jobs, &Error::Busy, true),
             Err(error) => {
                 let poisoned = error.poisons();
                 self.fail(jobs, &error, poisoned);
@@ -250,27 +251,70 @@ impl<D: Database> Worker<D> {
 
 enum Group {
     Committed,
+    /// A job failed, and for want of savepoints all were undone.
+    Undone,
+    /// The device failed.
     Abandoned,
 }
 
-/// Runs every job under a savepoint of its own in one transaction. Unless it answers
-/// [`Group::Committed`], nothing of the group was stored.
-fn transact<D: Database>(connection: &mut Connection, jobs: &mut [Box<dyn Job<D>>]) -> Result<Group> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // `Savepoint` of rusqlite would have its two statements parsed anew for every job.
-    let run = |sql| transaction.prepare_cached(sql)?.execute([]);
+/// Runs every job in one transaction. Unless it answers [`Group::Committed`], nothing of the group was
+/// stored.
+fn transact<D: Database>(connection: &Connection, jobs: &mut [Box<dyn Job<D>>]) -> Result<Group> {
+    // A savepoint has SQLite keep a copy of each page that a job touches behind another one: for
+    // nothing, unless a job fails.
+    match attempt(connection, jobs, false)? {
+        Group::Undone => attempt(connection, jobs, true),
+        done => Ok(done),
+    }
+}
+
+fn attempt<D: Database>(
+    connection: &Connection,
+    jobs: &mut [Box<dyn Job<D>>],
+    savepoints: bool,
+) -> Result<Group> {
+    let transaction = Transaction::begin(connection)?;
     for job in jobs {
-        run("SAVEPOINT job")?;
-        match job.run(&D::write(&transaction)) {
+        if savepoints {
+            transaction.run("SAVEPOINT job")?;
+        }
+        match job.run(&D::write(connection)) {
             Verdict::Keep => {}
-            Verdict::Undo if transaction.is_autocommit() => return Err(Error::Full),
-            Verdict::Undo => {
-                run("ROLLBACK TO job")?;
-            }
+            Verdict::Undo if !savepoints => return Ok(Group::Undone),
+            Verdict::Undo if connection.is_autocommit() => return Err(Error::Full),
+            Verdict::Undo => transaction.run("ROLLBACK TO job")?,
             Verdict::Abandon => return Ok(Group::Abandoned),
         }
-        run("RELEASE job")?;
+        if savepoints {
+            transaction.run("RELEASE job")?;
+        }
     }
-    transaction.commit()?;
+    transaction.run("COMMIT")?;
     Ok(Group::Committed)
+}
+
+/// Undone when it is dropped without having been committed. That of `rusqlite` would have its
+/// statements parsed anew each time.
+struct Transaction<'c>(&'c Connection);
+
+impl<'c> Transaction<'c> {
+    fn begin(connection: &'c Connection) -> Result<Self> {
+        let transaction = Self(connection);
+        transaction.run("BEGIN IMMEDIATE")?;
+        Ok(transaction)
+    }
+
+    fn run(&self, sql: &str) -> Result<()> {
+        self.0.prepare_cached(sql)?.execute([])?;
+        Ok(())
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        // SQLite may have undone it by itself. Should this fail, the next one cannot begin, and says so.
+        if !self.0.is_autocommit() {
+            drop(self.run("ROLLBACK"));
+        }
+    }
 }

@@ -12,7 +12,7 @@ use mfpsync_replication::message::{Follow, Greeting, Limits, PushAnswer};
 use mfpsync_replication::wire as convert;
 use mfpsync_storage::Priority;
 use mfpsync_storage::master::{Head, MasterRead, MasterWrite, Progress};
-use mfpsync_storage::model::{Capabilities, Cursor, DeviceId, Epoch, GroupId, OperationNumber, Sequence};
+use mfpsync_storage::model::{Capabilities, Cursor, DeviceId, Epoch, GroupId, Sequence};
 use tokio::sync::mpsc;
 use tokio_stream::Empty;
 use tonic::{Code, Request, Response, Status};
@@ -92,7 +92,7 @@ impl Sync for SyncService {
             .master
             .read(READ_DEADLINE, move |read| {
                 let quarantined = read.progress(device)?.is_some_and(|progress| progress.quarantined);
-                let known = read.last_operation(incarnation)?;
+                let known = read.ledger(incarnation)?.last();
                 Ok((known, quarantined, read.lineage()?, read.members()?, read.issuers()?))
             })
             .await
@@ -231,7 +231,6 @@ impl SyncService {
                 incarnation,
                 sequence,
                 settled: if settled { sequence } else { before.min(sequence) },
-                low_water: known.map_or(OperationNumber::default(), |known| known.low_water),
                 quarantined: known.is_some_and(|known| known.quarantined),
             })
         };

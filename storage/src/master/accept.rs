@@ -1,13 +1,12 @@
-//! Writing an accepted operation: items, history, chain, head and ledger in one transaction.
+//! Writing an accepted operation: items, history, chain and head in one transaction.
 
 use rusqlite::params;
 
-use super::{Head, MasterWrite, position};
+use super::{Head, MasterItem, MasterRead, MasterWrite, position, sequence_of};
 use crate::codec::Encoder;
 use crate::error::Result;
 use crate::model::{
-    Chain, DeviceId, Digest, FieldSequences, Fields, Incarnation, ItemKey, OperationNumber, Outcome,
-    Revision, Sequence,
+    Chain, DeviceId, FieldSequences, Fields, Incarnation, ItemKey, OperationNumber, Revision, Sequence,
 };
 
 /// Who made an operation, and when it was accepted.
@@ -55,48 +54,37 @@ pub struct Loss {
     pub fields: Fields,
 }
 
-/// An item's row as it is before a change, its fields still encoded.
-struct Prior {
+/// An item's row as it is before a change, its fields still encoded. Good for the transaction that
+/// read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prior {
     position: i64,
     deleted: bool,
     fields: Vec<u8>,
     sequences: FieldSequences,
 }
 
-impl MasterWrite<'_> {
-    /// Gives the next sequence to the writes of one operation and stores them. Without writes
-    /// nothing changes and the revision is the head's.
+impl Prior {
+    /// The item itself.
+    ///
+    /// # Errors
+    /// A damaged row.
+    pub fn item(&self) -> Result<MasterItem> {
+        Ok(MasterItem {
+            sequence: sequence_of(self.position),
+            deleted: self.deleted,
+            fields: Fields::decode(&self.fields)?,
+            field_sequences: self.sequences.clone(),
+        })
+    }
+}
+
+impl MasterRead<'_> {
+    /// An item's row, for whoever decides what becomes of it and writes that.
     ///
     /// # Errors
     /// The database's.
-    pub fn accept(&self, author: &Author, writes: &[ItemWrite]) -> Result<Revision> {
-        let head = self.founded_head()?;
-        if writes.is_empty() {
-            return Ok(head.revision());
-        }
-        let sequence = head.sequence.next();
-        let mut done = Encoder::new();
-        for write in writes {
-            write.key.encode(&mut done);
-            done.fixed(&[u8::from(write.deleted)]).bytes(&write.fields.encode());
-        }
-        let chain = head.chain.after(sequence, done.as_bytes());
-        let mut more = 0i64;
-        for (ordinal, write) in writes.iter().enumerate() {
-            let at = position(sequence, ordinal);
-            let prior = self.prior(&write.key)?;
-            let lived = prior.as_ref().is_some_and(|prior| !prior.deleted);
-            more += i64::from(!write.deleted) - i64::from(lived);
-            self.remember(author, write, prior.as_ref(), at, &head, &chain)?;
-            self.store_item(write, prior, at, sequence)?;
-        }
-        self.connection
-            .prepare_cached("UPDATE head SET sequence = ?, chain = ?, items = items + ? WHERE id = 1")?
-            .execute(params![sequence.0 as i64, chain.0, more])?;
-        Ok(Revision { epoch: head.epoch.number, sequence })
-    }
-
-    fn prior(&self, key: &ItemKey) -> Result<Option<Prior>> {
+    pub fn prior(&self, key: &ItemKey) -> Result<Option<Prior>> {
         const SQL: &str = "SELECT position, deleted, fields, field_sequences FROM items
             WHERE scope = ? AND kind = ? AND device = ? AND id = ?";
         let mut statement = self.connection.prepare_cached(SQL)?;
@@ -109,29 +97,98 @@ impl MasterWrite<'_> {
             sequences: FieldSequences::decode(row.get_ref(3)?.as_blob().unwrap_or_default())?,
         }))
     }
+}
 
-    fn store_item(&self, write: &ItemWrite, prior: Option<Prior>, at: i64, sequence: Sequence) -> Result<()> {
-        const SQL: &str = "INSERT INTO items
-                (position, scope, kind, device, id, deleted, fields, field_sequences)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-            ON CONFLICT (scope, kind, device, id) DO UPDATE SET position = excluded.position,
-                deleted = excluded.deleted, fields = excluded.fields,
-                field_sequences = excluded.field_sequences";
-        let mut sequences = prior.map(|prior| prior.sequences).unwrap_or_default();
+impl MasterWrite<'_> {
+    /// Gives the next sequence to the writes of one operation and stores them. Without writes
+    /// nothing changes and the revision is the head's.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn accept(&self, author: &Author, writes: &[ItemWrite]) -> Result<Revision> {
+        let prior = |write: &ItemWrite| Ok((write.clone(), self.prior(&write.key)?));
+        let writes: Vec<_> = writes.iter().map(prior).collect::<Result<_>>()?;
+        self.accept_behind(&mut self.founded_head()?, author, writes)
+    }
+
+    /// As [`Self::accept`], by a caller that has read the head and the items' rows in this transaction
+    /// anyway; the head moves on.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn accept_behind(
+        &self,
+        head: &mut Head,
+        author: &Author,
+        writes: Vec<(ItemWrite, Option<Prior>)>,
+    ) -> Result<Revision> {
+        if writes.is_empty() {
+            return Ok(head.revision());
+        }
+        let sequence = head.sequence.next();
+        let fields: Vec<Vec<u8>> = writes.iter().map(|(write, _)| write.fields.encode()).collect();
+        let mut done = Encoder::new();
+        for ((write, _), fields) in writes.iter().zip(&fields) {
+            write.key.encode(&mut done);
+            done.fixed(&[u8::from(write.deleted)]).bytes(fields);
+        }
+        let chain = head.chain.after(sequence, done.as_bytes());
+        let mut more = 0i64;
+        for (ordinal, ((write, prior), fields)) in writes.into_iter().zip(&fields).enumerate() {
+            let at = position(sequence, ordinal);
+            let lived = prior.as_ref().is_some_and(|prior| !prior.deleted);
+            more += i64::from(!write.deleted) - i64::from(lived);
+            self.remember(author, &write, prior.as_ref(), at, head, &chain)?;
+            self.store_item(&write, fields, prior, at, sequence)?;
+        }
+        self.connection
+            .prepare_cached("UPDATE head SET sequence = ?, chain = ?, items = items + ? WHERE id = 1")?
+            .execute(params![sequence.0 as i64, chain.0, more])?;
+        (head.sequence, head.chain) = (sequence, chain);
+        Ok(head.revision())
+    }
+
+    fn store_item(
+        &self,
+        write: &ItemWrite,
+        fields: &[u8],
+        prior: Option<Prior>,
+        at: i64,
+        sequence: Sequence,
+    ) -> Result<()> {
+        const MOVE: &str = "UPDATE items SET position = ?, deleted = ?, fields = ?, field_sequences = ?
+            WHERE position = ?";
+        const ADD: &str = "INSERT INTO items
+                (position, deleted, fields, field_sequences, scope, kind, device, id)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+        let (before, mut sequences) = match prior {
+            Some(prior) => (Some(prior.position), prior.sequences),
+            None => (None, FieldSequences::default()),
+        };
         for name in &write.touched {
             sequences.set(name, sequence);
         }
-        let key = &write.key;
-        self.connection.prepare_cached(SQL)?.execute(params![
-            at,
-            key.scope.as_str(),
-            key.kind.as_str(),
-            key.device,
-            key.id,
-            write.deleted,
-            write.fields.encode(),
-            sequences.encode()
-        ])?;
+        let sequences = sequences.encode();
+        match before {
+            Some(before) => self
+                .connection
+                .prepare_cached(MOVE)?
+                .execute(params![at, write.deleted, fields, sequences, before])?,
+            None => {
+                let key = &write.key;
+                let (scope, kind) = (key.scope.as_str(), key.kind.as_str());
+                self.connection.prepare_cached(ADD)?.execute(params![
+                    at,
+                    write.deleted,
+                    fields,
+                    sequences,
+                    scope,
+                    kind,
+                    key.device,
+                    key.id
+                ])?
+            }
+        };
         Ok(())
     }
 
@@ -198,39 +255,6 @@ impl MasterWrite<'_> {
             loss.by.0 as i64,
             loss.fields.encode()
         ])?;
-        Ok(())
-    }
-
-    /// Notes what became of an operation, so that its repetition gets the same answer.
-    ///
-    /// # Errors
-    /// The database's.
-    pub fn record_outcome(
-        &self,
-        incarnation: Incarnation,
-        operation: OperationNumber,
-        digest: &Digest,
-        outcome: &Outcome,
-    ) -> Result<()> {
-        const SQL: &str = "INSERT INTO ledger (incarnation, operation, digest, outcome) VALUES (?, ?, ?, ?)";
-        self.connection.prepare_cached(SQL)?.execute(params![
-            incarnation.0 as i64,
-            operation.0 as i64,
-            digest,
-            outcome.encode()
-        ])?;
-        Ok(())
-    }
-
-    /// Forgets outcomes below the low-water mark the device confirmed; the mark's own stays, so that
-    /// the device's highest number is always known.
-    ///
-    /// # Errors
-    /// The database's.
-    pub fn prune_ledger(&self, incarnation: Incarnation, low_water: OperationNumber) -> Result<()> {
-        self.connection
-            .prepare_cached("DELETE FROM ledger WHERE incarnation = ? AND operation < ?")?
-            .execute(params![incarnation.0 as i64, low_water.0 as i64])?;
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, params};
 use super::{MasterRead, MasterWrite};
 use crate::error::Result;
 use crate::model::{
-    Chain, DeviceId, Incarnation, IssuingCertificate, Member, OperationNumber, Promotion, PublicKey,
+    Chain, DeviceId, Incarnation, IssuingCertificate, Member, Promotion, PublicKey,
     Sequence, Signed,
 };
 use crate::roster;
@@ -37,8 +37,6 @@ pub struct Progress {
     /// When it had everything up to here, no operation of an earlier view waited: whatever it offers
     /// from now on was made by somebody who saw that much.
     pub settled: Sequence,
-    /// It has stored the outcomes of its operations up to here.
-    pub low_water: OperationNumber,
     /// Two devices used one identity: nothing is taken until a person decides.
     pub quarantined: bool,
 }
@@ -108,10 +106,10 @@ impl MasterWrite<'_> {
     pub fn put_progress(&self, progress: &Progress) -> Result<()> {
         self.connection
             .prepare_cached(
-                "INSERT INTO progress (device, incarnation, sequence, settled, low_water, quarantined)
-                    VALUES (?, ?, ?, ?, ?, ?)
+                "INSERT INTO progress (device, incarnation, sequence, settled, quarantined)
+                    VALUES (?, ?, ?, ?, ?)
                     ON CONFLICT (device) DO UPDATE SET incarnation = excluded.incarnation,
-                        sequence = excluded.sequence, settled = excluded.settled, low_water = excluded.low_water,
+                        sequence = excluded.sequence, settled = excluded.settled,
                         quarantined = excluded.quarantined",
             )?
             .execute(params![
@@ -119,7 +117,6 @@ impl MasterWrite<'_> {
                 progress.incarnation.0 as i64,
                 progress.sequence.0 as i64,
                 progress.settled.0 as i64,
-                progress.low_water.0 as i64,
                 progress.quarantined
             ])?;
         Ok(())
@@ -157,15 +154,14 @@ impl MasterRead<'_> {
     /// The database's.
     pub fn progress(&self, device: DeviceId) -> Result<Option<Progress>> {
         const SQL: &str =
-            "SELECT incarnation, sequence, settled, low_water, quarantined FROM progress WHERE device = ?";
+            "SELECT incarnation, sequence, settled, quarantined FROM progress WHERE device = ?";
         let progress = self.connection.prepare_cached(SQL)?.query_row([device.0], |row| {
             Ok(Progress {
                 device,
                 incarnation: Incarnation(row.get::<_, i64>(0)? as u64),
                 sequence: Sequence(row.get::<_, i64>(1)? as u64),
                 settled: Sequence(row.get::<_, i64>(2)? as u64),
-                low_water: OperationNumber(row.get::<_, i64>(3)? as u64),
-                quarantined: row.get(4)?,
+                quarantined: row.get(3)?,
             })
         });
         Ok(progress.optional()?)

@@ -1,4 +1,4 @@
-//! Reads of the ledger and of what was replaced.
+//! Reads of what was replaced.
 
 use rusqlite::{OptionalExtension, Row, params};
 
@@ -6,17 +6,8 @@ use super::{MasterRead, sequence_of};
 use crate::codec::Decoder;
 use crate::error::Result;
 use crate::model::{
-    DeviceId, Digest, Fields, Incarnation, ItemKey, OperationNumber, Outcome, Revision, Sequence,
+    DeviceId, Fields, Incarnation, ItemKey, OperationNumber, Revision, Sequence,
 };
-
-/// What became of an operation that came before.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LedgerEntry {
-    /// Of the operation's record.
-    pub digest: Digest,
-    /// The recorded answer.
-    pub outcome: Outcome,
-}
 
 /// What stood before a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,38 +104,6 @@ fn names(bytes: &[u8]) -> Result<Vec<String>> {
 }
 
 impl MasterRead<'_> {
-    /// The recorded outcome of an operation.
-    ///
-    /// # Errors
-    /// The database's.
-    pub fn ledger(
-        &self,
-        incarnation: Incarnation,
-        operation: OperationNumber,
-    ) -> Result<Option<LedgerEntry>> {
-        const SQL: &str = "SELECT digest, outcome FROM ledger WHERE incarnation = ? AND operation = ?";
-        let mut statement = self.connection.prepare_cached(SQL)?;
-        let mut rows = statement.query(params![incarnation.0 as i64, operation.0 as i64])?;
-        let Some(row) = rows.next()? else { return Ok(None) };
-        let outcome = Outcome::decode(row.get_ref(1)?.as_blob().unwrap_or_default())?;
-        Ok(Some(LedgerEntry { digest: row.get(0)?, outcome }))
-    }
-
-    /// The highest operation of an incarnation with a recorded outcome; zero when there is none.
-    ///
-    /// # Errors
-    /// The database's.
-    pub fn last_operation(&self, incarnation: Incarnation) -> Result<OperationNumber> {
-        const SQL: &str =
-            "SELECT operation FROM ledger WHERE incarnation = ? ORDER BY operation DESC LIMIT 1";
-        let last = self
-            .connection
-            .prepare_cached(SQL)?
-            .query_row([incarnation.0 as i64], |row| row.get::<_, i64>(0))
-            .optional()?;
-        Ok(OperationNumber(last.unwrap_or(0) as u64))
-    }
-
     /// An item's accepted changes, newest first, at most `limit`.
     ///
     /// # Errors

@@ -106,17 +106,7 @@ impl MasterRead<'_> {
     /// # Errors
     /// The database's.
     pub fn item(&self, key: &ItemKey) -> Result<Option<MasterItem>> {
-        const SQL: &str = "SELECT position, deleted, fields, field_sequences FROM items
-            WHERE scope = ? AND kind = ? AND device = ? AND id = ?";
-        let mut statement = self.connection.prepare_cached(SQL)?;
-        let mut rows = statement.query(params![key.scope.as_str(), key.kind.as_str(), key.device, key.id])?;
-        let Some(row) = rows.next()? else { return Ok(None) };
-        Ok(Some(MasterItem {
-            sequence: sequence_of(row.get(0)?),
-            deleted: row.get(1)?,
-            fields: Fields::decode(row.get_ref(2)?.as_blob().unwrap_or_default())?,
-            field_sequences: FieldSequences::decode(row.get_ref(3)?.as_blob().unwrap_or_default())?,
-        }))
+        self.prior(key)?.map(|prior| prior.item()).transpose()
     }
 
     /// Changes after `after` in order, about `limit_bytes` of them, never splitting an operation.

@@ -1,7 +1,7 @@
 //! The master: order, history, ledger, and that a mirror fed by its changes holds the same.
 
 use mfpsync_storage::Inline;
-use mfpsync_storage::master::{ItemWrite, Loss, Master};
+use mfpsync_storage::master::{ItemWrite, Ledger, Loss, Master};
 use mfpsync_storage::model::{
     Chain, EditOutcome, Incarnation, Operation, OperationNumber, Outcome, Sequence,
 };
@@ -168,34 +168,39 @@ fn pruned_history_forgets_values_and_keeps_the_order() {
 }
 
 #[test]
-fn the_ledger_answers_a_repetition_and_pruning_keeps_the_mark() {
+fn the_ledger_answers_a_repetition_and_a_confirmation_keeps_the_mark() {
     let mut server = Server::founded();
+    let (incarnation, number) = (Incarnation(12), OperationNumber);
     let outcome =
         |sequence| Outcome::Accepted { revision: revision(sequence), edits: vec![EditOutcome::Applied] };
-    for number in 1..=5 {
-        let digest = Operation::digest(&[number as u8]);
-        server
-            .0
-            .write(|write| {
-                write.record_outcome(Incarnation(12), OperationNumber(number), &digest, &outcome(number))
-            })
-            .unwrap();
+    let change = |server: &mut Server, change: &dyn Fn(&mut Ledger)| {
+        let changed = server.0.write(|write| {
+            let mut ledger = write.ledger(incarnation)?;
+            change(&mut ledger);
+            write.put_ledger(incarnation, &ledger)
+        });
+        changed.unwrap();
+        server.0.read(|read| read.ledger(incarnation)).unwrap()
+    };
+    for at in 1..=5 {
+        change(&mut server, &|ledger| ledger.record(Operation::digest(&[at as u8]), &outcome(at)));
     }
-    let entry = |server: &Server, number| {
-        server.0.read(|read| read.ledger(Incarnation(12), OperationNumber(number))).unwrap()
-    };
-    let known = entry(&server, 3).unwrap();
-    assert_eq!((known.digest, known.outcome), (Operation::digest(&[3]), outcome(3)));
-    let last = |server: &Server, incarnation| {
-        server.0.read(|read| read.last_operation(Incarnation(incarnation))).unwrap()
-    };
-    server.0.write(|write| write.prune_ledger(Incarnation(12), OperationNumber(5))).unwrap();
-    assert!(entry(&server, 4).is_none() && entry(&server, 5).is_some());
-    assert_eq!((last(&server, 12).0, last(&server, 13).0), (5, 0));
-    let twice = server.0.write(|write| {
-        write.record_outcome(Incarnation(12), OperationNumber(5), &Operation::digest(&[5]), &outcome(5))
-    });
-    assert!(twice.is_err(), "an outcome is recorded once");
+    let ledger = server.0.read(|read| read.ledger(incarnation)).unwrap();
+    assert_eq!(ledger.digest(number(3)), Some(&Operation::digest(&[3])));
+    assert_eq!(ledger.outcome(number(3)).unwrap(), Some(outcome(3)));
+    assert!(ledger.digest(number(6)).is_none() && ledger.digest(number(0)).is_none());
+
+    let ledger = change(&mut server, &|ledger| ledger.confirm(number(4)));
+    assert!(ledger.digest(number(3)).is_none() && ledger.digest(number(4)).is_some());
+    let ledger = change(&mut server, &|ledger| ledger.confirm(number(9)));
+    assert_eq!((ledger.confirmed(), ledger.last()), (number(5), number(5)), "a mark ends at the last");
+    assert_eq!(ledger.outcome(number(5)).unwrap(), Some(outcome(5)));
+    let ledger = change(&mut server, &|ledger| ledger.confirm(number(2)));
+    assert_eq!(ledger.confirmed(), number(5), "a mark never falls");
+    let ledger = change(&mut server, &|ledger| ledger.record(Operation::digest(&[6]), &outcome(6)));
+    assert_eq!(ledger.outcome(number(6)).unwrap(), Some(outcome(6)));
+    let other = server.0.read(|read| read.ledger(Incarnation(13))).unwrap();
+    assert_eq!((other.last(), other.confirmed()), (number(0), number(0)));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::support::stats::Spread;
 const STARTS: usize = 7;
 const FOLLOWING_DEVICES: usize = 250;
 /// The product's limit.
-const CONNECTIONS_PER_DEVICE: usize = 4;
+pub(crate) const CONNECTIONS_PER_DEVICE: usize = 4;
 /// Until what came before has settled, and threads that were needed for it have ended: theirs is
 /// time that cannot be seen afterwards. The runtime keeps idle ones for 10 s.
 const SETTLE: Duration = Duration::from_secs(12);

@@ -52,7 +52,7 @@ pub(crate) async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
 }
 
 /// A server with so many items, pushed by one enrolled device, and the seconds that took.
-async fn filled(bench: &Bench, name: &str, items: usize) -> Result<(Device, f64)> {
+pub(crate) async fn filled(bench: &Bench, name: &str, items: usize) -> Result<(Device, f64)> {
     let server = bench.device(name).await?;
     server.serve().await?;
     let enrolled = Enrolled::new(&server, &bench.home().join(format!("{name}-filler")), 0).await?;

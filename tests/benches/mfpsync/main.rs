@@ -3,7 +3,8 @@
 //! `docs/benchmarks.md` for how to read the figures.
 //!
 //! The measurements: `footprint` (size, start, memory, idle processor time), `latency` (edit to
-//! event, reads), `pushes` (throughput beside the yardsticks), `join` (a large group).
+//! event, reads), `pushes` (throughput beside the yardsticks), `fan_out` (a change to many followers),
+//! `join` (a large group), `sizes` (cost as the database grows, and of a stream).
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,13 +19,15 @@ use support::device::Device;
 use support::echo;
 use support::report::{Report, say};
 
+mod fan_out;
 mod footprint;
 mod join;
 mod latency;
 mod pushes;
+mod sizes;
 mod support;
 
-const SECTIONS: [&str; 4] = ["footprint", "latency", "pushes", "join"];
+const SECTIONS: [&str; 6] = ["footprint", "latency", "pushes", "fan_out", "join", "sizes"];
 /// Open files a process of a run may have.
 const FILES: u64 = 8192;
 
@@ -119,8 +122,14 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     if wanted("pushes") {
         pushes::measure(&bench, &mut report).await?;
     }
+    if wanted("fan_out") {
+        fan_out::measure(&bench, &mut report).await?;
+    }
     if wanted("join") {
         join::measure(&bench, &mut report).await?;
+    }
+    if wanted("sizes") {
+        sizes::measure(&bench, &mut report).await?;
     }
     let path = results.join("latest.json");
     report.write(&path, machine)?;

@@ -12,7 +12,7 @@ use mfpsync_replication::wire;
 use mfpsync_storage::Inline;
 use mfpsync_storage::master::{Founding, Head, Master, MasterRead, Progress};
 use mfpsync_storage::model::{
-    Capabilities, Cursor, DeviceId, Epoch, GroupId, Incarnation, IssuingCertificate, Member, OperationNumber,
+    Capabilities, Cursor, DeviceId, Epoch, GroupId, Incarnation, IssuingCertificate, Member,
     Promotion, PromotionReason, PublicKey, Sequence, Signed,
 };
 use rand::RngExt;
@@ -215,7 +215,7 @@ impl World {
                 lineage: read.lineage()?,
                 members: read.members()?,
                 issuers: read.issuers()?,
-                known_operation: read.last_operation(hello.incarnation)?,
+                known_operation: read.ledger(hello.incarnation)?.last(),
                 features: Vec::new(),
                 settings_fingerprint: Vec::new(),
                 group_name: head.group_name.clone(),
@@ -294,7 +294,6 @@ impl World {
                 incarnation,
                 sequence,
                 settled: if settled { sequence } else { before.min(sequence) },
-                low_water: known.map_or(OperationNumber::default(), |known| known.low_water),
                 quarantined: known.is_some_and(|known| known.quarantined),
             })
         });
@@ -330,8 +329,7 @@ impl World {
             operations: push.operations,
             now: self.wall_clock(self.server.clock_error),
         };
-        let limits =
-            accept::Limits { user_items: self.swarm.user_items, ledger_slack: 0, ..Default::default() };
+        let limits = accept::Limits { user_items: self.swarm.user_items, ..Default::default() };
         let answer = self.server.master.write(|write| accept(write, &submission, limits)).expect("accept");
         let outcomes = match answer {
             Answer::Outcomes(outcomes) => outcomes,

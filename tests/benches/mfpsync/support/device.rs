@@ -22,7 +22,8 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::process::Process;
 
-const READY: Duration = Duration::from_secs(30);
+/// Enough for a newcomer to a gigabyte of data.
+const READY: Duration = Duration::from_secs(120);
 /// Fine enough for a start of a few milliseconds.
 const READY_POLL: Duration = Duration::from_micros(250);
 const STATE_POLL: Duration = Duration::from_millis(5);
@@ -73,6 +74,17 @@ impl Device {
     /// The device is stopped.
     pub(crate) fn process(&self) -> Result<&Process> {
         self.process.as_ref().with_context(|| format!("{} is stopped", self.name))
+    }
+
+    /// Size of a database file and its log.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn database_mib(&self, file: &str) -> Result<f64> {
+        let path = self.home.join("data").join(file);
+        let log = fs::metadata(path.with_extension("db-wal")).map_or(0, |log| log.len());
+        let bytes = fs::metadata(&path).with_context(|| path.display().to_string())?.len() + log;
+        Ok(bytes as f64 / f64::from(1 << 20))
     }
 
     async fn spawn(&mut self) -> Result<Duration> {

@@ -38,7 +38,11 @@ pub(crate) const ARGUMENT: &str = "--echo-server";
 /// Accepted connections waiting to be served.
 const ACCEPTED: usize = 16;
 
-fn identity(directory: &Path) -> Result<Identity> {
+/// A key kept in `directory`.
+///
+/// # Errors
+/// It cannot be stored there.
+pub(crate) fn identity(directory: &Path) -> Result<Identity> {
     Ok(Identity::load_or_create(&FileKeyStore::open(directory)?, &SystemRandom::new())?)
 }
 

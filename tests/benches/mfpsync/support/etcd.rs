@@ -19,6 +19,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_stream::StreamExt;
+use tonic::Streaming;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -33,6 +35,7 @@ const READY_POLL: Duration = Duration::from_millis(50);
 /// Far above what a run writes, in bytes; the default of 2 GiB would do as well.
 const QUOTA_BYTES: u64 = 8 << 30;
 const PUT: &str = "/etcdserverpb.KV/Put";
+const WATCH: &str = "/etcdserverpb.Watch/Watch";
 
 /// **Source**: etcd 3.4, `rpc.proto`; fields left out are at their defaults.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -59,6 +62,30 @@ struct ResponseHeader {
     revision: i64,
     #[prost(uint64, tag = "4")]
     raft_term: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WatchRequest {
+    #[prost(message, optional, tag = "1")]
+    create: Option<WatchCreateRequest>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WatchCreateRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    key: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    range_end: Bytes,
+}
+
+/// What a watch says.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct WatchResponse {
+    #[prost(bool, tag = "3")]
+    pub(crate) created: bool,
+    /// As they come, not read any further.
+    #[prost(bytes = "bytes", repeated, tag = "11")]
+    pub(crate) events: Vec<Bytes>,
 }
 
 /// A running node.
@@ -149,6 +176,24 @@ pub(crate) struct Putter {
     author: Author,
 }
 
+impl Putter {
+    /// Watches all keys.
+    ///
+    /// # Errors
+    /// The node is gone.
+    pub(crate) async fn watch(&mut self) -> Result<Streaming<WatchResponse>> {
+        // From the first possible key on; an end of one zero byte means all that follow.
+        let (key, range_end) = (Bytes::from_static(&[0]), Bytes::from_static(&[0]));
+        let request = WatchRequest { create: Some(WatchCreateRequest { key, range_end }) };
+        self.client.ready().await?;
+        let codec = ProstCodec::<WatchRequest, WatchResponse>::default();
+        // A watch lasts as long as its requests do not end.
+        let requests = tokio_stream::once(request).chain(tokio_stream::pending());
+        let path = PathAndQuery::from_static(WATCH);
+        Ok(self.client.streaming(tonic::Request::new(requests), path, codec).await?.into_inner())
+    }
+}
+
 impl Call for Putter {
     async fn call(&mut self) -> Result<()> {
         let (_, record) = self.author.next()?;
@@ -199,6 +244,6 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64.encode(der))
 }
 
-fn free_address() -> io::Result<SocketAddr> {
+pub(crate) fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind(("127.0.0.1", 0))?.local_addr()
 }

@@ -14,7 +14,7 @@ use mfpsync_daemon::tls::ClientTls;
 use mfpsync_proto::PROTOCOL_VERSION;
 use mfpsync_proto::panel::OpenPairingRequest;
 use mfpsync_proto::sync::sync_client::SyncClient;
-use mfpsync_proto::sync::{Epoch, FollowEvent, FollowRequest, HelloRequest, PushReply, PushRequest};
+use mfpsync_proto::sync::{Cursor, Epoch, FollowEvent, FollowRequest, HelloRequest, PushReply, PushRequest};
 use mfpsync_storage::model::{GroupId, Outcome, PublicKey};
 use prost::bytes::Bytes;
 use ring::rand::SystemRandom;
@@ -128,8 +128,16 @@ impl Pusher {
     /// # Errors
     /// The server refuses.
     pub(crate) async fn follow(&mut self) -> Result<Streaming<FollowEvent>> {
+        self.follow_from(None).await
+    }
+
+    /// Follows from where a cursor stands.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub(crate) async fn follow_from(&mut self, cursor: Option<Cursor>) -> Result<Streaming<FollowEvent>> {
         let (group_id, incarnation) = (self.group.clone(), self.incarnation);
-        let request = FollowRequest { group_id, incarnation, cursor: None, settled: true };
+        let request = FollowRequest { group_id, incarnation, cursor, settled: true };
         Ok(self.client.follow(request).await?.into_inner())
     }
 

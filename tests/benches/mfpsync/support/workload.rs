@@ -79,13 +79,18 @@ impl Author {
     }
 }
 
+/// The id of a user of a filled database.
+pub(crate) fn person(number: usize) -> String {
+    format!("person-{number:04}")
+}
+
 /// An operation that creates the items `from..to`, spread over many users.
 ///
 /// # Errors
 /// A key is malformed.
 pub(crate) fn creation(number: u64, from: usize, to: usize) -> Result<Vec<u8>> {
     let edit = |at: usize| -> Result<Edit> {
-        let scope = format!("user/person-{:04}", at / ITEMS_PER_USER);
+        let scope = format!("user/{}", person(at / ITEMS_PER_USER));
         Ok(Edit {
             key: ItemKey::parse(&scope, KIND, "", &format!("{at:06}"))?,
             base: Base::default(),
