@@ -22,6 +22,11 @@ use crate::storage_fault;
 
 /// Batches read ahead of a slow follower.
 pub const LOOK_AHEAD: usize = 2;
+/// One batch from disk, in bytes; well below what a batch may be. A newcomer holds a few of them, decoded
+/// to several times that, and takes each in a commit of its own: larger ones cost it memory and gain
+/// nothing.
+const CATCH_UP_BYTES: usize = 128 << 10;
+const _: () = assert!(CATCH_UP_BYTES <= limit::BATCH_BYTES);
 
 type Sender = mpsc::Sender<Bytes>;
 
@@ -95,7 +100,7 @@ impl Follower {
             let (batch, cursor, complete) = self
                 .master
                 .read(READ_DEADLINE, move |read| {
-                    let changes = read.changes_after(previous, limit::BATCH_BYTES)?;
+                    let changes = read.changes_after(previous, CATCH_UP_BYTES)?;
                     let head = read.founded_head()?;
                     let cursor = cursor_at(&head, changes.through, read)?;
                     Ok((changes.batch, cursor, changes.complete))
