@@ -3,7 +3,7 @@
 //!
 //! Called by the daemon's `Push` handler inside the writer's transaction, and by the simulation.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mfpsync_storage::Result;
 use mfpsync_storage::codec::DecodeError;
@@ -12,7 +12,7 @@ use mfpsync_storage::master::{
 };
 use mfpsync_storage::model::{
     Action, DeviceId, Edit, EditOutcome, FieldSequences, Fields, Incarnation, ItemKey, Operation,
-    OperationNumber, Outcome, RejectReason, Revision, Sequence, limit,
+    OperationNumber, Outcome, RejectReason, Revision, Scope, Sequence, limit,
 };
 
 use crate::lineage::Lineage;
@@ -31,11 +31,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            user_items: limit::USER_ITEMS,
-            user_bytes: limit::USER_BYTES,
-            keep_values: true,
-        }
+        Self { user_items: limit::USER_ITEMS, user_bytes: limit::USER_BYTES, keep_values: true }
     }
 }
 
@@ -98,7 +94,7 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: Limits) 
         return Ok(Answer::OutOfOrder { expected: OperationNumber(before.0 + 1), found: *found });
     }
     let mut ledger = write.ledger(submission.incarnation)?;
-    let mut reigns = Reigns { head: write.founded_head()?, history: None };
+    let mut reigns = Reigns { head: write.founded_head()?, history: None, usage: BTreeMap::new() };
     let mut outcomes = Vec::with_capacity(numbers.len());
     for (number, record) in numbers.into_iter().zip(&submission.operations) {
         let digest = Operation::digest(record);
@@ -150,6 +146,8 @@ struct Reigns {
     head: Head,
     /// The reigns before: few edits ask for them.
     history: Option<Lineage>,
+    /// Items and bytes of users, as far as they were asked for.
+    usage: BTreeMap<Scope, (u64, u64)>,
 }
 
 impl Reigns {
@@ -158,6 +156,31 @@ impl Reigns {
             self.history = Some(chained(&self.head, read)?);
         }
         self.history.as_ref().ok_or_else(|| DecodeError::Invalid("lineage of the master database").into())
+    }
+
+    /// Whether a user may have no further item. Counted once for all new items of a submission.
+    fn over_user_limit(&mut self, read: &MasterRead<'_>, scope: &Scope, limits: Limits) -> Result<bool> {
+        if !scope.is_user() {
+            return Ok(false);
+        }
+        let (items, bytes) = match self.usage.get(scope) {
+            Some(known) => *known,
+            None => *self.usage.entry(scope.clone()).or_insert(read.scope_usage(scope)?),
+        };
+        Ok(items >= limits.user_items || bytes >= limits.user_bytes)
+    }
+
+    /// Counts what is about to be written; whatever is not simply one item more is counted anew.
+    fn count(&mut self, item: &ItemWrite, prior: Option<&Prior>) {
+        let scope = &item.key.scope;
+        match self.usage.get_mut(scope) {
+            Some((items, bytes)) if prior.is_none() && !item.deleted => {
+                *items += 1;
+                *bytes += item.fields.encode().len() as u64;
+            }
+            Some(_) => drop(self.usage.remove(scope)),
+            None => {}
+        }
     }
 
     /// A base of a reign that parted from this one counts only up to where both agree.
@@ -203,12 +226,12 @@ fn decide(
         made_at: operation.made_at,
         accepted_at: submission.now,
     };
-    store(write, &mut reigns.head, &author, decided)
+    store(write, reigns, &author, decided)
 }
 
 fn store(
     write: &MasterWrite<'_>,
-    head: &mut Head,
+    reigns: &mut Reigns,
     author: &Author,
     decided: Vec<Decided>,
 ) -> Result<Outcome> {
@@ -217,6 +240,7 @@ fn store(
     for one in decided {
         match one {
             Decided::Write(item, outcome) => {
+                reigns.count(&item.0, item.1.as_ref());
                 writes.push(*item);
                 edits.push(outcome);
             }
@@ -229,7 +253,7 @@ fn store(
             Decided::Nothing(outcome) => edits.push(outcome),
         }
     }
-    let revision = write.accept_behind(head, author, writes)?;
+    let revision = write.accept_behind(&mut reigns.head, author, writes)?;
     Ok(Outcome::Accepted { revision, edits })
 }
 
@@ -269,7 +293,7 @@ fn decide_edit(
         if builds_on_rejected(ledger, edit)? {
             return Ok(Err(RejectReason::BuildsOnRejected));
         }
-        if edit.action != Action::Delete && over_user_limit(write, edit, limits)? {
+        if edit.action != Action::Delete && reigns.over_user_limit(write, &edit.key.scope, limits)? {
             return Ok(Err(RejectReason::OverLimit));
         }
     }
@@ -362,12 +386,4 @@ fn seen(
 fn builds_on_rejected(ledger: &Ledger, edit: &Edit) -> Result<bool> {
     let (Some(after), Action::Patch { .. }) = (edit.base.after, &edit.action) else { return Ok(false) };
     Ok(matches!(ledger.outcome(after)?, Some(Outcome::Rejected { .. })))
-}
-
-fn over_user_limit(write: &MasterWrite<'_>, edit: &Edit, limits: Limits) -> Result<bool> {
-    if !edit.key.scope.is_user() {
-        return Ok(false);
-    }
-    let (items, bytes) = write.scope_usage(&edit.key.scope)?;
-    Ok(items >= limits.user_items || bytes >= limits.user_bytes)
 }

@@ -118,9 +118,8 @@ impl Merge {
     #[must_use]
     pub fn superseded_by(&self) -> Option<Sequence> {
         match self {
-            Self::Write { outcome: MergeOutcome::Superseded { by, .. }, .. } | Self::Superseded { by, .. } => {
-                Some(*by)
-            }
+            Self::Write { outcome: MergeOutcome::Superseded { by, .. }, .. }
+            | Self::Superseded { by, .. } => Some(*by),
             Self::Write { .. } | Self::Unchanged | Self::Rejected(_) => None,
         }
     }

@@ -170,10 +170,13 @@ impl MasterWrite<'_> {
         }
         let sequences = sequences.encode();
         match before {
-            Some(before) => self
-                .connection
-                .prepare_cached(MOVE)?
-                .execute(params![at, write.deleted, fields, sequences, before])?,
+            Some(before) => self.connection.prepare_cached(MOVE)?.execute(params![
+                at,
+                write.deleted,
+                fields,
+                sequences,
+                before
+            ])?,
             None => {
                 let key = &write.key;
                 let (scope, kind) = (key.scope.as_str(), key.kind.as_str());

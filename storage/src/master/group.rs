@@ -5,8 +5,7 @@ use rusqlite::{OptionalExtension, params};
 use super::{MasterRead, MasterWrite};
 use crate::error::Result;
 use crate::model::{
-    Chain, DeviceId, Incarnation, IssuingCertificate, Member, Promotion, PublicKey,
-    Sequence, Signed,
+    Chain, DeviceId, Incarnation, IssuingCertificate, Member, Promotion, PublicKey, Sequence, Signed,
 };
 use crate::roster;
 
@@ -153,8 +152,7 @@ impl MasterRead<'_> {
     /// # Errors
     /// The database's.
     pub fn progress(&self, device: DeviceId) -> Result<Option<Progress>> {
-        const SQL: &str =
-            "SELECT incarnation, sequence, settled, quarantined FROM progress WHERE device = ?";
+        const SQL: &str = "SELECT incarnation, sequence, settled, quarantined FROM progress WHERE device = ?";
         let progress = self.connection.prepare_cached(SQL)?.query_row([device.0], |row| {
             Ok(Progress {
                 device,

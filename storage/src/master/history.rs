@@ -5,9 +5,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::{MasterRead, sequence_of};
 use crate::codec::Decoder;
 use crate::error::Result;
-use crate::model::{
-    DeviceId, Fields, Incarnation, ItemKey, OperationNumber, Revision, Sequence,
-};
+use crate::model::{DeviceId, Fields, Incarnation, ItemKey, OperationNumber, Revision, Sequence};
 
 /// What stood before a change.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use crate::Bench;
 use crate::footprint::CONNECTIONS_PER_DEVICE;
 use crate::support::etcd::{Etcd, Putter};
 use crate::support::load::Call;
+use crate::support::process::Process;
 use crate::support::pusher::{Enrolled, Pusher};
 use crate::support::redis::{Redis, Subscriber};
 use crate::support::report::{Aim, Report, Row};
@@ -35,6 +36,8 @@ struct Target<W> {
     followers: usize,
     arrivals: Arrivals,
     tasks: JoinSet<Result<()>>,
+    /// Processor time of the server.
+    used: Duration,
     /// From the write to a follower.
     whole: Vec<Duration>,
     /// From the commit to a follower: from the writer's answer or the first arrival, whichever is earlier.
@@ -76,7 +79,8 @@ impl<W: Write> Target<W> {
     fn new(writer: W) -> (Self, mpsc::Sender<Instant>) {
         let (arrived, arrivals) = mpsc::channel(4096);
         let tasks = JoinSet::new();
-        (Self { writer, followers: 0, arrivals, tasks, whole: Vec::new(), behind: Vec::new() }, arrived)
+        let (used, whole, behind) = (Duration::ZERO, Vec::new(), Vec::new());
+        (Self { writer, followers: 0, arrivals, tasks, used, whole, behind }, arrived)
     }
 
     fn follow(&mut self, follower: impl Future<Output = Result<()>> + Send + 'static) {
@@ -96,13 +100,15 @@ impl<W: Write> Target<W> {
         Ok(all)
     }
 
-    async fn round(&mut self, counts: bool) -> Result<()> {
+    async fn round(&mut self, server: &Process, counts: bool) -> Result<()> {
+        let before = server.thread_times()?;
         let began = Instant::now();
         timeout(PATIENCE, self.writer.write()).await.context("a write hangs")??;
         let answered = Instant::now();
         let arrivals = self.arrivals().await?;
         let commit = arrivals.iter().copied().min().map_or(answered, |first| first.min(answered));
         if counts {
+            self.used += server.thread_times()?.since(&before);
             self.whole.extend(arrivals.iter().map(|at| *at - began));
             self.behind.extend(arrivals.iter().map(|at| *at - commit));
         }
@@ -114,6 +120,8 @@ impl<W: Write> Target<W> {
         let (whole, behind) = (Samples::new(self.whole), Samples::new(self.behind));
         report.add(Row::new(format!("write to follower, {name}, p50"), whole.quantile_ms(0.5), "ms"))?;
         report.add(Row::new(format!("write to follower, {name}, p99"), whole.quantile_ms(0.99), "ms"))?;
+        let each = self.used.as_secs_f64() * 1e6 / whole.len().max(1) as f64;
+        report.add(Row::new(format!("server processor time for a follower, {name}"), each, "us"))?;
         let median = behind.quantile_ms(0.5);
         report.add(Row::new(format!("commit to follower, {name}, p50"), median, "ms"))?;
         let last = behind.quantile_ms(0.99);
@@ -147,15 +155,15 @@ pub(crate) async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
         let ready = (ours.arrivals().await?, etcds.arrivals().await?, redises.arrivals().await?);
         drop(ready);
         for round in 0..WARM_UP + bench.size(writes, 20) {
-            ours.round(round >= WARM_UP).await?;
-            etcds.round(round >= WARM_UP).await?;
-            redises.round(round >= WARM_UP).await?;
+            ours.round(server.process()?, round >= WARM_UP).await?;
+            etcds.round(&etcd.process, round >= WARM_UP).await?;
+            redises.round(&redis.process, round >= WARM_UP).await?;
         }
         let own = ours.tell(report, "mfpsyncd")?;
-        let etcd = etcds.tell(report, "etcd")?;
-        let redis = redises.tell(report, "redis without TLS")?;
-        report.add(Row::new("commit to follower p50, mfpsyncd to etcd", own / etcd, "x"))?;
-        let to_redis = Row::new("commit to follower p50, mfpsyncd to redis", own / redis, "x");
+        let (to_etcd, to_redis) =
+            (own / etcds.tell(report, "etcd")?, own / redises.tell(report, "redis without TLS")?);
+        report.add(Row::new("commit to follower p50, mfpsyncd to etcd", to_etcd, "x"))?;
+        let to_redis = Row::new("commit to follower p50, mfpsyncd to redis", to_redis, "x");
         report.add(if followers >= 100 { to_redis.aim(Aim::AtMost(0.7)) } else { to_redis })?;
     }
     Ok(())

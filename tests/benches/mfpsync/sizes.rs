@@ -32,7 +32,8 @@ pub(crate) async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
         pulls.push(pull);
         logins.push(login);
     }
-    let growth = |costs: &[f64]| costs.last().zip(costs.first()).map_or(f64::NAN, |(last, first)| last / first);
+    let growth =
+        |costs: &[f64]| costs.last().zip(costs.first()).map_or(f64::NAN, |(last, first)| last / first);
     report.add(Row::new("pull, largest to smallest", growth(&pulls), "x").aim(Aim::AtMost(1.5)))?;
     report.add(Row::new("login, largest to smallest", growth(&logins), "x").aim(Aim::AtMost(1.5)))
 }
@@ -131,7 +132,9 @@ async fn stream(bench: &Bench, report: &mut Report) -> Result<()> {
         let began = Instant::now();
         let (_, bytes) = everything(&mut puller).await?;
         let rate = bytes as f64 / MIB / began.elapsed().as_secs_f64();
-        cpu.push((server.process()?.cpu()?.saturating_sub(before)).as_secs_f64() * 1e3 / (bytes as f64 / MIB));
+        cpu.push(
+            (server.process()?.cpu()?.saturating_sub(before)).as_secs_f64() * 1e3 / (bytes as f64 / MIB),
+        );
         let bare = total as f64 / MIB / copy.take(total).await?.as_secs_f64();
         rates.push(rate);
         copies.push(bare);

@@ -12,8 +12,8 @@ use mfpsync_replication::wire;
 use mfpsync_storage::Inline;
 use mfpsync_storage::master::{Founding, Head, Master, MasterRead, Progress};
 use mfpsync_storage::model::{
-    Capabilities, Cursor, DeviceId, Epoch, GroupId, Incarnation, IssuingCertificate, Member,
-    Promotion, PromotionReason, PublicKey, Sequence, Signed,
+    Capabilities, Cursor, DeviceId, Epoch, GroupId, Incarnation, IssuingCertificate, Member, Promotion,
+    PromotionReason, PublicKey, Sequence, Signed,
 };
 use rand::RngExt;
 use rand::rngs::StdRng;

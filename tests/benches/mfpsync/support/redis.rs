@@ -106,11 +106,8 @@ impl Subscriber {
     /// # Errors
     /// The server is gone.
     pub(crate) async fn publish(&mut self, message: &[u8]) -> Result<()> {
-        let head = format!(
-            "*3\r\n$7\r\nPUBLISH\r\n${}\r\n{CHANNEL}\r\n${}\r\n",
-            CHANNEL.len(),
-            message.len()
-        );
+        let head =
+            format!("*3\r\n$7\r\nPUBLISH\r\n${}\r\n{CHANNEL}\r\n${}\r\n", CHANNEL.len(), message.len());
         self.0.get_mut().write_all(&[head.as_bytes(), message, b"\r\n"].concat()).await?;
         ensure!(self.line().await?.starts_with(':'), "an answer to PUBLISH");
         Ok(())
