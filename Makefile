@@ -23,8 +23,8 @@ check: tools ## Formatting, lints as errors, documentation
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
 
-bench: tools ## Measure against etcd over TLS and a bare echo, in one run
-	scripts/need etcd:etcd-server
+bench: tools ## Measure against etcd over TLS, redis and a bare echo, in one run
+	scripts/need etcd:etcd-server redis-server:redis-server
 	$(CARGO) build --locked --release -p mfpsync-daemon -p mfpsync-cli
 	$(CARGO) bench --locked -p mfpsync-tests
 

@@ -104,3 +104,52 @@ pub fn unwrapped(mut response: http::Response<tonic::body::Body>) -> http::Respo
         None => response,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body::Body;
+    use mfpsync_proto::sync::{Batch, FollowEvent, Heartbeat, follow_event::Event};
+    use tonic::Code;
+
+    use super::*;
+
+    fn event(event: Event) -> FollowEvent {
+        FollowEvent { event: Some(event) }
+    }
+
+    async fn next(frames: &mut Frames) -> Option<Frame<Bytes>> {
+        std::future::poll_fn(|cx| Pin::new(&mut *frames).poll_frame(cx)).await.map(Result::unwrap)
+    }
+
+    #[tokio::test]
+    async fn a_stream_sends_what_its_source_made_and_then_its_status() {
+        let (to, queue) = mpsc::channel(2);
+        let heartbeat = event(Event::Heartbeat(Heartbeat { head_sequence: 7, safe_sequence: None }));
+        let made = frame(&heartbeat).unwrap();
+        let (first, second) = (made.clone(), made.clone());
+        let source = Box::pin(async move {
+            for frame in [first, second.clone(), second] {
+                tokio::task::yield_now().await;
+                to.send(frame).await.unwrap();
+            }
+            Status::unavailable("stopping")
+        });
+        let mut frames = Frames { source, queue, ended: false };
+        for _ in 0..3 {
+            let data = next(&mut frames).await.unwrap().into_data().unwrap();
+            assert_eq!(data.as_ptr(), made.as_ptr(), "the same bytes for everybody");
+            assert_eq!(data[..5], [0, 0, 0, 0, data.len() as u8 - 5]);
+            assert_eq!(FollowEvent::decode(&data[5..]).unwrap(), heartbeat);
+        }
+        let trailers = next(&mut frames).await.unwrap().into_trailers().unwrap();
+        assert_eq!(Status::from_header_map(&trailers).unwrap().code(), Code::Unavailable);
+        assert!(next(&mut frames).await.is_none());
+    }
+
+    #[test]
+    fn a_message_beyond_the_limit_is_not_sent() {
+        let changes = vec![0; limit::FOLLOW_MESSAGE_BYTES].into();
+        let batch = event(Event::Batch(Batch { changes, ..Batch::default() }));
+        assert_eq!(frame(&batch).unwrap_err().code(), Code::ResourceExhausted);
+    }
+}
