@@ -17,7 +17,7 @@ use crate::support::stats::{Samples, Spread};
 use crate::support::workload::{ITEMS_PER_USER, person};
 
 /// Items that make a master database of about 1 MB, 100 MB and 1 GB.
-const SIZES: [(&str, usize); 3] = [("1 MB", 1_500), ("100 MB", 150_000), ("1 GB", 1_500_000)];
+const SIZES: [(&str, usize); 3] = [("1 MB", 2_000), ("100 MB", 210_000), ("1 GB", 2_150_000)];
 const CALLS: usize = 200;
 /// Items a stream carries that is measured beside a copy.
 const STREAM_ITEMS: usize = 155_000;
