@@ -76,7 +76,7 @@ impl<D: Database> Store<D> {
     /// Queues a write. `done` gets the result once the commit that holds it is on stable storage;
     /// it runs on the writer thread and must not block.
     ///
-    /// The closure may run a second time, alone, when the group it was committed with failed.
+    /// The closure may run again, when one it was to be committed with failed: what it did before is undone.
     pub fn write<T: Send + 'static>(
         &self,
         priority: Priority,

@@ -2,7 +2,7 @@
 //! and each stream sends the same bytes.
 //!
 //! `tonic` encodes every message of every stream into a buffer the stream keeps. Here a handler
-//! answers with [`streaming`], an empty stream that carries the [`Frames`] to send; the layer
+//! answers with [`streaming`], an empty stream that carries the frames to send; the layer
 //! [`unwrapped`] puts them in place of the body. Nothing else of gRPC is done here.
 
 use std::pin::Pin;
