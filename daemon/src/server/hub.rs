@@ -129,3 +129,41 @@ pub fn cursor_at(head: &Head, sequence: Sequence, read: &MasterRead<'_>) -> mfps
         .ok_or(mfpsync_storage::codec::DecodeError::Invalid("a change without its place in the chain"))?;
     Ok(Cursor { chain, sequence, ..head.cursor() })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use mfpsync_proto::sync::FollowEvent;
+    use mfpsync_storage::model::{Chain, Epoch, GroupId, PublicKey};
+    use prost::Message;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_heartbeat_an_interval_reaches_all_streams() {
+        let every = Duration::from_secs(15);
+        let hub = Arc::new(Hub::new(Head {
+            group: GroupId([1; 16]),
+            group_name: "office".to_owned(),
+            root_key: PublicKey([2; 32]),
+            epoch: Epoch { number: 1, nonce: [3; 16] },
+            sequence: Sequence(7),
+            chain: Chain::START,
+            tombstone_floor: Sequence::ZERO,
+        }));
+        let (mut one, mut other) = (hub.beat(), hub.beat());
+        let began = Instant::now();
+        let beating = tokio::spawn(async move { hub.keep_beating(every).await });
+        for beats in 1..=3 {
+            one.changed().await.unwrap();
+            other.changed().await.unwrap();
+            assert_eq!(began.elapsed(), every * beats);
+            let (one, other) = (one.borrow_and_update(), other.borrow_and_update());
+            assert_eq!(one.as_ptr(), other.as_ptr());
+            let event = FollowEvent::decode(&one[5..]).unwrap();
+            assert_eq!(event, heartbeat_to_wire(Sequence(7), None));
+        }
+        beating.abort();
+    }
+}
