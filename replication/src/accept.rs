@@ -100,8 +100,10 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: Limits) 
         let digest = Operation::digest(record);
         let due = ledger.last().max(ledger.confirmed());
         // Repetitions come before what is new: whatever ends this early has taken nothing.
-        let known = ledger.digest(number).map(|known| *known == digest || is_withdrawn(record));
-        let outcome = match (known, ledger.outcome(number)?) {
+        let earlier = write.ledger_of(submission.incarnation, &ledger, number)?;
+        let place = earlier.as_ref().unwrap_or(&ledger);
+        let known = place.digest(number).map(|known| *known == digest || is_withdrawn(record));
+        let outcome = match (known, place.outcome(number)?) {
             (Some(true), Some(outcome)) => outcome,
             (Some(_), _) => return quarantine(write, submission),
             // An old request may come this late; whoever waits for the answer stops by itself.
@@ -290,7 +292,7 @@ fn decide_edit(
     let prior = write.prior(&edit.key)?;
     let standing = prior.as_ref().map(Prior::item).transpose()?;
     if standing.as_ref().is_none_or(|item| item.deleted) {
-        if builds_on_rejected(ledger, edit)? {
+        if builds_on_rejected(write, incarnation, ledger, edit)? {
             return Ok(Err(RejectReason::BuildsOnRejected));
         }
         if edit.action != Action::Delete && reigns.over_user_limit(write, &edit.key.scope, limits)? {
@@ -383,7 +385,14 @@ fn seen(
     Ok(Seen { base, own })
 }
 
-fn builds_on_rejected(ledger: &Ledger, edit: &Edit) -> Result<bool> {
+fn builds_on_rejected(
+    read: &MasterRead<'_>,
+    incarnation: Incarnation,
+    ledger: &Ledger,
+    edit: &Edit,
+) -> Result<bool> {
     let (Some(after), Action::Patch { .. }) = (edit.base.after, &edit.action) else { return Ok(false) };
-    Ok(matches!(ledger.outcome(after)?, Some(Outcome::Rejected { .. })))
+    let earlier = read.ledger_of(incarnation, ledger, after)?;
+    let outcome = earlier.as_ref().unwrap_or(ledger).outcome(after)?;
+    Ok(matches!(outcome, Some(Outcome::Rejected { .. })))
 }

@@ -13,7 +13,7 @@ pub(crate) const LOCAL: FileKind = FileKind { application_id: 0x4d46_506c, migra
 /// several items keeps one sequence. An update moves the row to its new position; each change names
 /// the position before, so that an item's history is followed without an index. `superseded` holds
 /// edits of which nothing was taken, each behind the sequence after which it came. `ledger` has one
-/// short row for each incarnation, which each of its pushes rewrites.
+/// short row for each incarnation, which each of its pushes rewrites, and more while little is confirmed.
 const MASTER_1: &str = "
 CREATE TABLE head (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -76,10 +76,12 @@ CREATE TABLE superseded (
     lost_fields BLOB NOT NULL
 );
 CREATE TABLE ledger (
-    incarnation INTEGER PRIMARY KEY,
+    incarnation INTEGER NOT NULL,
+    block INTEGER NOT NULL,
     confirmed INTEGER NOT NULL,
-    entries BLOB NOT NULL
-);
+    entries BLOB NOT NULL,
+    PRIMARY KEY (incarnation, block)
+) WITHOUT ROWID;
 CREATE TABLE lineage (number INTEGER PRIMARY KEY, record BLOB NOT NULL);
 CREATE TABLE issuers (device BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE members (device BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;

@@ -2,7 +2,8 @@
 //!
 //! One short row for each incarnation, rewritten with each push: the outcomes that the device has not
 //! confirmed yet. A commit of a hundred devices' pushes then touches a few pages, where a row for each
-//! outcome would touch one or two for each device.
+//! outcome would touch one or two for each device. A device that confirms late, as after weeks alone, has
+//! more rows, of which each push rewrites the last.
 
 use rusqlite::params;
 
@@ -11,14 +12,21 @@ use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::error::Result;
 use crate::model::{Digest, Incarnation, OperationNumber, Outcome};
 
-/// What is known of one incarnation's operations.
+/// Outcomes in one row: about 3 KB.
+const BLOCK: usize = 64;
+
+/// What is known of one incarnation's latest operations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ledger {
+    /// The row's number; rows before it may hold earlier outcomes.
+    block: i64,
     /// The device has stored the outcomes up to here.
     confirmed: OperationNumber,
     /// In rising order without a gap; the last one stays although it is confirmed.
     entries: Vec<Entry>,
     changed: bool,
+    /// Nothing in the rows before is asked for any more.
+    earlier_done: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +47,15 @@ impl Ledger {
     #[must_use]
     pub fn last(&self) -> OperationNumber {
         self.entries.last().map_or(OperationNumber::default(), |entry| entry.operation)
+    }
+
+    fn first(&self) -> OperationNumber {
+        self.entries.first().map_or(OperationNumber::default(), |entry| entry.operation)
+    }
+
+    /// Whether an outcome that is not here may stand in a row before.
+    fn has_earlier(&self, operation: OperationNumber) -> bool {
+        self.block > 0 && operation < self.first() && self.confirmed < self.first()
     }
 
     /// The digest of the record that came under a number; none when it is forgotten or never came.
@@ -73,22 +90,13 @@ impl Ledger {
     pub fn confirm(&mut self, mark: OperationNumber) {
         let mark = mark.min(self.last());
         if mark > self.confirmed {
+            self.earlier_done = self.block > 0 && self.confirmed < self.first() && mark >= self.first();
             self.entries.retain(|entry| entry.operation >= mark);
             (self.confirmed, self.changed) = (mark, true);
         }
     }
 
-    fn encode(&self) -> Vec<u8> {
-        let mut to = Encoder::new();
-        to.varint(self.entries.first().map_or(0, |entry| entry.operation.0));
-        to.varint(self.entries.len() as u64);
-        for entry in &self.entries {
-            to.fixed(&entry.digest).bytes(&entry.outcome);
-        }
-        to.finish()
-    }
-
-    fn decode(confirmed: OperationNumber, bytes: &[u8]) -> std::result::Result<Self, DecodeError> {
+    fn decode(block: i64, confirmed: i64, bytes: &[u8]) -> std::result::Result<Self, DecodeError> {
         let mut from = Decoder::new(bytes);
         let first = from.varint()?;
         let count = from.count()? as u64;
@@ -99,22 +107,62 @@ impl Ledger {
         let numbers = first..first.saturating_add(count);
         let entries = numbers.map(entry).collect::<std::result::Result<_, DecodeError>>()?;
         from.finish()?;
-        Ok(Self { confirmed, entries, changed: false })
+        let confirmed = OperationNumber(confirmed as u64);
+        Ok(Self { block, confirmed, entries, changed: false, earlier_done: false })
     }
 }
 
+fn encode(entries: &[Entry]) -> Vec<u8> {
+    let mut to = Encoder::new();
+    to.varint(entries.first().map_or(0, |entry| entry.operation.0));
+    to.varint(entries.len() as u64);
+    for entry in entries {
+        to.fixed(&entry.digest).bytes(&entry.outcome);
+    }
+    to.finish()
+}
+
 impl MasterRead<'_> {
-    /// What is known of an incarnation's operations; empty when none came.
+    /// What is known of an incarnation's latest operations; empty when none came.
     ///
     /// # Errors
     /// The database's, or a damaged row.
     pub fn ledger(&self, incarnation: Incarnation) -> Result<Ledger> {
-        const SQL: &str = "SELECT confirmed, entries FROM ledger WHERE incarnation = ?";
+        Ok(self.ledger_before(incarnation, i64::MAX)?.unwrap_or_default())
+    }
+
+    /// The part of an incarnation's ledger in which an operation is looked for: `latest`, or an earlier
+    /// row of a device that has confirmed little.
+    ///
+    /// # Errors
+    /// The database's, or a damaged row.
+    pub fn ledger_of(
+        &self,
+        incarnation: Incarnation,
+        latest: &Ledger,
+        operation: OperationNumber,
+    ) -> Result<Option<Ledger>> {
+        if !latest.has_earlier(operation) {
+            return Ok(None);
+        }
+        let mut block = latest.block;
+        while let Some(earlier) = self.ledger_before(incarnation, block)? {
+            if earlier.first() <= operation {
+                return Ok(Some(earlier));
+            }
+            block = earlier.block;
+        }
+        Ok(None)
+    }
+
+    fn ledger_before(&self, incarnation: Incarnation, block: i64) -> Result<Option<Ledger>> {
+        const SQL: &str = "SELECT block, confirmed, entries FROM ledger WHERE incarnation = ? AND block < ?
+            ORDER BY block DESC LIMIT 1";
         let mut statement = self.connection.prepare_cached(SQL)?;
-        let mut rows = statement.query([incarnation.0 as i64])?;
-        let Some(row) = rows.next()? else { return Ok(Ledger::default()) };
-        let confirmed = OperationNumber(row.get::<_, i64>(0)? as u64);
-        Ok(Ledger::decode(confirmed, row.get_ref(1)?.as_blob().unwrap_or_default())?)
+        let mut rows = statement.query(params![incarnation.0 as i64, block])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let entries = row.get_ref(2)?.as_blob().unwrap_or_default();
+        Ok(Some(Ledger::decode(row.get(0)?, row.get(1)?, entries)?))
     }
 }
 
@@ -124,13 +172,19 @@ impl MasterWrite<'_> {
     /// # Errors
     /// The database's.
     pub fn put_ledger(&self, incarnation: Incarnation, ledger: &Ledger) -> Result<()> {
-        const SQL: &str = "INSERT OR REPLACE INTO ledger (incarnation, confirmed, entries) VALUES (?, ?, ?)";
-        if ledger.changed {
-            self.connection.prepare_cached(SQL)?.execute(params![
-                incarnation.0 as i64,
-                ledger.confirmed.0 as i64,
-                ledger.encode()
-            ])?;
+        const PUT: &str =
+            "INSERT OR REPLACE INTO ledger (incarnation, block, confirmed, entries) VALUES (?, ?, ?, ?)";
+        const FORGET: &str = "DELETE FROM ledger WHERE incarnation = ? AND block < ?";
+        if !ledger.changed {
+            return Ok(());
+        }
+        let (incarnation, confirmed) = (incarnation.0 as i64, ledger.confirmed.0 as i64);
+        for (block, entries) in (ledger.block..).zip(ledger.entries.chunks(BLOCK)) {
+            let row = params![incarnation, block, confirmed, encode(entries)];
+            self.connection.prepare_cached(PUT)?.execute(row)?;
+        }
+        if ledger.earlier_done {
+            self.connection.prepare_cached(FORGET)?.execute([incarnation, ledger.block])?;
         }
         Ok(())
     }
@@ -149,13 +203,13 @@ mod tests {
             ledger.record(digest, &rejected);
         }
         ledger.confirm(OperationNumber(3));
-        let row = ledger.encode();
+        let row = encode(&ledger.entries);
         let outcome = rejected.encode();
         assert_eq!(row, [&[3, 1][..], &[3; 32], &[outcome.len() as u8], &outcome].concat());
-        let read = Ledger::decode(OperationNumber(3), &row).unwrap();
+        let read = Ledger::decode(0, 3, &row).unwrap();
         assert_eq!(read, Ledger { changed: false, ..ledger });
         for end in 0..row.len() {
-            assert!(Ledger::decode(OperationNumber(3), &row[..end]).is_err(), "cut at {end}");
+            assert!(Ledger::decode(0, 3, &row[..end]).is_err(), "cut at {end}");
         }
     }
 }

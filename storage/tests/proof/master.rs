@@ -204,6 +204,49 @@ fn the_ledger_answers_a_repetition_and_a_confirmation_keeps_the_mark() {
 }
 
 #[test]
+fn a_ledger_that_is_confirmed_late_is_found_whole_and_then_forgotten() {
+    let mut server = Server::founded();
+    let incarnation = Incarnation(12);
+    let digest = |number: u64| Operation::digest(&number.to_be_bytes());
+    let outcome =
+        |sequence| Outcome::Accepted { revision: revision(sequence), edits: vec![EditOutcome::Applied] };
+    // In runs of every length, so that blocks end anywhere.
+    let mut next = 1;
+    for run in [1, 62, 2, 200, 64, 7] {
+        let push = server.0.write(|write| {
+            let mut ledger = write.ledger(incarnation)?;
+            (next..next + run).for_each(|number| ledger.record(digest(number), &outcome(number)));
+            write.put_ledger(incarnation, &ledger)
+        });
+        push.unwrap();
+        next += run;
+    }
+    let look = |server: &Server, number| {
+        let read = server.0.read(|read| {
+            let latest = read.ledger(incarnation)?;
+            let earlier = read.ledger_of(incarnation, &latest, OperationNumber(number))?;
+            let place = earlier.unwrap_or(latest);
+            Ok((place.digest(OperationNumber(number)).copied(), place.outcome(OperationNumber(number))?))
+        });
+        read.unwrap()
+    };
+    for number in 1..next {
+        assert_eq!(look(&server, number), (Some(digest(number)), Some(outcome(number))), "{number}");
+    }
+    for mark in [100, next - 1] {
+        let confirm = server.0.write(|write| {
+            let mut ledger = write.ledger(incarnation)?;
+            ledger.confirm(OperationNumber(mark));
+            assert_eq!((ledger.last().0, ledger.confirmed().0), (next - 1, mark));
+            write.put_ledger(incarnation, &ledger)
+        });
+        confirm.unwrap();
+        assert_eq!(look(&server, mark).0, Some(digest(mark)));
+    }
+    assert!((1..next - 1).all(|number| look(&server, number).0.is_none()));
+}
+
+#[test]
 fn usage_counts_live_items_of_one_scope() {
     let mut server = Server::founded();
     server.accept(1, &[write("a", &[("x", "1")]), write("b", &[("x", "1")])]);
