@@ -7,14 +7,17 @@ use std::collections::BTreeSet;
 
 use mfpsync_storage::Result;
 use mfpsync_storage::codec::DecodeError;
-use mfpsync_storage::master::{Author, Head, ItemWrite, Loss, MasterItem, MasterRead, MasterWrite, Progress};
+use mfpsync_storage::master::{
+    Author, Head, ItemWrite, Loss, MasterItem, MasterRead, MasterWrite, OperatorAct, Progress,
+};
 use mfpsync_storage::model::{
     Action, DeviceId, Edit, EditOutcome, FieldSequences, Fields, GroupId, Incarnation, ItemKey, Operation,
-    OperationNumber, Outcome, RejectReason, Sequence, limit,
+    OperationNumber, Outcome, RejectReason, Revision, Sequence, limit,
 };
 
 use crate::lineage::Lineage;
 use crate::merge::{Merge, Seen, Standing, merge, rule};
+use crate::sharing::{Destination, can_switch, destination};
 
 /// Bounds the server keeps.
 #[derive(Debug, Clone, Copy)]
@@ -212,8 +215,23 @@ fn decide(
         return rejected(RejectReason::Malformed, 0);
     };
     let mut decided = Vec::with_capacity(operation.edits.len());
+    let mut places = BTreeSet::new();
     for (place, edit) in operation.edits.iter().enumerate() {
-        match decide_edit(write, submission.incarnation, reigns, edit, limits)? {
+        let placed = match placed(write, submission.device, reigns, edit, limits)? {
+            Placed::At(edit) => edit,
+            Placed::Aside(aside) => {
+                let by = Revision { epoch: reigns.history.epoch_of(aside.by), sequence: aside.by };
+                let outcome = EditOutcome::Superseded { by, fields: Vec::new() };
+                decided.push(Decided::Lost(aside, outcome));
+                continue;
+            }
+            Placed::Refused(reason) => return rejected(reason, place),
+        };
+        // Two keys of one item would be decided on the same state and written one over the other.
+        if !places.insert(placed.key.clone()) {
+            return rejected(RejectReason::Malformed, place);
+        }
+        match decide_edit(write, submission, reigns, &placed, limits)? {
             Ok(one) => decided.push(one),
             Err(reason) => return rejected(reason, place),
         }
@@ -265,10 +283,46 @@ fn chained(head: &Head, read: &MasterRead<'_>) -> Result<Lineage> {
         .map_err(|_| DecodeError::Invalid("lineage of the master database is broken").into())
 }
 
+/// An edit at the item where it goes by the sharing of its kind.
+enum Placed {
+    At(Edit),
+    Aside(Loss),
+    Refused(RejectReason),
+}
+
+fn placed(
+    write: &MasterWrite<'_>,
+    author: DeviceId,
+    reigns: &Reigns,
+    edit: &Edit,
+    limits: Limits,
+) -> Result<Placed> {
+    let base = reigns.history.base(edit.base.revision);
+    if write.erasure(reigns.group, &edit.key.scope)?.is_some_and(|erasure| erasure.refuses(base)) {
+        return Ok(Placed::Refused(RejectReason::Erased));
+    }
+    if !can_switch(&edit.key.kind) {
+        return Ok(Placed::At(edit.clone()));
+    }
+    let setting = write.sharing(&edit.key.kind)?;
+    Ok(match destination(setting.sharing, &edit.key, author) {
+        Destination::Item(key) => Placed::At(Edit { key, ..edit.clone() }),
+        Destination::NotTheirs => Placed::Refused(RejectReason::OtherDevice),
+        Destination::SetAside => {
+            let kept = limits.keep_values && rule(&edit.key.kind).keep_loser;
+            let fields = match &edit.action {
+                Action::Put(fields) | Action::Patch { set: fields, .. } if kept => fields.clone(),
+                Action::Put(_) | Action::Patch { .. } | Action::Delete => Fields::new(),
+            };
+            Placed::Aside(Loss { key: edit.key.clone(), by: setting.sequence, fields })
+        }
+    })
+}
+
 fn decide_edit(
     write: &MasterWrite<'_>,
-    incarnation: Incarnation,
-    Reigns { group, history, head, floor }: &Reigns,
+    submission: &Submission,
+    Reigns { history, head, floor, .. }: &Reigns,
     edit: &Edit,
     limits: Limits,
 ) -> Result<std::result::Result<Decided, RejectReason>> {
@@ -277,15 +331,13 @@ fn decide_edit(
     if base > *head {
         return Ok(Err(RejectReason::Malformed));
     }
-    if write.erasure(*group, &edit.key.scope)?.is_some_and(|erasure| erasure.refuses(base)) {
-        return Ok(Err(RejectReason::Erased));
-    }
+    let incarnation = submission.incarnation;
     let standing = write.item(&edit.key)?;
     if standing.as_ref().is_none_or(|item| item.deleted) {
         if builds_on_rejected(write, incarnation, edit)? {
             return Ok(Err(RejectReason::BuildsOnRejected));
         }
-        if edit.action != Action::Delete && over_user_limit(write, edit, limits)? {
+        if edit.action != Action::Delete && over_user_limit(write, submission.device, edit, limits)? {
             return Ok(Err(RejectReason::OverLimit));
         }
     }
@@ -303,7 +355,15 @@ fn decide_edit(
         Merge::Write { fields, deleted, touched, lost, .. } => {
             let keep_prior = limits.keep_values && !rule(&edit.key.kind).sealed_only;
             let lost = if limits.keep_values { lost } else { Fields::new() };
-            let item = ItemWrite { key: edit.key.clone(), deleted, fields, touched, lost, keep_prior };
+            let item = ItemWrite {
+                key: edit.key.clone(),
+                deleted,
+                fields,
+                touched,
+                sequences: None,
+                lost,
+                keep_prior,
+            };
             Decided::Write(Box::new(item), answer)
         }
         Merge::Superseded { by, lost, .. } => {
@@ -352,23 +412,23 @@ fn seen(
     standing: Option<&MasterItem>,
 ) -> Result<Seen> {
     let Some(item) = standing else { return Ok(Seen::up_to(base)) };
-    if edit.base.after.is_none() {
-        return Ok(Seen::up_to(base));
-    }
-    let newer: BTreeSet<Sequence> = item
-        .field_sequences
-        .iter()
-        .map(|(_, sequence)| sequence)
-        .chain([item.sequence])
-        .filter(|sequence| *sequence > base)
-        .collect();
-    let mut own = BTreeSet::new();
-    for sequence in newer {
-        if write.author_of(sequence)? == Some(incarnation) {
-            own.insert(sequence);
+    let mut seen = Seen::up_to(base);
+    if edit.base.after.is_some() {
+        let fields = item.field_sequences.iter().map(|(_, sequence)| sequence);
+        let newer: BTreeSet<Sequence> =
+            fields.chain([item.sequence]).filter(|sequence| *sequence > base).collect();
+        for sequence in newer {
+            if write.author_of(sequence)? == Some(incarnation) {
+                seen.own.insert(sequence);
+            }
         }
     }
-    Ok(Seen { base, own })
+    // A switch of sharing changes no value: who knew all fields knew the item.
+    let knew_all = item.field_sequences.iter().all(|(_, sequence)| seen.covers(sequence));
+    if knew_all && !seen.covers(item.sequence) && write.act_at(item.sequence)? == Some(OperatorAct::Share) {
+        seen.own.insert(item.sequence);
+    }
+    Ok(seen)
 }
 
 fn builds_on_rejected(write: &MasterWrite<'_>, incarnation: Incarnation, edit: &Edit) -> Result<bool> {
@@ -377,10 +437,10 @@ fn builds_on_rejected(write: &MasterWrite<'_>, incarnation: Incarnation, edit: &
     Ok(matches!(known.map(|entry| entry.outcome), Some(Outcome::Rejected { .. })))
 }
 
-fn over_user_limit(write: &MasterWrite<'_>, edit: &Edit, limits: Limits) -> Result<bool> {
+fn over_user_limit(write: &MasterWrite<'_>, author: DeviceId, edit: &Edit, limits: Limits) -> Result<bool> {
     if !edit.key.scope.is_user() {
         return Ok(false);
     }
-    let (items, bytes) = write.scope_usage(&edit.key.scope)?;
+    let (items, bytes) = write.scope_usage(&edit.key.scope, author)?;
     Ok(items >= limits.user_items || bytes >= limits.user_bytes)
 }

@@ -9,6 +9,7 @@ mod group;
 mod history;
 mod operator;
 mod read;
+mod sharing;
 mod tombstones;
 
 use std::ops::Deref;
@@ -25,6 +26,7 @@ pub use group::{Founding, Progress};
 pub use history::{Before, HistoryEntry, LedgerEntry};
 pub use operator::{OPERATOR, OperatorAct, Pruned};
 pub use read::{ChangesRead, Head, MasterItem};
+pub use sharing::{KindCount, Setting};
 pub use tombstones::Collected;
 
 /// Marks stores of the master database.

@@ -38,6 +38,9 @@ pub struct ItemWrite {
     pub fields: Fields,
     /// The fields this operation changed or removed.
     pub touched: Vec<String>,
+    /// When the fields last changed, for an item that moves as it is; none when what is touched changes
+    /// now.
+    pub sequences: Option<FieldSequences>,
     /// Values that lost a conflict, kept for the undo window.
     pub lost: Fields,
     /// Whether the history keeps the fields as they were before; never for secrets.
@@ -117,10 +120,11 @@ impl MasterWrite<'_> {
             ON CONFLICT (scope, kind, device, id) DO UPDATE SET position = excluded.position,
                 deleted = excluded.deleted, fields = excluded.fields,
                 field_sequences = excluded.field_sequences";
-        let mut sequences = prior.map(|prior| prior.sequences).unwrap_or_default();
-        for name in &write.touched {
-            sequences.set(name, sequence);
-        }
+        let sequences = write.sequences.clone().unwrap_or_else(|| {
+            let mut sequences = prior.map(|prior| prior.sequences).unwrap_or_default();
+            write.touched.iter().for_each(|name| sequences.set(name, sequence));
+            sequences
+        });
         let key = &write.key;
         self.connection.prepare_cached(SQL)?.execute(params![
             at,

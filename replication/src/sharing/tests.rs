@@ -1,0 +1,502 @@
+//! Switches over real databases: a master, devices that edit, push and pull in any order, and what
+//! each of them shows.
+
+mod random;
+mod table;
+
+use std::collections::BTreeMap;
+
+use mfpsync_storage::Inline;
+use mfpsync_storage::local::{EditContext, Local, LocalEdit, LocalWrite, Membership, RetainedLimits};
+use mfpsync_storage::master::{Founding, Master};
+use mfpsync_storage::model::{
+    Action, Capabilities, ChangeBatch, Cursor, Epoch, GroupId, Incarnation, IssuingCertificate, Member,
+    Outcome, Promotion, PromotionReason, PublicKey, Sequence, Signed, Value,
+};
+
+use super::*;
+use crate::accept::{Answer, Limits, Submission, accept};
+
+const GROUP: GroupId = GroupId([7; 16]);
+const EPOCH: Epoch = Epoch { number: 1, nonce: [9; 16] };
+const A: usize = 0;
+const B: usize = 1;
+const C: usize = 2;
+
+fn id(device: usize) -> DeviceId {
+    DeviceId([device as u8 + 1; 16])
+}
+
+fn kind(name: &str) -> Kind {
+    Kind::parse(name).unwrap()
+}
+
+fn key(kind: &str, id: &str) -> ItemKey {
+    ItemKey::parse("user/sato", kind, "", id).unwrap()
+}
+
+fn texts(pairs: &[(&str, &str)]) -> Fields {
+    pairs.iter().map(|(name, text)| (*name, Value::Text((*text).to_owned()))).collect()
+}
+
+fn signed<T>(record: T, body: Vec<u8>) -> Signed<T> {
+    Signed { record, body, signature: [0; 64] }
+}
+
+fn member(device: DeviceId, released: bool) -> Signed<Member> {
+    let member = Member {
+        group: GROUP,
+        device,
+        public_key: PublicKey([device.0[0]; 32]),
+        name: format!("printer {}", device.0[0]),
+        capabilities: Capabilities::CLIENT,
+        released,
+        version: u64::from(released) + 1,
+        endpoints: Vec::new(),
+        issuer: id(A),
+    };
+    let body = member.body();
+    signed(member, body)
+}
+
+fn founding() -> Founding {
+    let promotion = Promotion {
+        group: GROUP,
+        epoch: EPOCH,
+        parent: None,
+        device: id(A),
+        operator: "admin".to_owned(),
+        reason: PromotionReason::Founded,
+        made_at: 0,
+    };
+    let issuer = IssuingCertificate { group: GROUP, device: id(A), public_key: PublicKey([2; 32]) };
+    Founding {
+        group_name: "third floor".to_owned(),
+        root_key: PublicKey([3; 32]),
+        promotion: signed(promotion.clone(), promotion.body()),
+        issuer: signed(issuer.clone(), issuer.body()),
+        member: member(id(A), false),
+    }
+}
+
+/// A master and its devices.
+struct Fleet {
+    master: Inline<Master>,
+    devices: Vec<Inline<Local>>,
+    /// Bytes of one batch: small ones cut a switch into many.
+    batch: usize,
+}
+
+impl Fleet {
+    fn of(devices: usize) -> Self {
+        let mut master: Inline<Master> = Inline::in_memory().unwrap();
+        master.write(|write| write.found(&founding())).unwrap();
+        let mut fleet = Self { master, devices: Vec::new(), batch: 1 << 20 };
+        (0..devices).for_each(|_| fleet.arrives(&[]));
+        fleet
+    }
+
+    /// One more device joins, with items of its own.
+    fn arrives(&mut self, own: &[(ItemKey, Fields)]) {
+        let device = self.devices.len();
+        let mut database: Inline<Local> = Inline::in_memory().unwrap();
+        let life = Incarnation(100 + device as u64);
+        database.write(|write: &LocalWrite<'_>| write.initialise(life, id(device))).unwrap();
+        for (key, fields) in own {
+            let edit = LocalEdit { key: key.clone(), action: Action::Put(fields.clone()) };
+            database.write(|write: &LocalWrite<'_>| write.edit(vec![edit.clone()], &context())).unwrap();
+        }
+        let membership =
+            Membership { group: GROUP, group_name: "third floor".to_owned(), root_key: PublicKey([3; 32]) };
+        database.write(|write: &LocalWrite<'_>| write.join(&membership, life, None)).unwrap();
+        self.master.write(|write| write.put_member(&member(id(device), false))).unwrap();
+        self.devices.push(database);
+        self.pull(device);
+        let policies = crate::join::Policies::default();
+        self.devices[device].write(|write| crate::join::accept(write, &policies, None, 1)).unwrap();
+        self.sync(device);
+    }
+
+    fn edit(&mut self, device: usize, key: &ItemKey, action: Action) {
+        let edit = LocalEdit { key: key.clone(), action };
+        self.devices[device].write(|write| write.edit(vec![edit.clone()], &context())).unwrap();
+    }
+
+    fn put(&mut self, device: usize, key: &ItemKey, pairs: &[(&str, &str)]) {
+        self.edit(device, key, Action::Put(texts(pairs)));
+    }
+
+    fn patch(&mut self, device: usize, key: &ItemKey, pairs: &[(&str, &str)]) {
+        self.edit(device, key, Action::Patch { set: texts(pairs), remove: Vec::new() });
+    }
+
+    /// Everything that waits goes to the server, and the answers come back.
+    fn push(&mut self, device: usize) -> Vec<Outcome> {
+        let own = &mut self.devices[device];
+        let (state, records) =
+            own.read(|read| Ok((read.device()?, read.outbox(usize::MAX >> 1, usize::MAX)?))).unwrap();
+        let submission = Submission {
+            device: id(device),
+            incarnation: state.incarnation,
+            low_water: state.low_water,
+            operations: records.into_iter().map(|(_, record)| record).collect(),
+            now: 2_000,
+        };
+        let answer = self.master.write(|write| accept(write, &submission, Limits::default())).unwrap();
+        let Answer::Outcomes(outcomes) = answer else { panic!("refused: {answer:?}") };
+        own.write(|write| write.settle(&outcomes, 3_000, RetainedLimits::default())).unwrap();
+        outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+    }
+
+    /// One batch; false when there was none.
+    fn pull_batch(&mut self, device: usize) -> bool {
+        let own = &mut self.devices[device];
+        let cursor = own.read(|read| read.device()).unwrap().cursor;
+        let after = cursor.map_or(Sequence::ZERO, |cursor| cursor.sequence);
+        let (changes, cursor) = self
+            .master
+            .read(|read| {
+                let changes = read.changes_after(after, self.batch)?;
+                let chain = read.chain_at(changes.through)?.unwrap();
+                let cursor = Cursor { group: GROUP, epoch: EPOCH, sequence: changes.through, chain };
+                Ok((changes, cursor))
+            })
+            .unwrap();
+        let bytes = changes.batch.finish();
+        own.write(|write| write.apply_changes(&ChangeBatch::decode(&bytes)?, &cursor)).unwrap();
+        cursor.sequence > after
+    }
+
+    fn pull(&mut self, device: usize) {
+        while self.pull_batch(device) {}
+    }
+
+    fn sync(&mut self, device: usize) -> Vec<Outcome> {
+        let outcomes = self.push(device);
+        self.pull(device);
+        outcomes
+    }
+
+    fn sync_all(&mut self) {
+        for _ in 0..2 {
+            (0..self.devices.len()).for_each(|device| drop(self.sync(device)));
+        }
+    }
+
+    fn plan(&self, kind: &str, to: Target) -> Option<Plan> {
+        let order = Order { kind: self::kind(kind), to };
+        self.master.read(|read| plan(read, &order, true)).unwrap()
+    }
+
+    fn try_switch(&mut self, kind: &str, to: Target, expected: Option<[u8; 32]>) -> Switched {
+        let order = Order { kind: self::kind(kind), to };
+        self.master.write(|write| switch(write, &operator(), &order, expected)).unwrap()
+    }
+
+    fn switch(&mut self, kind: &str, to: Target) -> Plan {
+        match self.try_switch(kind, to, None) {
+            Switched::Done(plan) => plan,
+            other => panic!("not switched: {other:?}"),
+        }
+    }
+
+    fn item(&self, device: usize, key: &ItemKey) -> Option<(String, Fields)> {
+        let item = self.devices[device].read(|read| read.item(key)).unwrap();
+        item.map(|item| (item.key.device, item.fields))
+    }
+
+    /// A text as the device's readers see it.
+    fn sees(&self, device: usize, key: &ItemKey, field: &str) -> Option<String> {
+        match self.item(device, key)?.1.get(field) {
+            Some(Value::Text(text)) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    fn set_aside(&self, device: usize) -> usize {
+        self.devices[device].read(|read| read.set_aside(u32::MAX)).unwrap().len()
+    }
+
+    /// Every mirror holds what the master holds.
+    fn agrees(&self) {
+        let master = self.master.read(|read| read.content_hashes()).unwrap();
+        for device in &self.devices {
+            assert_eq!(device.read(|read| read.mirror_hashes()).unwrap(), master);
+        }
+    }
+}
+
+fn operator() -> Operator {
+    Operator { server: id(A), actor: "admin".to_owned(), now: 5_000, keep_values: true }
+}
+
+fn context() -> EditContext {
+    EditContext { actor: "sato".to_owned(), now: 1_000, limits: None }
+}
+
+const LANGUAGE: &str = "ui.language";
+
+/// Three devices with one language.
+fn with_language() -> (Fleet, ItemKey) {
+    let mut fleet = Fleet::of(3);
+    let key = key(LANGUAGE, "panel");
+    fleet.put(A, &key, &[("language", "ja"), ("voice", "on")]);
+    fleet.sync_all();
+    (fleet, key)
+}
+
+#[test]
+fn each_device_keeps_what_it_sees_and_goes_its_own_way() {
+    let (mut fleet, key) = with_language();
+    let plan = fleet.switch(LANGUAGE, Target::DeviceSpecific(Start::Seen));
+    assert_eq!(plan.tally, Tally { items: 1, copies: 3, ..Tally::default() });
+    fleet.sync_all();
+    for device in [A, B, C] {
+        let (whose, fields) = fleet.item(device, &key).unwrap();
+        assert_eq!((whose, fields), (id(device).to_string(), texts(&[("language", "ja"), ("voice", "on")])));
+    }
+    fleet.patch(B, &key, &[("language", "en")]);
+    fleet.put(C, &key.of_device(id(C)), &[("language", "fr")]);
+    fleet.sync_all();
+    let seen = [A, B, C].map(|device| fleet.sees(device, &key, "language").unwrap());
+    assert_eq!(seen, ["ja", "en", "fr"]);
+    assert_eq!(fleet.sees(C, &key, "voice"), None);
+    fleet.agrees();
+}
+
+#[test]
+fn an_edit_made_before_the_switch_lands_at_its_author_alone() {
+    let (mut fleet, key) = with_language();
+    fleet.patch(B, &key, &[("language", "en")]);
+    fleet.patch(B, &key, &[("voice", "off")]);
+    fleet.edit(C, &key, Action::Delete);
+    fleet.switch(LANGUAGE, Target::DeviceSpecific(Start::Seen));
+    fleet.pull(B);
+    assert_eq!(fleet.sees(B, &key, "language").as_deref(), Some("en"), "an edit that waits goes on showing");
+    let outcomes = fleet.push(B);
+    assert_eq!(fleet.sees(B, &key, "language").as_deref(), Some("en"));
+    assert!(
+        outcomes.iter().all(|outcome| matches!(outcome, Outcome::Accepted { edits, .. }
+        if edits == &[mfpsync_storage::model::EditOutcome::Applied])),
+        "{outcomes:?}"
+    );
+    fleet.sync_all();
+    assert_eq!(fleet.item(C, &key), None, "a deletion deletes what its author saw");
+    assert_eq!(fleet.sees(A, &key, "language").as_deref(), Some("ja"));
+    assert_eq!(fleet.item(B, &key).unwrap().1, texts(&[("language", "en"), ("voice", "off")]));
+    assert_eq!([A, B, C].map(|device| fleet.set_aside(device)), [0, 0, 0]);
+    fleet.agrees();
+}
+
+#[test]
+fn an_item_made_before_the_switch_shows_all_the_way() {
+    let (mut fleet, _) = with_language();
+    let new = key(LANGUAGE, "new");
+    fleet.put(B, &new, &[("language", "de")]);
+    fleet.switch(LANGUAGE, Target::DeviceSpecific(Start::Seen));
+    fleet.batch = 1;
+    fleet.push(B);
+    loop {
+        assert_eq!(fleet.sees(B, &new, "language").as_deref(), Some("de"));
+        if !fleet.pull_batch(B) {
+            break;
+        }
+    }
+    fleet.sync_all();
+    assert_eq!(fleet.item(B, &new).unwrap().0, id(B).to_string());
+    assert_eq!(fleet.item(A, &new), None);
+    fleet.agrees();
+}
+
+#[test]
+fn one_devices_value_becomes_the_groups_and_undoing_brings_the_others_back() {
+    let (mut fleet, key) = with_language();
+    fleet.switch(LANGUAGE, Target::DeviceSpecific(Start::Seen));
+    fleet.sync_all();
+    fleet.patch(B, &key, &[("language", "en")]);
+    fleet.patch(C, &key, &[("language", "fr")]);
+    fleet.sync_all();
+    let plan = fleet.switch(LANGUAGE, Target::Shared(Choice::Of(id(B))));
+    assert_eq!(plan.tally, Tally { items: 1, chosen: 1, identical: 1, kept: 2, ..Tally::default() });
+    fleet.sync_all();
+    for device in [A, B, C] {
+        let (whose, fields) = fleet.item(device, &key).unwrap();
+        assert_eq!((whose.as_str(), fields), ("", texts(&[("language", "en"), ("voice", "on")])));
+    }
+    fleet.agrees();
+    let plan = fleet.switch(LANGUAGE, Target::DeviceSpecific(Start::Before));
+    assert_eq!((plan.tally.copies, plan.tally.brought_back), (3, 3));
+    fleet.sync_all();
+    let seen = [A, B, C].map(|device| fleet.sees(device, &key, "language").unwrap());
+    assert_eq!(seen, ["ja", "en", "fr"]);
+    fleet.switch(LANGUAGE, Target::Shared(Choice::Before));
+    fleet.sync_all();
+    let seen = [A, B, C].map(|device| fleet.sees(device, &key, "language").unwrap());
+    assert_eq!(seen, ["en", "en", "en"], "the group's value as it last was");
+    fleet.agrees();
+}
+
+#[test]
+fn an_edit_of_ones_own_value_never_becomes_everybodys_by_itself() {
+    let (mut fleet, key) = with_language();
+    fleet.switch(LANGUAGE, Target::DeviceSpecific(Start::Seen));
+    fleet.sync_all();
+    fleet.patch(B, &key, &[("language", "en")]);
+    fleet.switch(LANGUAGE, Target::Shared(Choice::Of(id(A))));
+    fleet.pull(B);
+    assert_eq!(fleet.sees(B, &key, "language").as_deref(), Some("ja"));
+    fleet.sync_all();
+    assert_eq!(fleet.set_aside(B), 1, "it waits for its author");
+    let kept = fleet.master.read(|read| read.superseded_operations(Incarnation(101))).unwrap();
+    assert_eq!(kept.len(), 1);
+    let entry = fleet.devices[B].read(|read| read.set_aside(1)).unwrap()[0].entry;
+    fleet.devices[B].write(|write| write.retry_set_aside(entry, &context())).unwrap();
+    fleet.sync_all();
+    assert_eq!(fleet.sees(C, &key, "language").as_deref(), Some("en"), "now it is meant for everybody");
+    fleet.agrees();
+}
+
+#[test]
+fn a_device_away_during_two_switches_loses_nothing() {
+    let (mut fleet, key) = with_language();
+    fleet.patch(B, &key, &[("voice", "off")]);
+    fleet.switch(LANGUAGE, Target::DeviceSpecific(Start::Seen));
+    fleet.sync(A);
+    fleet.patch(A, &key, &[("language", "en")]);
+    fleet.sync(A);
+    fleet.switch(LANGUAGE, Target::Shared(Choice::Of(id(A))));
+    fleet.sync_all();
+    for device in [A, B, C] {
+        assert_eq!(fleet.item(device, &key).unwrap().1, texts(&[("language", "en"), ("voice", "off")]));
+    }
+    fleet.agrees();
+}
+
+#[test]
+fn the_newest_of_every_item_is_what_devices_changed_last() {
+    let (mut fleet, key) = with_language();
+    let only_c = self::key(LANGUAGE, "only");
+    fleet.switch(LANGUAGE, Target::DeviceSpecific(Start::Seen));
+    fleet.sync_all();
+    fleet.patch(C, &key, &[("language", "fr")]);
+    fleet.put(C, &only_c, &[("language", "it")]);
+    fleet.sync_all();
+    fleet.patch(B, &key, &[("language", "en")]);
+    fleet.sync_all();
+    let of_b = fleet.plan(LANGUAGE, Target::Shared(Choice::Of(id(B)))).unwrap();
+    assert_eq!((of_b.tally.items, of_b.tally.left_out), (2, 1));
+    fleet.switch(LANGUAGE, Target::Shared(Choice::Newest));
+    fleet.sync_all();
+    assert_eq!(fleet.sees(A, &key, "language").as_deref(), Some("en"));
+    assert_eq!(fleet.sees(A, &only_c, "language").as_deref(), Some("it"));
+}
+
+#[test]
+fn what_was_deleted_stays_deleted_when_values_come_back() {
+    let (mut fleet, key) = with_language();
+    fleet.switch(LANGUAGE, Target::DeviceSpecific(Start::Seen));
+    fleet.sync_all();
+    fleet.switch(LANGUAGE, Target::Shared(Choice::Newest));
+    fleet.sync_all();
+    fleet.edit(A, &key, Action::Delete);
+    fleet.sync_all();
+    fleet.switch(LANGUAGE, Target::DeviceSpecific(Start::Before));
+    fleet.sync_all();
+    assert_eq!([A, B, C].map(|device| fleet.item(device, &key)), [None, None, None]);
+    fleet.agrees();
+}
+
+#[test]
+fn who_joins_later_has_its_own_and_a_released_device_can_still_be_chosen() {
+    let (mut fleet, key) = with_language();
+    fleet.switch(LANGUAGE, Target::DeviceSpecific(Start::Seen));
+    fleet.sync_all();
+    fleet.patch(C, &key, &[("language", "fr")]);
+    fleet.sync_all();
+    fleet.master.write(|write| write.put_member(&member(id(C), true))).unwrap();
+    fleet.arrives(&[(key.clone(), texts(&[("language", "ko")]))]);
+    let newcomer = fleet.devices.len() - 1;
+    assert_eq!(fleet.item(newcomer, &key).unwrap().0, id(newcomer).to_string());
+    assert_eq!(fleet.sees(newcomer, &key, "language").as_deref(), Some("ko"));
+    assert_eq!(fleet.sees(A, &key, "language").as_deref(), Some("ja"));
+    fleet.switch(LANGUAGE, Target::Shared(Choice::Of(id(C))));
+    fleet.sync_all();
+    assert_eq!(fleet.sees(newcomer, &key, "language").as_deref(), Some("fr"));
+    fleet.agrees();
+}
+
+#[test]
+fn leaving_takes_along_what_the_device_shows() {
+    let (mut fleet, key) = with_language();
+    fleet.switch(LANGUAGE, Target::DeviceSpecific(Start::Seen));
+    fleet.sync_all();
+    fleet.patch(B, &key, &[("language", "en")]);
+    fleet.sync_all();
+    fleet.devices[B].write(|write| write.leave()).unwrap();
+    let items = fleet.devices[B].read(|read| read.items(&key.scope, None, None, 10)).unwrap();
+    assert_eq!(items.len(), 1);
+    assert_eq!(items[0].key, key);
+    assert_eq!(fleet.sees(B, &key, "language").as_deref(), Some("en"));
+}
+
+#[test]
+fn a_plan_is_what_happens_and_is_refused_when_the_data_moved() {
+    let (mut fleet, key) = with_language();
+    let to = Target::DeviceSpecific(Start::Seen);
+    let planned = fleet.plan(LANGUAGE, to).unwrap();
+    fleet.patch(A, &key, &[("language", "en")]);
+    fleet.sync_all();
+    assert_eq!(fleet.try_switch(LANGUAGE, to, Some(planned.digest)), Switched::Moved);
+    assert_eq!(fleet.master.read(|read| read.sharing(&kind(LANGUAGE))).unwrap(), Setting::default());
+    let planned = fleet.plan(LANGUAGE, to).unwrap();
+    assert_eq!(fleet.try_switch(LANGUAGE, to, Some(planned.digest)), Switched::Done(planned));
+    assert_eq!(fleet.try_switch(LANGUAGE, to, None), Switched::Already);
+}
+
+#[test]
+fn undo_does_not_reach_behind_a_switch() {
+    let (mut fleet, key) = with_language();
+    fleet.patch(A, &key, &[("language", "en")]);
+    fleet.sync_all();
+    fleet.switch(LANGUAGE, Target::DeviceSpecific(Start::Seen));
+    fleet.sync_all();
+    fleet.patch(A, &key, &[("language", "fr")]);
+    fleet.sync_all();
+    let head = fleet.master.read(|read| read.founded_head()).unwrap().sequence;
+    let selection = crate::undo::Selection { from: Sequence(1), through: head, device: None };
+    let wanted = crate::operator::Wanted::Items { scope: Some(key.scope.clone()), kind: None };
+    let step = fleet
+        .master
+        .write(|write| crate::operator::take_back(write, &operator(), &wanted, &selection, -1, 100))
+        .unwrap();
+    assert_eq!((step.tally.items, step.tally.removed), (1, 0));
+    fleet.sync_all();
+    assert_eq!(fleet.sees(A, &key, "language").as_deref(), Some("en"));
+    assert_eq!(fleet.sees(B, &key, "language").as_deref(), Some("en"));
+}
+
+#[test]
+fn a_kind_nobody_has_heard_of_can_be_switched_and_the_servers_own_cannot() {
+    let mut fleet = Fleet::of(2);
+    let key = key("vendor.x-finisher", "tray");
+    fleet.put(A, &key, &[("fold", "z")]);
+    fleet.sync_all();
+    fleet.switch("vendor.x-finisher", Target::DeviceSpecific(Start::Seen));
+    fleet.sync_all();
+    fleet.patch(B, &key, &[("fold", "c")]);
+    fleet.sync_all();
+    assert_eq!(fleet.sees(A, &key, "fold").as_deref(), Some("z"));
+    assert_eq!(fleet.sees(B, &key, "fold").as_deref(), Some("c"));
+    assert!(can_switch(&kind("vendor.x-finisher")));
+    assert!(!can_switch(&kind("group.sharing")) && !can_switch(&kind("network")));
+}
+
+#[test]
+fn an_items_room_is_that_of_one_device() {
+    let (mut fleet, key) = with_language();
+    fleet.switch(LANGUAGE, Target::DeviceSpecific(Start::Seen));
+    fleet.sync_all();
+    assert_eq!(fleet.master.read(|read| read.scope_usage(&key.scope, id(B))).unwrap().0, 1);
+    assert_eq!(fleet.devices[B].read(|read| read.scope_usage(&key.scope)).unwrap().items, 1);
+    assert_eq!(fleet.devices[B].read(|read| read.users("", 10)).unwrap()[0].items, 1);
+}
