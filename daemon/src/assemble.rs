@@ -96,7 +96,7 @@ fn own_data(
         .map_err(|error| start_fault(&error))?;
     let limits = &config.limits;
     let limits = OutboxLimits { operations: limits.outbox_operations, bytes: limits.outbox_bytes };
-    Ok(OwnData::new(Db::new(store), phase, limits, faults))
+    Ok(OwnData::new(device, Db::new(store), phase, limits, faults))
 }
 
 /// Binds the local API, the panel and the debug socket's lock, and serves them until `stop`.
