@@ -58,12 +58,12 @@ fn event(change: &Change) -> &str {
     }
 }
 
-fn key_text(key: &ItemKey) -> String {
+pub(super) fn key_text(key: &ItemKey) -> String {
     let device = if key.device.is_empty() { String::new() } else { format!(" on {}", key.device) };
     format!("{} {} {}{device}", key.scope, key.kind, key.id)
 }
 
-fn key_json(key: Option<&ItemKey>) -> Value {
+pub(super) fn key_json(key: Option<&ItemKey>) -> Value {
     key.map_or(
         Value::Null,
         |key| json!({ "scope": key.scope, "kind": key.kind, "device": key.device, "id": key.id }),

@@ -28,8 +28,8 @@ pub(super) async fn list(device: &Device) -> Result<wire::SharingReply, Status> 
     let shown = |kind: &Kind| {
         let setting = settings.get(kind).copied().unwrap_or_default();
         let count = counts.get(kind).cloned().unwrap_or_default();
-        let switched = (setting.sequence > Sequence::ZERO)
-            .then_some(Revision { epoch, sequence: setting.sequence.0 });
+        let switched =
+            (setting.sequence > Sequence::ZERO).then_some(Revision { epoch, sequence: setting.sequence.0 });
         wire::KindSharing {
             kind: kind.as_str().to_owned(),
             state: state(setting.sharing).into(),

@@ -38,7 +38,12 @@ pub(super) fn parsed([scope, kind, device, id]: &Key) -> ItemKey {
 impl World {
     /// Somebody switches a kind the other way.
     pub(super) fn shares(&mut self, device: usize) {
-        let (_, name) = pick(&mut self.rng, &KINDS);
+        let (_, mut name) = pick(&mut self.rng, &KINDS);
+        let own: Vec<&str> =
+            KINDS.iter().map(|(_, name)| *name).filter(|name| self.model.own_kinds.contains(*name)).collect();
+        if !own.is_empty() && self.rng.random_bool(0.5) {
+            name = pick(&mut self.rng, &own);
+        }
         let choice = self.rng.random_range(0..4);
         let kind = Kind::parse(name).expect("a kind");
         let now = self.server.read(|read| read.sharing(&kind)).sharing;
@@ -165,6 +170,10 @@ impl World {
                     _ => &[],
                 };
                 let (Some(key), true) = (place, switched.contains(edit.key.kind.as_str())) else { continue };
+                // The history of what was deleted and forgotten is out of the undo window.
+                if self.model.forgotten.contains(key) {
+                    continue;
+                }
                 let (Action::Put(set) | Action::Patch { set, .. }) = &edit.action else { continue };
                 let held = known.entry(key.clone()).or_insert_with(|| self.ever_held(key));
                 for (name, value) in translate::fields(set) {
