@@ -500,3 +500,81 @@ fn an_items_room_is_that_of_one_device() {
     assert_eq!(fleet.devices[B].read(|read| read.scope_usage(&key.scope)).unwrap().items, 1);
     assert_eq!(fleet.devices[B].read(|read| read.users("", 10)).unwrap()[0].items, 1);
 }
+
+#[test]
+fn no_device_loses_sight_of_an_item_between_two_batches() {
+    const ITEMS: usize = 120;
+    let mut fleet = Fleet::of(3);
+    fleet.batch = 1;
+    let item = |number: usize| key(LANGUAGE, &format!("i{number:03}"));
+    (0..ITEMS).for_each(|number| fleet.put(A, &item(number), &[("language", "ja")]));
+    fleet.sync_all();
+    for to in [
+        Target::DeviceSpecific(Start::Seen),
+        Target::Shared(Choice::Newest),
+        Target::DeviceSpecific(Start::Before),
+        Target::Shared(Choice::Before),
+    ] {
+        let head = |fleet: &Fleet| fleet.master.read(|read| read.founded_head()).unwrap().sequence.0;
+        let before = head(&fleet);
+        fleet.switch(LANGUAGE, to);
+        assert!(head(&fleet) > before + 2, "it takes several batches");
+        for device in [A, B, C] {
+            while fleet.pull_batch(device) {
+                let shown = fleet.devices[device].read(|read| read.items(&item(0).scope, None, None, 1000));
+                let shown = shown.unwrap();
+                assert_eq!(shown.len(), ITEMS, "each item shows once");
+                assert!(shown.iter().all(|item| item.fields == texts(&[("language", "ja")])));
+            }
+        }
+    }
+    fleet.agrees();
+}
+
+#[test]
+fn an_item_made_under_the_setting_it_was_deleted_under_comes_back_there() {
+    let (mut fleet, key) = with_language();
+    fleet.switch(LANGUAGE, Target::DeviceSpecific(Start::Seen));
+    fleet.sync_all();
+    fleet.edit(B, &key, Action::Delete);
+    fleet.sync_all();
+    fleet.put(B, &key, &[("language", "de")]);
+    assert_eq!(fleet.item(B, &key).unwrap().0, id(B).to_string());
+    fleet.sync_all();
+    assert_eq!(fleet.sees(B, &key, "language").as_deref(), Some("de"));
+    assert_eq!(fleet.sees(A, &key, "language").as_deref(), Some("ja"));
+    fleet.agrees();
+}
+
+#[test]
+fn what_a_device_must_not_write_is_refused() {
+    let (mut fleet, key) = with_language();
+    fleet.switch(LANGUAGE, Target::DeviceSpecific(Start::Seen));
+    fleet.sync_all();
+    let edit = |key: ItemKey| mfpsync_storage::model::Edit {
+        key,
+        base: Default::default(),
+        action: Action::Put(texts(&[("language", "xx")])),
+    };
+    let mut push = |edits: Vec<mfpsync_storage::model::Edit>, life: u64| {
+        let number = mfpsync_storage::model::OperationNumber(1);
+        let operation = mfpsync_storage::model::Operation { number, made_at: 0, actor: String::new(), edits };
+        let submission = Submission {
+            device: id(B),
+            incarnation: Incarnation(life),
+            low_water: Default::default(),
+            operations: vec![operation.encode()],
+            now: 0,
+        };
+        match fleet.master.write(|write| accept(write, &submission, Limits::default())).unwrap() {
+            Answer::Outcomes(outcomes) => outcomes[0].1.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    use mfpsync_storage::model::RejectReason::{Malformed, OtherDevice};
+    let refused = |reason, edit| Outcome::Rejected { reason, edit };
+    assert_eq!(push(vec![edit(key.of_device(id(A)))], 900), refused(OtherDevice, 0));
+    let both = vec![edit(key.clone()), edit(key.of_device(id(B)))];
+    assert_eq!(push(both, 901), refused(Malformed, 1), "two keys of one item");
+    assert_eq!(fleet.sees(A, &key, "language").as_deref(), Some("ja"));
+}
