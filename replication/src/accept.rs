@@ -3,6 +3,8 @@
 //!
 //! Called by the daemon's `Push` handler inside the writer's transaction, and by the simulation.
 
+mod place;
+
 use std::collections::BTreeSet;
 
 use mfpsync_storage::Result;
@@ -15,9 +17,9 @@ use mfpsync_storage::model::{
     OperationNumber, Outcome, RejectReason, Revision, Sequence, limit,
 };
 
+use self::place::{Placed, placed};
 use crate::lineage::Lineage;
 use crate::merge::{Merge, Seen, Standing, merge, rule};
-use crate::sharing::{Destination, can_switch, destination};
 
 /// Bounds the server keeps.
 #[derive(Debug, Clone, Copy)]
@@ -281,42 +283,6 @@ fn chained(head: &Head, read: &MasterRead<'_>) -> Result<Lineage> {
     let records = read.lineage()?.into_iter().map(|signed| signed.record).collect();
     Lineage::new(head.group, records)
         .map_err(|_| DecodeError::Invalid("lineage of the master database is broken").into())
-}
-
-/// An edit at the item where it goes by the sharing of its kind.
-enum Placed {
-    At(Edit),
-    Aside(Loss),
-    Refused(RejectReason),
-}
-
-fn placed(
-    write: &MasterWrite<'_>,
-    author: DeviceId,
-    reigns: &Reigns,
-    edit: &Edit,
-    limits: Limits,
-) -> Result<Placed> {
-    let base = reigns.history.base(edit.base.revision);
-    if write.erasure(reigns.group, &edit.key.scope)?.is_some_and(|erasure| erasure.refuses(base)) {
-        return Ok(Placed::Refused(RejectReason::Erased));
-    }
-    if !can_switch(&edit.key.kind) {
-        return Ok(Placed::At(edit.clone()));
-    }
-    let setting = write.sharing(&edit.key.kind)?;
-    Ok(match destination(setting.sharing, &edit.key, author) {
-        Destination::Item(key) => Placed::At(Edit { key, ..edit.clone() }),
-        Destination::NotTheirs => Placed::Refused(RejectReason::OtherDevice),
-        Destination::SetAside => {
-            let kept = limits.keep_values && rule(&edit.key.kind).keep_loser;
-            let fields = match &edit.action {
-                Action::Put(fields) | Action::Patch { set: fields, .. } if kept => fields.clone(),
-                Action::Put(_) | Action::Patch { .. } | Action::Delete => Fields::new(),
-            };
-            Placed::Aside(Loss { key: edit.key.clone(), by: setting.sequence, fields })
-        }
-    })
 }
 
 fn decide_edit(

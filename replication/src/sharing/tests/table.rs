@@ -25,6 +25,9 @@ fn forms(shared: Option<Held>, own: &[(usize, Held)]) -> Forms {
     forms
 }
 
+/// A name, what is asked for, what there is, and whose form becomes what.
+type Case = (&'static str, Target, Forms, &'static [(&'static str, &'static str)]);
+
 /// Whose form becomes what; `-` for one that goes.
 fn moves(to: Target, forms: &Forms) -> Vec<(String, String)> {
     let devices = BTreeSet::from([id(A), id(B)]);
@@ -67,7 +70,7 @@ fn every_case_of_one_item() {
     let of_b = Target::Shared(Choice::Of(id(B)));
     let (one, two) = (held("1", 1), held("2", 2));
     let had = |value| gone(Some(value), 9);
-    let cases: &[(&str, Target, Forms, &[(&str, &str)])] = &[
+    let cases: &[Case] = &[
         ("all get it", SEEN, forms(Some(one.clone()), &[]), &[("a", "1"), ("b", "1"), ("all", "-")]),
         ("nothing to split", SEEN, forms(Some(gone(None, 3)), &[]), &[]),
         (
