@@ -199,6 +199,8 @@ pub enum Switched {
     Already,
     /// The data has changed since the plan with the expected digest was made; nothing was changed.
     Moved,
+    /// The chosen device has no item of the kind, others have; nothing was changed.
+    NothingChosen,
 }
 
 /// Switches, in the transaction at hand. With `expected` only when the plan is still the one with this
@@ -215,6 +217,9 @@ pub fn switch(
     let Some(plan) = plan(write, order, operator.keep_values)? else { return Ok(Switched::Already) };
     if expected.is_some_and(|expected| expected != plan.digest) {
         return Ok(Switched::Moved);
+    }
+    if plan.tally.chosen == 0 && plan.tally.left_out > 0 {
+        return Ok(Switched::NothingChosen);
     }
     let author = operator.author(OperatorAct::Share);
     write_all(write, &author, &setting(order, operator).into_iter().collect::<Vec<_>>())?;

@@ -93,6 +93,10 @@ pub(super) async fn set(device: &Device, request: wire::SharingOrder) -> Result<
             Ok(shown(device, &order, plan, Some(revision)))
         }
         Switched::Already => Err(already(&order)),
+        Switched::NothingChosen => Err(Status::failed_precondition(format!(
+            "that device has no items of kind {}, and others have; nothing was switched: choose another device",
+            order.kind.as_str()
+        ))),
         Switched::Moved => Err(Status::aborted(
             "the data has changed since the preview; nothing was switched: look at it again, then switch",
         )),
@@ -142,15 +146,17 @@ fn order(device: &Device, request: &wire::SharingOrder) -> Result<Order, Status>
 
 /// A device by id or name; also a released one, whose items are kept.
 fn named(device: &Device, text: &str) -> Result<DeviceId, Status> {
-    if let Some(id) = DeviceId::from_hex(text) {
-        return Ok(id);
-    }
     let members = device.roster.members();
+    if let Some(member) = DeviceId::from_hex(text).and_then(|id| device.roster.member(id)) {
+        return Ok(member.device);
+    }
     let named: Vec<DeviceId> =
         members.iter().filter(|member| member.name == text).map(|member| member.device).collect();
     match named.as_slice() {
         [id] => Ok(*id),
-        [] => Err(Status::invalid_argument("the group has no device of this name; see the device list")),
+        [] => {
+            Err(Status::invalid_argument("the group has no device of this id or name; see the device list"))
+        }
         _ => Err(Status::invalid_argument("several devices have this name: name one by its id")),
     }
 }

@@ -164,6 +164,8 @@ fn the_newest_of_every_item_is_what_devices_changed_last() {
     fleet.sync_all();
     let of_b = fleet.plan(LANGUAGE, Target::Shared(Choice::Of(id(B)))).unwrap();
     assert_eq!((of_b.tally.items, of_b.tally.left_out), (2, 1));
+    let of_nobody = Target::Shared(Choice::Of(id(9)));
+    assert_eq!(fleet.try_switch(LANGUAGE, of_nobody, None), Switched::NothingChosen);
     fleet.switch(LANGUAGE, Target::Shared(Choice::Newest));
     fleet.sync_all();
     assert_eq!(fleet.sees(A, &key, "language").as_deref(), Some("en"));

@@ -27,7 +27,7 @@ impl LocalWrite<'_> {
                 changed.push(change.key.clone());
             }
             if !joining {
-                changed.extend(self.move_to_own(&change.key, change.sequence)?);
+                changed.extend(self.move_to_own(change)?);
             }
         }
         self.set_cursor(Some(cursor))?;

@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{LocalRead, LocalWrite};
 use crate::error::Result;
-use crate::model::{ItemKey, Kind, OperationNumber, Sequence, Sharing, sharing_key};
+use crate::model::{Change, ItemKey, Kind, OperationNumber, Sharing, sharing_key};
 
 /// Holds for rows of `items` that are this device's to show; the row itself must live besides. Other
 /// devices' items are mirrored, and shown to nobody who does not name the device.
@@ -109,8 +109,13 @@ impl LocalWrite<'_> {
     /// After a change of either row: when the device's own item lives in the mirror and the shared one
     /// no longer does, edits of the shared one that wait, or whose result has not come, go on showing
     /// on the own one. Their records stay as they are: the server knows them so. Returns the own key
-    /// when readers see something else now.
-    pub(super) fn move_to_own(&self, changed: &ItemKey, passed: Sequence) -> Result<Option<ItemKey>> {
+    /// when something moved.
+    pub(super) fn move_to_own(&self, change: &Change) -> Result<Option<ItemKey>> {
+        // Only when a shared item went, or an own one came; a snapshot is spared the look.
+        let changed = &change.key;
+        if changed.device.is_empty() != change.deleted {
+            return Ok(None);
+        }
         let own_id = self.own_id()?;
         if !changed.device.is_empty() && changed.device != own_id {
             return Ok(None);
@@ -127,7 +132,10 @@ impl LocalWrite<'_> {
         self.connection
             .prepare_cached(
                 "UPDATE items SET (local_deleted, local_fields, settled_at, settled_by) =
-                    (SELECT local_deleted, local_fields, settled_at, settled_by FROM items WHERE number = ?1)
+                    (SELECT shared.local_deleted, shared.local_fields,
+                        nullif(max(coalesce(shared.settled_at, 0), coalesce(items.settled_at, 0)), 0),
+                        nullif(max(coalesce(shared.settled_by, 0), coalesce(items.settled_by, 0)), 0)
+                     FROM items AS shared WHERE shared.number = ?1)
                  WHERE number = ?2",
             )?
             .execute([from.number, to.number])?;
@@ -142,7 +150,7 @@ impl LocalWrite<'_> {
                 .execute([from.number])?;
         }
         if let Some(row) = self.row(&own)? {
-            self.rebase(&own, &row, passed)?;
+            self.rebase(&own, &row, change.sequence)?;
         }
         Ok(Some(own))
     }

@@ -59,10 +59,6 @@ impl World {
             (Sharing::DeviceSpecific, 1) => Target::Shared(Choice::Before),
             (Sharing::DeviceSpecific, _) => Target::Shared(Choice::Of(of)),
         };
-        self.counters.sometimes(match now {
-            Sharing::Shared => "kind became device-specific",
-            Sharing::DeviceSpecific => "kind became shared",
-        });
         self.note(format_args!("{name} is switched: {to:?}"));
         let at = self.wall_clock(self.server.clock_error);
         let operator = Operator {
@@ -74,6 +70,15 @@ impl World {
         let order = Order { kind, to };
         let before = self.server.head().sequence;
         let switched = self.server.master.write(|write| switch(write, &operator, &order, None));
+        if matches!(switched, Ok(Switched::NothingChosen)) {
+            let has_some = self.model.has_own(name, &of.to_string());
+            self.require(!has_some, "I-05", format_args!("a device's items of {name} were not found"));
+            return;
+        }
+        self.counters.sometimes(match now {
+            Sharing::Shared => "kind became device-specific",
+            Sharing::DeviceSpecific => "kind became shared",
+        });
         let done = matches!(switched, Ok(Switched::Done(_)));
         self.require(done, "I-05", format_args!("a switch ended with {switched:?}"));
         let head = self.server.head().sequence;
@@ -264,6 +269,10 @@ impl Model {
             }
         }
         (item.sequence, item.switched) = (sequence, true);
+    }
+
+    fn has_own(&self, kind: &str, device: &str) -> bool {
+        self.items.iter().any(|(key, item)| key[1] == kind && key[2] == device && !item.deleted)
     }
 
     fn living(&self, key: &Key) -> Option<&Item> {

@@ -65,7 +65,8 @@ fn run(kind_name: &str, batch: usize, steps: &[Happens]) {
             Happens::Batch(device) => drop(fleet.pull_batch(*device)),
             Happens::Switch(choice) => {
                 let now = fleet.master.read(|read| read.sharing(&kind(kind_name))).unwrap().sharing;
-                fleet.switch(kind_name, target(*choice, now));
+                let switched = fleet.try_switch(kind_name, target(*choice, now), None);
+                assert!(matches!(switched, Switched::Done(_) | Switched::NothingChosen), "{switched:?}");
             }
         }
     }
