@@ -80,12 +80,10 @@ impl Code {
         Self(digits)
     }
 
-    /// The digits in two groups, for the operator's eyes.
+    /// The digits, for the operator's eyes.
     #[must_use]
     pub fn reveal(&self) -> Zeroizing<String> {
-        let half = |digits: &[u8]| digits.iter().map(|&digit| char::from(digit)).collect::<String>();
-        let (left, right) = self.0.split_at(DIGITS / 2);
-        Zeroizing::new(format!("{} {}", half(left), half(right)))
+        Zeroizing::new(self.0.iter().map(|&digit| char::from(digit)).collect())
     }
 
     fn password(&self) -> Password {

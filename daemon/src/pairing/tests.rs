@@ -161,8 +161,8 @@ fn a_server_that_does_not_know_the_code_is_not_accepted() {
 
 #[test]
 fn codes_are_read_as_people_type_them_and_never_shown_by_accident() {
-    assert_eq!(code("1234 5678").reveal().as_str(), "1234 5678");
-    assert_eq!(code(" 0000-0000 ").reveal().as_str(), "0000 0000");
+    assert_eq!(code("1234 5678").reveal().as_str(), "12345678");
+    assert_eq!(code(" 0000-0000 ").reveal().as_str(), "00000000");
     for wrong in ["", "1234567", "123456789", "1234567a", "１２３４５６７８"] {
         assert!(matches!(Code::parse(wrong), Err(CodeError::Malformed)), "{wrong}");
     }
