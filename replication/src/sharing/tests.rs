@@ -359,3 +359,42 @@ fn what_a_device_must_not_write_is_refused() {
     assert_eq!(push(both, 901), refused(Malformed, 1), "two keys of one item");
     assert_eq!(fleet.sees(A, &key, "language").as_deref(), Some("ja"));
 }
+
+#[test]
+fn of_an_erased_user_nothing_is_kept_for_an_author_either() {
+    let (mut fleet, key) = with_language();
+    fleet.switch(LANGUAGE, Target::DeviceSpecific(Start::Seen));
+    fleet.sync_all();
+    fleet.patch(B, &key, &[("language", "en")]);
+    fleet.switch(LANGUAGE, Target::Shared(Choice::Of(id(A))));
+    fleet.master.write(|write| crate::operator::erase(write, &operator(), &key.scope)).unwrap();
+    let outcomes = fleet.push(B);
+    let erased = mfpsync_storage::model::RejectReason::Erased;
+    assert_eq!(outcomes, [Outcome::Rejected { reason: erased, edit: 0 }]);
+    let kept = fleet.master.read(|read| read.superseded_operations(Incarnation(101))).unwrap();
+    assert!(kept.is_empty(), "a value of an erased user is kept");
+    fleet.sync_all();
+    assert_eq!([A, B, C].map(|device| fleet.item(device, &key)), [None, None, None]);
+}
+
+#[test]
+fn secrets_can_be_each_devices_own_and_those_not_chosen_are_gone() {
+    let mut fleet = Fleet::of(2);
+    let key = key("keychain", "smb");
+    let secret = |byte| {
+        let sealed = mfpsync_storage::model::Sealed { key_id: vec![1], sealed: vec![byte] };
+        Action::Put(Fields::from_iter([("password", Value::Sealed(sealed))]))
+    };
+    fleet.edit(A, &key, secret(1));
+    fleet.sync_all();
+    fleet.switch("keychain", Target::DeviceSpecific(Start::Seen));
+    fleet.sync_all();
+    fleet.edit(B, &key, secret(2));
+    fleet.sync_all();
+    let plan = fleet.switch("keychain", Target::Shared(Choice::Of(id(B))));
+    assert_eq!((plan.tally.kept, plan.tally.not_kept), (0, 1));
+    fleet.sync_all();
+    let history = fleet.master.read(|read| read.history(&key.of_device(id(A)), u32::MAX)).unwrap();
+    assert!(history.iter().all(|entry| entry.before.fields().is_none()), "a secret is in the history");
+    fleet.agrees();
+}
