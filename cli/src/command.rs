@@ -18,6 +18,7 @@ pub(crate) mod joining;
 pub(crate) mod pair;
 pub(crate) mod role;
 pub(crate) mod set_aside;
+pub(crate) mod sharing;
 pub(crate) mod shell;
 pub(crate) mod status;
 pub(crate) mod users;
@@ -52,6 +53,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::History(args) => history::history(&context, args).await,
         Command::Undo(args) => history::undo(&context, args).await,
         Command::SetAside(args) => set_aside::run(&context, args).await,
+        Command::Sharing(command) => sharing::run(&context, command).await,
         Command::Debug(command) => debug::run(&context, command).await,
         Command::Demo(args) => crate::demo::run(&context, args).await,
         Command::Completion(args) => shell::completion(&context, &args),

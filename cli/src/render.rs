@@ -8,6 +8,7 @@ pub(crate) mod items;
 pub(crate) mod join;
 pub(crate) mod pairing;
 pub(crate) mod set_aside;
+pub(crate) mod sharing;
 pub(crate) mod status;
 pub(crate) mod units;
 pub(crate) mod users;

@@ -11,6 +11,7 @@ use mfpsync_proto::panel::panel_server::PanelServer;
 use mfpsync_proto::records::records_server::RecordsServer;
 use mfpsync_storage::Store;
 use mfpsync_storage::local::{Local, OutboxLimits};
+use mfpsync_storage::model::DeviceId;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
@@ -62,7 +63,7 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
     let identity = Identity::load_or_create(&keys, &*random)
         .map_err(|error| Fault::with_detail(FaultCode::Keys, error))?;
     let keys: Arc<dyn KeyStore> = Arc::new(keys);
-    let own = own_data(&config, &*random, app.faults.clone())?;
+    let own = own_data(&config, identity.device(), &*random, app.faults.clone())?;
     Ok(Arc::new(Device {
         config,
         identity: Arc::new(identity),
@@ -77,20 +78,25 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
     }))
 }
 
-fn own_data(config: &Config, random: &dyn SecureRandom, faults: FaultBoard) -> Result<OwnData, Fault> {
+fn own_data(
+    config: &Config,
+    device: DeviceId,
+    random: &dyn SecureRandom,
+    faults: FaultBoard,
+) -> Result<OwnData, Fault> {
     let store = Store::<Local>::open(&config.data_dir.join(LOCAL_FILE), true, Box::new(|_| {}))
         .map_err(|error| start_fault(&error))?;
     let incarnation = draw_incarnation(random)
         .ok_or_else(|| Fault::with_detail(FaultCode::Keys, "the system gives no random numbers"))?;
     let phase = store
         .write_and_wait(move |write| {
-            write.initialise(incarnation)?;
+            write.initialise(incarnation, device)?;
             write.phase()
         })
         .map_err(|error| start_fault(&error))?;
     let limits = &config.limits;
     let limits = OutboxLimits { operations: limits.outbox_operations, bytes: limits.outbox_bytes };
-    Ok(OwnData::new(Db::new(store), phase, limits, faults))
+    Ok(OwnData::new(device, Db::new(store), phase, limits, faults))
 }
 
 /// Binds the local API, the panel and the debug socket's lock, and serves them until `stop`.

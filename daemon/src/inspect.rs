@@ -138,18 +138,20 @@ impl Inspector {
     /// The database's.
     async fn explain_item(&self, key: ItemKey) -> Result<Value> {
         let own_key = key.clone();
-        let own = self
-            .device
-            .own
-            .db()
-            .read(READ_DEADLINE, move |read| Ok((read.item(&own_key)?, read.mirror_sequence(&own_key)?)));
-        let (item, mirror) = own.await?;
+        let own = self.device.own.db().read(READ_DEADLINE, move |read| {
+            let key = read.place(&own_key)?;
+            let (item, mirror) = (read.item(&key)?, read.mirror_sequence(&key)?);
+            Ok((item, mirror, read.sharing(&key.kind)?, key))
+        });
+        let (item, mirror, sharing, key) = own.await?;
         let master = match self.device.server.load_full() {
             Some(server) => Some(explain_master(&server.serving.master, key.clone()).await?),
             None => None,
         };
         Ok(json!({
             "item": key.pseudonym(),
+            "sharing": sharing.as_str(),
+            "device": key.device,
             "here": item.map(|item| json!({
                 "state": format!("{:?}", item.state).to_lowercase(),
                 "fields": item.fields.iter().map(|(name, value)| shown(name, value)).collect::<Vec<_>>(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use mfpsync_storage::local::{
     EditContext, Edited, Local, LocalEdit, LocalItem, LocalWrite, OutboxLimits, Phase,
 };
-use mfpsync_storage::model::{Incarnation, ItemKey, Kind, Scope};
+use mfpsync_storage::model::{DeviceId, Incarnation, ItemKey, Kind, Scope};
 use mfpsync_storage::{Priority, Result};
 use ring::rand::SecureRandom;
 use tokio::sync::{broadcast, watch};
@@ -55,6 +55,7 @@ pub enum News {
 /// The device's own data.
 #[derive(Debug)]
 pub struct OwnData {
+    id: DeviceId,
     db: Db<Local>,
     events: broadcast::Sender<News>,
     edits: watch::Sender<u64>,
@@ -69,10 +70,17 @@ pub struct OwnData {
 }
 
 impl OwnData {
-    /// Wraps the open database, in which a join stands at `phase`.
+    /// Wraps the open database of the device `id`, in which a join stands at `phase`.
     #[must_use]
-    pub fn new(db: Db<Local>, phase: Option<Phase>, limits: OutboxLimits, faults: FaultBoard) -> Self {
+    pub fn new(
+        id: DeviceId,
+        db: Db<Local>,
+        phase: Option<Phase>,
+        limits: OutboxLimits,
+        faults: FaultBoard,
+    ) -> Self {
         Self {
+            id,
             db,
             phase: watch::Sender::new(phase),
             caught_up: AtomicBool::new(false),
@@ -84,6 +92,12 @@ impl OwnData {
             quota: QuotaWatch::new(faults.clone()),
             faults: StorageFaults::new(faults),
         }
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn id(&self) -> DeviceId {
+        self.id
     }
 
     /// The database, for reads.

@@ -6,6 +6,7 @@ mod place;
 pub mod prune;
 mod service;
 mod set_aside;
+mod sharing;
 mod undo;
 mod users;
 

@@ -3,18 +3,22 @@
 //!
 //! Called by the daemon's `Push` handler inside the writer's transaction, and by the simulation.
 
+mod place;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use mfpsync_storage::Result;
 use mfpsync_storage::codec::DecodeError;
 use mfpsync_storage::master::{
-    Author, Head, ItemWrite, Ledger, Loss, MasterItem, MasterRead, MasterWrite, Prior, Progress,
+    Author, Head, ItemWrite, Ledger, Loss, MasterItem, MasterRead, MasterWrite, OperatorAct, Prior, Progress,
+    Setting,
 };
 use mfpsync_storage::model::{
-    Action, DeviceId, Edit, EditOutcome, FieldSequences, Fields, Incarnation, ItemKey, Operation,
+    Action, DeviceId, Edit, EditOutcome, FieldSequences, Fields, Incarnation, ItemKey, Kind, Operation,
     OperationNumber, Outcome, RejectReason, Revision, Scope, Sequence, limit,
 };
 
+use self::place::{Placed, placed};
 use crate::lineage::Lineage;
 use crate::merge::{Merge, Seen, Standing, merge, rule};
 
@@ -94,7 +98,12 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: Limits) 
         return Ok(Answer::OutOfOrder { expected: OperationNumber(before.0 + 1), found: *found });
     }
     let mut ledger = write.ledger(submission.incarnation)?;
-    let mut reigns = Reigns { head: write.founded_head()?, history: None, usage: BTreeMap::new() };
+    let mut reigns = Reigns {
+        head: write.founded_head()?,
+        history: None,
+        usage: BTreeMap::new(),
+        sharing: BTreeMap::new(),
+    };
     let mut outcomes = Vec::with_capacity(numbers.len());
     for (number, record) in numbers.into_iter().zip(&submission.operations) {
         let digest = Operation::digest(record);
@@ -150,6 +159,8 @@ struct Reigns {
     history: Option<Lineage>,
     /// Items and bytes of users, as far as they were asked for.
     usage: BTreeMap<Scope, (u64, u64)>,
+    /// The sharing of kinds, as far as it was asked for.
+    sharing: BTreeMap<Kind, Setting>,
 }
 
 impl Reigns {
@@ -161,13 +172,19 @@ impl Reigns {
     }
 
     /// Whether a user may have no further item. Counted once for all new items of a submission.
-    fn over_user_limit(&mut self, read: &MasterRead<'_>, scope: &Scope, limits: Limits) -> Result<bool> {
+    fn over_user_limit(
+        &mut self,
+        read: &MasterRead<'_>,
+        author: DeviceId,
+        scope: &Scope,
+        limits: Limits,
+    ) -> Result<bool> {
         if !scope.is_user() {
             return Ok(false);
         }
         let (items, bytes) = match self.usage.get(scope) {
             Some(known) => *known,
-            None => *self.usage.entry(scope.clone()).or_insert(read.scope_usage(scope)?),
+            None => *self.usage.entry(scope.clone()).or_insert(read.scope_usage(scope, author)?),
         };
         Ok(items >= limits.user_items || bytes >= limits.user_bytes)
     }
@@ -183,6 +200,18 @@ impl Reigns {
             Some(_) => drop(self.usage.remove(scope)),
             None => {}
         }
+    }
+
+    fn sharing(&mut self, read: &MasterRead<'_>, kind: &Kind) -> Result<Setting> {
+        if let Some(known) = self.sharing.get(kind) {
+            return Ok(*known);
+        }
+        Ok(*self.sharing.entry(kind.clone()).or_insert(read.sharing(kind)?))
+    }
+
+    /// The epoch in which a sequence was given.
+    fn epoch_of(&mut self, read: &MasterRead<'_>, sequence: Sequence) -> Result<u64> {
+        Ok(self.history(read)?.epoch_of(sequence))
     }
 
     /// A base of a reign that parted from this one counts only up to where both agree.
@@ -214,8 +243,23 @@ fn decide(
         return rejected(RejectReason::Malformed, 0);
     };
     let mut decided = Vec::with_capacity(operation.edits.len());
+    let mut places = BTreeSet::new();
     for (place, edit) in operation.edits.iter().enumerate() {
-        match decide_edit(write, submission.incarnation, reigns, ledger, edit, limits)? {
+        let placed = match placed(write, submission.device, reigns, edit, limits)? {
+            Placed::At(edit) => edit,
+            Placed::Aside(aside) => {
+                let by = Revision { epoch: reigns.epoch_of(write, aside.by)?, sequence: aside.by };
+                let outcome = EditOutcome::Superseded { by, fields: Vec::new() };
+                decided.push(Decided::Lost(aside, outcome));
+                continue;
+            }
+            Placed::Refused(reason) => return rejected(reason, place),
+        };
+        // Two keys of one item would be decided on the same state and written one over the other.
+        if !places.insert(placed.key.clone()) {
+            return rejected(RejectReason::Malformed, place);
+        }
+        match decide_edit(write, submission, reigns, ledger, &placed, limits)? {
             Ok(one) => decided.push(one),
             Err(reason) => return rejected(reason, place),
         }
@@ -275,7 +319,7 @@ fn chained(head: &Head, read: &MasterRead<'_>) -> Result<Lineage> {
 
 fn decide_edit(
     write: &MasterWrite<'_>,
-    incarnation: Incarnation,
+    submission: &Submission,
     reigns: &mut Reigns,
     ledger: &Ledger,
     edit: &Edit,
@@ -285,17 +329,16 @@ fn decide_edit(
     if base > reigns.head.sequence {
         return Ok(Err(RejectReason::Malformed));
     }
-    let group = reigns.head.group;
-    if write.erasure(group, &edit.key.scope)?.is_some_and(|erasure| erasure.refuses(base)) {
-        return Ok(Err(RejectReason::Erased));
-    }
+    let incarnation = submission.incarnation;
     let prior = write.prior(&edit.key)?;
     let standing = prior.as_ref().map(Prior::item).transpose()?;
     if standing.as_ref().is_none_or(|item| item.deleted) {
         if builds_on_rejected(write, incarnation, ledger, edit)? {
             return Ok(Err(RejectReason::BuildsOnRejected));
         }
-        if edit.action != Action::Delete && reigns.over_user_limit(write, &edit.key.scope, limits)? {
+        if edit.action != Action::Delete
+            && reigns.over_user_limit(write, submission.device, &edit.key.scope, limits)?
+        {
             return Ok(Err(RejectReason::OverLimit));
         }
     }
@@ -306,7 +349,7 @@ fn decide_edit(
     };
     let merged = merge(&rule(&edit.key.kind), standing.as_ref(), &edit.action, &seen);
     let epoch = match merged.superseded_by() {
-        Some(by) => reigns.history(write)?.epoch_of(by),
+        Some(by) => reigns.epoch_of(write, by)?,
         None => reigns.head.epoch.number,
     };
     let answer = match merged.answer(|_| epoch) {
@@ -317,7 +360,15 @@ fn decide_edit(
         Merge::Write { fields, deleted, touched, lost, .. } => {
             let keep_prior = limits.keep_values && !rule(&edit.key.kind).sealed_only;
             let lost = if limits.keep_values { lost } else { Fields::new() };
-            let item = ItemWrite { key: edit.key.clone(), deleted, fields, touched, lost, keep_prior };
+            let item = ItemWrite {
+                key: edit.key.clone(),
+                deleted,
+                fields,
+                touched,
+                sequences: None,
+                lost,
+                keep_prior,
+            };
             Decided::Write(Box::new((item, prior)), answer)
         }
         Merge::Superseded { by, lost, .. } => {
@@ -366,23 +417,23 @@ fn seen(
     standing: Option<&MasterItem>,
 ) -> Result<Seen> {
     let Some(item) = standing else { return Ok(Seen::up_to(base)) };
-    if edit.base.after.is_none() {
-        return Ok(Seen::up_to(base));
-    }
-    let newer: BTreeSet<Sequence> = item
-        .field_sequences
-        .iter()
-        .map(|(_, sequence)| sequence)
-        .chain([item.sequence])
-        .filter(|sequence| *sequence > base)
-        .collect();
-    let mut own = BTreeSet::new();
-    for sequence in newer {
-        if write.author_of(sequence)? == Some(incarnation) {
-            own.insert(sequence);
+    let mut seen = Seen::up_to(base);
+    if edit.base.after.is_some() {
+        let fields = item.field_sequences.iter().map(|(_, sequence)| sequence);
+        let newer: BTreeSet<Sequence> =
+            fields.chain([item.sequence]).filter(|sequence| *sequence > base).collect();
+        for sequence in newer {
+            if write.author_of(sequence)? == Some(incarnation) {
+                seen.own.insert(sequence);
+            }
         }
     }
-    Ok(Seen { base, own })
+    // A switch of sharing changes no value: who knew all fields knew the item.
+    let knew_all = item.field_sequences.iter().all(|(_, sequence)| seen.covers(sequence));
+    if knew_all && !seen.covers(item.sequence) && write.act_at(item.sequence)? == Some(OperatorAct::Share) {
+        seen.own.insert(item.sequence);
+    }
+    Ok(seen)
 }
 
 fn builds_on_rejected(

@@ -17,7 +17,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use mfpsync_storage::local::{EditContext, JoinEdit, LocalEdit, LocalRead, LocalWrite, Mirrored};
-use mfpsync_storage::model::{Action, Fields, ItemKey, Kind, Scope};
+use mfpsync_storage::model::{Action, Fields, ItemKey, Kind, Scope, Sharing};
 use mfpsync_storage::{Error, Result};
 use sha2::{Digest, Sha256};
 
@@ -181,12 +181,15 @@ impl Plan {
 /// # Errors
 /// The database's, or its reader's deadline.
 pub fn plan(read: &LocalRead<'_>, policies: &Policies) -> Result<Plan> {
-    let own = read.own_keys()?;
+    let (own, own_id) = (read.own_keys()?, read.own_id()?);
     let names = natural::Names::given(read, &own)?;
     let mut erased = BTreeMap::new();
     let mut steps = Vec::with_capacity(own.len());
     for key in own {
-        let target = names.target(&key);
+        let mut target = names.target(&key);
+        if read.sharing(&key.kind)? == Sharing::DeviceSpecific {
+            target.device.clone_from(&own_id);
+        }
         let is_erased = match erased.get(&key.scope) {
             Some(known) => *known,
             None => {
@@ -199,7 +202,7 @@ pub fn plan(read: &LocalRead<'_>, policies: &Policies) -> Result<Plan> {
         let side = Side {
             own: names.renamed(&key, item.fields),
             group: read.mirrored(&target)?,
-            by_destination: target != key,
+            by_destination: target.id != key.id,
         };
         let fate = if is_erased { Fate::LeftOut } else { decide(policies.of(&key.kind), &key.kind, side) };
         steps.push(Step { own: key, target, fate });

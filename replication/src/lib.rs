@@ -4,7 +4,8 @@
 //! holds what the two sides say, [`wire`] is the door to the protocol's own messages, [`round`] is
 //! the client as a state machine, [`accept`] and [`follow`] the server's answers, [`undo`] what goes
 //! back to how it was, [`operator`] what is changed at the server itself, [`join`] what becomes of a
-//! device's own items when it enters a group,
+//! device's own items when it enters a group, [`sharing`] what devices have together and what each
+//! for itself,
 //! [`tombstones`] which deletions may be forgotten.
 
 pub mod accept;
@@ -17,6 +18,7 @@ pub mod merge;
 pub mod message;
 pub mod operator;
 pub mod round;
+pub mod sharing;
 pub mod tombstones;
 pub mod undo;
 pub mod wire;

@@ -7,7 +7,7 @@
 use mfpsync_storage::Result;
 use mfpsync_storage::master::{Author, ItemWrite, MasterRead, MasterWrite, OperatorAct, before};
 use mfpsync_storage::model::{
-    DeviceId, ErasedMark, Erasure, Fields, ItemKey, Kind, Revision, Scope, erasure_key, limit,
+    DeviceId, ErasedMark, Erasure, Fields, ItemKey, Kind, Revision, Scope, Sharing, erasure_key, limit,
 };
 
 use crate::merge::rule;
@@ -30,7 +30,7 @@ pub struct Operator {
 }
 
 impl Operator {
-    fn author(&self, act: OperatorAct) -> Author {
+    pub(crate) fn author(&self, act: OperatorAct) -> Author {
         Author::operator(self.server, act, self.actor.clone(), self.now)
     }
 }
@@ -70,6 +70,8 @@ pub struct Tally {
     pub erased: u64,
     /// Items that would exceed what an item may hold.
     pub too_large: u64,
+    /// Items from the time before the sharing of their kind was switched.
+    pub other_sharing: u64,
 }
 
 impl Tally {
@@ -84,6 +86,7 @@ impl Tally {
         self.not_kept += other.not_kept;
         self.erased += other.erased;
         self.too_large += other.too_large;
+        self.other_sharing += other.other_sharing;
     }
 }
 
@@ -132,7 +135,14 @@ pub fn preview(
             continue;
         }
         let present = read.item(&key)?.filter(|item| !item.deleted).map(|item| item.fields);
-        let undone = undo(&key.kind, present.as_ref(), &chain, selection);
+        let mut undone = undo(&key.kind, present.as_ref(), &chain, selection);
+        if undone.write.is_some()
+            && key.device.is_empty() != (read.sharing(&key.kind)?.sharing == Sharing::Shared)
+        {
+            // It would come back beside what the devices have now.
+            undone.write = None;
+            step.tally.other_sharing += 1;
+        }
         let closed = read.erasure(group, &key.scope)?.is_some_and(|erasure| !erasure.mark.readmitted);
         step.take(key, present.is_some(), undone, closed);
     }
@@ -180,6 +190,7 @@ pub fn take_back(
         deleted: restored.deleted,
         fields: restored.fields.clone(),
         touched: restored.touched.clone(),
+        sequences: None,
         lost: Fields::new(),
         keep_prior: operator.keep_values,
     });
@@ -258,6 +269,7 @@ fn mark(
         key,
         deleted: false,
         touched: fields.names().map(str::to_owned).collect(),
+        sequences: None,
         fields,
         lost: Fields::new(),
         keep_prior: true,
@@ -277,6 +289,7 @@ fn tombstones(read: &MasterRead<'_>, operator: &Operator, scope: &Scope) -> Resu
             deleted: true,
             fields: Fields::new(),
             touched: item.fields.names().map(str::to_owned).collect(),
+            sequences: None,
             lost: Fields::new(),
         });
     }
@@ -284,7 +297,7 @@ fn tombstones(read: &MasterRead<'_>, operator: &Operator, scope: &Scope) -> Resu
 }
 
 /// Writes many items in as few sequences as their limits allow.
-fn write_all(write: &MasterWrite<'_>, author: &Author, writes: &[ItemWrite]) -> Result<Revision> {
+pub(crate) fn write_all(write: &MasterWrite<'_>, author: &Author, writes: &[ItemWrite]) -> Result<Revision> {
     let (mut start, mut bytes) = (0, 0);
     for (at, item) in writes.iter().enumerate() {
         let size = item.fields.encode().len() + 4 * limit::NAME_BYTES;

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use mfpsync_storage::master::{Before, HistoryEntry, OPERATOR};
+use mfpsync_storage::master::{Before, HistoryEntry, OPERATOR, OperatorAct};
 use mfpsync_storage::model::{DeviceId, Fields, Kind, Sequence, Value};
 
 use crate::merge::{SameField, rule};
@@ -30,7 +30,9 @@ impl Selection {
     pub fn takes(&self, entry: &HistoryEntry) -> bool {
         let by_device = |device| entry.device == device && entry.incarnation != OPERATOR;
         let sequence = entry.revision.sequence;
-        (self.from..=self.through).contains(&sequence) && self.device.is_none_or(by_device)
+        // A switch of sharing moves items of a whole kind; it is taken back by switching again.
+        let moved = OperatorAct::of(entry.incarnation, entry.operation) == Some(OperatorAct::Share);
+        !moved && (self.from..=self.through).contains(&sequence) && self.device.is_none_or(by_device)
     }
 }
 

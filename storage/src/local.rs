@@ -11,6 +11,7 @@ mod join;
 mod mirror;
 mod notices;
 mod outbox;
+mod place;
 mod read;
 mod set_aside;
 mod usage;

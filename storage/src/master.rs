@@ -10,6 +10,7 @@ mod history;
 mod ledger;
 mod operator;
 mod read;
+mod sharing;
 mod tombstones;
 
 use std::ops::Deref;
@@ -27,6 +28,7 @@ pub use history::{Before, HistoryEntry};
 pub use ledger::Ledger;
 pub use operator::{OPERATOR, OperatorAct, Pruned};
 pub use read::{ChangesRead, Head, MasterItem};
+pub use sharing::{KindCount, Setting};
 pub use tombstones::Collected;
 
 /// Marks stores of the master database.

@@ -12,6 +12,7 @@ mod operation;
 mod outcome;
 mod promotion;
 mod revision;
+mod sharing;
 mod value;
 
 pub(crate) use change::sha256;
@@ -24,6 +25,7 @@ pub use operation::{Action, Base, Digest, Edit, Operation};
 pub use outcome::{EditOutcome, Outcome, RejectReason};
 pub use promotion::{Parent, Promotion, PromotionReason};
 pub use revision::{Cursor, Epoch, Revision};
+pub use sharing::{SHARING_KIND, Sharing, sharing_key};
 pub use value::{FieldSequences, Fields, Sealed, Value};
 
 /// Limits of one item and one operation. **Source**: blueprint of limits in `docs/protocol.md`.

@@ -95,7 +95,8 @@ CREATE TABLE progress (
 ";
 
 /// `items` holds two states side by side: the mirror (as last agreed with the server) and, where it
-/// differs, the local one that readers see. `settled_at` and `settled_by` name the latest accepted
+/// differs, the local one that readers see. An item may have two rows, the shared one (`device` empty)
+/// and this device's (`device` as `device.own_id`); `local/place.rs` says which one shows. `settled_at` and `settled_by` name the latest accepted
 /// operation whose result the mirror has not shown yet. While the device is joining (`membership.phase`
 /// 0) the local states are its own items and the mirror is not shown; `joined`, `kept_own` and
 /// `join_edits` hold what takes a join back. `device` counts what `outbox` and `retained`
@@ -103,6 +104,7 @@ CREATE TABLE progress (
 const LOCAL_1: &str = "
 CREATE TABLE device (
     id INTEGER PRIMARY KEY CHECK (id = 1),
+    own_id TEXT NOT NULL,
     incarnation INTEGER NOT NULL,
     last_operation INTEGER NOT NULL,
     low_water INTEGER NOT NULL,

@@ -22,11 +22,11 @@ pub struct User {
 }
 
 /// How a database's `items` are read.
-pub(crate) struct Columns {
+pub(crate) struct Columns<'a> {
     /// The fields that count.
-    pub fields: &'static str,
+    pub fields: &'a str,
     /// Whether an item lives.
-    pub lives: &'static str,
+    pub lives: &'a str,
 }
 
 /// At most `limit` users in order of their ids, behind the id `after`.
@@ -35,7 +35,7 @@ pub(crate) struct Columns {
 /// The database's, or its reader's deadline.
 pub(crate) fn users(
     connection: &Connection,
-    columns: &Columns,
+    columns: &Columns<'_>,
     after: &str,
     limit: u32,
 ) -> Result<Vec<User>> {

@@ -23,6 +23,7 @@ pub mod model;
 mod network;
 mod oracle;
 mod server;
+mod sharing;
 mod swarm;
 mod trace;
 mod translate;

@@ -30,13 +30,13 @@ pub(crate) async fn export(
     let items = item::list(sockets, &target.scope, &target.kind).await?;
     let looks = item::list(sockets, &target.scope, layout::KIND).await?;
     let key = layout::key(&target.scope);
-    let looks = looks.into_iter().find(|item| item.key.as_ref() == Some(&key)).unwrap_or_default();
+    let is_it = |item: &Item| item.key.as_ref().is_some_and(|found| found.id == key.id);
+    let looks = looks.into_iter().find(is_it).unwrap_or_default();
     file(&items, &looks.fields, version)
 }
 
 fn file(items: &[Item], looks: &[Field], version: Option<Version>) -> Result<Exported, Failure> {
-    let shared = |item: &&Item| item.key.as_ref().is_some_and(|key| key.device.is_empty());
-    let mut entries: Vec<Entry> = items.iter().filter(shared).map(entry::entry).collect();
+    let mut entries: Vec<Entry> = items.iter().map(entry::entry).collect();
     layout::sort(&mut entries, looks);
     let machine_made = |version| WriteOptions::new(Header::address_list(version, ""));
     let options = match version {

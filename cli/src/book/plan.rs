@@ -36,7 +36,7 @@ impl Plan {
     pub(crate) fn new(book: &Book, target: &Target, present: &[Item], looks: &[Item]) -> Self {
         let options = book.options();
         let present: HashMap<&str, &Item> =
-            present.iter().filter_map(|item| Some((shared_id(item)?, item))).collect();
+            present.iter().filter_map(|item| Some((id_of(item)?, item))).collect();
         let mut plan = Self::default();
         for incoming in &book.entries {
             let key = target.key(&incoming.id);
@@ -85,10 +85,9 @@ impl Plan {
     }
 }
 
-/// The id of an item all devices share; one device's own item is not the file's entry.
-fn shared_id(item: &Item) -> Option<&str> {
-    let key = item.key.as_ref()?;
-    key.device.is_empty().then_some(key.id.as_str())
+/// The id of an item, which this device may share with all or have for itself.
+fn id_of(item: &Item) -> Option<&str> {
+    item.key.as_ref().map(|key| key.id.as_str())
 }
 
 fn difference(incoming: &Entry, item: &Item, options: &WriteOptions) -> Option<(Vec<Field>, Vec<String>)> {

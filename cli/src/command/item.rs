@@ -37,7 +37,7 @@ pub(crate) struct KeyArgs {
     kind: String,
     /// Its id within scope and kind
     id: String,
-    /// The device's id (32 hex digits) for kinds that each device holds for itself
+    /// Another device, by its id (32 hex digits): only to look at what it has for itself
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     device: String,
 }

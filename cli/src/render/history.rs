@@ -58,12 +58,12 @@ fn event(change: &Change) -> &str {
     }
 }
 
-fn key_text(key: &ItemKey) -> String {
+pub(super) fn key_text(key: &ItemKey) -> String {
     let device = if key.device.is_empty() { String::new() } else { format!(" on {}", key.device) };
     format!("{} {} {}{device}", key.scope, key.kind, key.id)
 }
 
-fn key_json(key: Option<&ItemKey>) -> Value {
+pub(super) fn key_json(key: Option<&ItemKey>) -> Value {
     key.map_or(
         Value::Null,
         |key| json!({ "scope": key.scope, "kind": key.kind, "device": key.device, "id": key.id }),
@@ -171,6 +171,7 @@ pub(crate) fn undo_text(reply: &UndoReply, done: bool) -> String {
         ),
         (reply.erased, "item(s) stay: their user was erased"),
         (reply.too_large, "item(s) stay: they would exceed what an item may hold"),
+        (reply.other_sharing, "item(s) stay: the sharing of their kind was switched since"),
     ];
     lines
         .extend(left.iter().filter(|(number, _)| *number > 0).map(|(number, why)| format!("{number} {why}")));
@@ -194,6 +195,7 @@ pub(crate) fn undo_json(reply: &UndoReply) -> Value {
         "not_kept": reply.not_kept,
         "erased": reply.erased,
         "too_large": reply.too_large,
+        "other_sharing": reply.other_sharing,
         "first": first.collect::<Vec<_>>(),
     })
 }

@@ -4,7 +4,7 @@
 use mfpsync_proto::local as wire;
 use mfpsync_replication::merge::{SameField, rule};
 use mfpsync_storage::local::{ItemState, LocalEdit, LocalItem};
-use mfpsync_storage::model::{Action, Fields, ItemKey, Kind, Sealed, Value};
+use mfpsync_storage::model::{Action, DeviceId, Fields, ItemKey, Kind, Sealed, Value};
 use tonic::Status;
 
 use crate::own_data::Freshness;
@@ -17,7 +17,7 @@ pub(crate) fn key(key: Option<wire::ItemKey>) -> Result<ItemKey, Status> {
 }
 
 /// Parses an edit and checks what its kind allows.
-pub(super) fn edit(edit: wire::Edit) -> Result<LocalEdit, Status> {
+pub(super) fn edit(edit: wire::Edit, own_id: DeviceId) -> Result<LocalEdit, Status> {
     let (key, action) = match edit.edit {
         Some(wire::edit::Edit::Put(put)) => (key(put.key)?, Action::Put(fields(put.fields)?)),
         Some(wire::edit::Edit::Patch(patch)) => {
@@ -33,6 +33,11 @@ pub(super) fn edit(edit: wire::Edit) -> Result<LocalEdit, Status> {
         Some(wire::edit::Edit::Delete(delete)) => (key(delete.key)?, Action::Delete),
         None => return Err(Status::invalid_argument("an edit is neither put, patch nor delete")),
     };
+    if !key.device.is_empty() && key != key.of_device(own_id) {
+        return Err(Status::permission_denied(
+            "the item is another device's own and is edited there; nothing was stored",
+        ));
+    }
     allowed(&key.kind, &action)?;
     Ok(LocalEdit { key, action })
 }

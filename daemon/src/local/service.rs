@@ -162,8 +162,11 @@ impl Local for LocalService {
         if request.actor.len() > ACTOR_BYTES {
             return Err(Status::invalid_argument("actor is longer than 255 bytes"));
         }
-        let edits = request.edits.into_iter().map(convert::edit).collect::<Result<Vec<_>, _>>()?;
-        let distinct: BTreeSet<&ItemKey> = edits.iter().map(|edit| &edit.key).collect();
+        let own_id = self.own.id();
+        let edit = |edit| convert::edit(edit, own_id);
+        let edits = request.edits.into_iter().map(edit).collect::<Result<Vec<_>, _>>()?;
+        // Without a device and with this one's id a key names the same item.
+        let distinct: BTreeSet<ItemKey> = edits.iter().map(|edit| edit.key.shared()).collect();
         if distinct.len() < edits.len() {
             return Err(Status::invalid_argument("two edits of one item in one write"));
         }
@@ -189,6 +192,7 @@ impl Local for LocalService {
                 .iter()
                 .filter_map(|text| kind(text).transpose())
                 .collect::<Result<_, _>>()?,
+            own_id: self.own.id().to_string(),
         };
         let (to, answers) = mpsc::channel(LOOK_AHEAD);
         let own = self.own.clone();
@@ -256,11 +260,13 @@ fn bounded(items: Vec<LocalItem>) -> Vec<Vec<LocalItem>> {
 struct Watched {
     scopes: BTreeSet<Scope>,
     kinds: BTreeSet<Kind>,
+    own_id: String,
 }
 
 impl Watched {
     fn wants(&self, key: &ItemKey) -> bool {
-        (self.scopes.is_empty() || self.scopes.contains(&key.scope))
+        (key.device.is_empty() || key.device == self.own_id)
+            && (self.scopes.is_empty() || self.scopes.contains(&key.scope))
             && (self.kinds.is_empty() || self.kinds.contains(&key.kind))
     }
 }

@@ -158,6 +158,7 @@ fn act_name(act: OperatorAct) -> &'static str {
         OperatorAct::DeleteUser => "delete-user",
         OperatorAct::Erase => "erase",
         OperatorAct::Readmit => "readmit",
+        OperatorAct::Share => "sharing",
     }
 }
 

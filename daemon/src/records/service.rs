@@ -11,7 +11,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{history, place, set_aside, undo, users};
+use super::{history, place, set_aside, sharing, undo, users};
 use crate::panel::Session;
 
 /// Answers prepared ahead of a slow caller.
@@ -85,5 +85,17 @@ impl Records for RecordsService {
 
     async fn erasures(&self, request: Request<wire::ErasuresRequest>) -> Reply<wire::ErasuresReply> {
         users::erasures(&self.0.device, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn sharing(&self, _request: Request<wire::SharingRequest>) -> Reply<wire::SharingReply> {
+        sharing::list(&self.0.device).await.map(Response::new)
+    }
+
+    async fn preview_sharing(&self, request: Request<wire::SharingOrder>) -> Reply<wire::SharingPlan> {
+        sharing::preview(&self.0.device, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn set_sharing(&self, request: Request<wire::SharingOrder>) -> Reply<wire::SharingPlan> {
+        sharing::set(&self.0.device, request.into_inner()).await.map(Response::new)
     }
 }

@@ -119,8 +119,18 @@ impl Sum {
     }
 
     fn reply(self, selection: &Selection) -> wire::UndoReply {
-        let Tally { items, restored, removed, fields, stands, forgotten, not_kept, erased, too_large } =
-            self.tally;
+        let Tally {
+            items,
+            restored,
+            removed,
+            fields,
+            stands,
+            forgotten,
+            not_kept,
+            erased,
+            too_large,
+            other_sharing,
+        } = self.tally;
         wire::UndoReply {
             from_sequence: selection.from.0,
             through_sequence: selection.through.0,
@@ -133,6 +143,7 @@ impl Sum {
             not_kept,
             erased,
             too_large,
+            other_sharing,
             first: self.first,
         }
     }

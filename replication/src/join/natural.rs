@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use mfpsync_addressbook::{NaturalKey, field};
 use mfpsync_storage::Result;
 use mfpsync_storage::local::LocalRead;
-use mfpsync_storage::model::{Fields, ItemKey, Kind, Scope, Value};
+use mfpsync_storage::model::{Fields, ItemKey, Kind, Scope, Sharing, Value};
 
 /// Kinds whose items have a destination.
 const ADDRESSES: &str = "address.";
@@ -40,8 +40,16 @@ impl Names {
     fn pair(&mut self, read: &LocalRead<'_>, scope: &Scope, kind: &Kind, own: &[&ItemKey]) -> Result<()> {
         let own_keys: BTreeSet<&ItemKey> = own.iter().copied().collect();
         let mut met_by_id = BTreeSet::new();
+        let is_own = read.sharing(kind)? == Sharing::DeviceSpecific;
+        let own_id = read.own_id()?;
         let mut free: BTreeMap<(String, NaturalKey), VecDeque<ItemKey>> = BTreeMap::new();
         for (key, fields) in read.mirror_items(scope, kind)? {
+            // Of a device-specific kind an earlier life of this device may have left items.
+            let key = match is_own {
+                true if key.device == own_id => key.shared(),
+                true => continue,
+                false => key,
+            };
             if own_keys.contains(&key) {
                 met_by_id.insert(key);
             } else if let Some(natural) = natural_key(&fields) {
@@ -62,7 +70,7 @@ impl Names {
         Ok(())
     }
 
-    /// The group's item that an own one meets, or would become.
+    /// The group's item that an own one meets, or would become, as if its kind were shared.
     pub(super) fn target(&self, own: &ItemKey) -> ItemKey {
         self.targets.get(own).unwrap_or(own).clone()
     }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use mfpsync_storage::Inline;
 use mfpsync_storage::local::{EditContext, Local, LocalEdit, LocalWrite, Membership, RetainedLimits};
 use mfpsync_storage::model::{
-    Chain, Change, Cursor, EditOutcome, Epoch, GroupId, Incarnation, Operation, Outcome, PublicKey, Revision,
-    Sequence, Value,
+    Chain, Change, Cursor, DeviceId, EditOutcome, Epoch, GroupId, Incarnation, Operation, Outcome, PublicKey,
+    Revision, Sequence, Value,
 };
 use proptest::prelude::*;
 
@@ -36,7 +36,7 @@ struct Device {
 impl Device {
     fn with(own: &[(ItemKey, Fields)]) -> Self {
         let mut database = Inline::in_memory().unwrap();
-        database.write(|write: &LocalWrite<'_>| write.initialise(Incarnation(1))).unwrap();
+        database.write(|write: &LocalWrite<'_>| write.initialise(Incarnation(1), DeviceId([1; 16]))).unwrap();
         let context = EditContext { actor: String::new(), now: 1, limits: None };
         for (key, fields) in own {
             let edit = LocalEdit { key: key.clone(), action: Action::Put(fields.clone()) };

@@ -76,7 +76,8 @@ pub(super) fn apply(standing: Option<&Fields>, action: &Action) -> Option<Fields
 impl LocalWrite<'_> {
     /// Stores edits that belong together. In a group they become one operation in the outbox, whose
     /// number is returned; outside of one, and while joining one, they only change the device's own
-    /// items. Edits that change nothing are left out.
+    /// items. Edits that change nothing are left out. An edit goes where [the item's
+    /// place](super::LocalRead::place) is.
     ///
     /// # Errors
     /// [`Error::OutboxFull`], [`Error::ItemTooLarge`], [`Error::UserFull`], [`Error::Erased`],
@@ -97,6 +98,7 @@ impl LocalWrite<'_> {
         let mut made = Vec::new();
         let mut growth = Growth::default();
         for LocalEdit { key, action } in edits {
+            let key = self.place(&key)?;
             self.refuse_erased(&key.scope)?;
             let action = in_order(action);
             let row = self.row(&key)?;

@@ -137,7 +137,7 @@ impl LocalWrite<'_> {
     fn offer_rest(&self, rest: Vec<Edit>, actor: String, made_at: u64) -> Result<()> {
         let mut made = Vec::new();
         for edit in rest {
-            let Some(row) = self.row(&edit.key)? else { continue };
+            let Some(row) = self.row(&self.place(&edit.key)?)? else { continue };
             made.push((row.number, edit));
         }
         if made.is_empty() {

@@ -1,12 +1,14 @@
 //! The device's own state and its membership: joining, leaving, and who else belongs.
 
-use rusqlite::OptionalExtension;
+use rusqlite::{OptionalExtension, params};
 
+use super::place::SHOWN;
 use super::{LocalRead, LocalWrite};
 use crate::codec::DecodeError;
 use crate::error::Result;
 use crate::model::{
-    Cursor, GroupId, Incarnation, IssuingCertificate, Member, OperationNumber, Promotion, PublicKey, Signed,
+    Cursor, DeviceId, GroupId, Incarnation, IssuingCertificate, Member, OperationNumber, Promotion,
+    PublicKey, Signed,
 };
 use crate::roster;
 
@@ -102,15 +104,15 @@ impl LocalRead<'_> {
 }
 
 impl LocalWrite<'_> {
-    /// Gives a new file its incarnation; keeps the one it has.
+    /// Gives a new file its incarnation, and keeps the one it has; notes whose file it is.
     ///
     /// # Errors
     /// The database's.
-    pub fn initialise(&self, incarnation: Incarnation) -> Result<()> {
+    pub fn initialise(&self, incarnation: Incarnation, device: DeviceId) -> Result<()> {
         self.connection.execute(
-            "INSERT INTO device (id, incarnation, last_operation, low_water, generation, resetting)
-                VALUES (1, ?, 0, 0, 0, 0) ON CONFLICT (id) DO NOTHING",
-            [incarnation.0 as i64],
+            "INSERT INTO device (id, own_id, incarnation, last_operation, low_water, generation, resetting)
+                VALUES (1, ?2, ?1, 0, 0, 0, 0) ON CONFLICT (id) DO UPDATE SET own_id = ?2",
+            params![incarnation.0 as i64, device.to_string()],
         )?;
         Ok(())
     }
@@ -137,9 +139,10 @@ impl LocalWrite<'_> {
         members.iter().try_for_each(|record| roster::put_member(self.connection, record))
     }
 
-    /// Leaves the group, also in the midst of joining: what readers see becomes the device's own.
+    /// Leaves the group, also in the midst of joining: what readers see becomes the device's own, also
+    /// where it had items for itself.
     /// Edits that never reached the server stay part of it; their count is returned. Operations set
-    /// aside stay for a person. Marks of erased users are the group's and do not.
+    /// aside stay for a person. Marks of erased users and the sharing of kinds are the group's and do not.
     ///
     /// # Errors
     /// The database's.
@@ -148,12 +151,13 @@ impl LocalWrite<'_> {
         if self.is_joining()? {
             self.connection.execute("DELETE FROM items WHERE local_deleted IS NULL", [])?;
         }
+        self.connection.execute(&format!("DELETE FROM items WHERE NOT ({SHOWN})"), [])?;
         self.connection.execute_batch(
             "DELETE FROM outbox; DELETE FROM outbox_items; DELETE FROM retained;
              DELETE FROM membership; DELETE FROM lineage; DELETE FROM issuers; DELETE FROM members;
              DELETE FROM items WHERE coalesce(local_deleted, mirror_deleted) = 1;
-             DELETE FROM items WHERE kind = 'group.erased';
-             UPDATE items SET local_fields = coalesce(local_fields, mirror_fields), local_deleted = 0,
+             DELETE FROM items WHERE kind IN ('group.erased', 'group.sharing');
+             UPDATE items SET device = '', local_fields = coalesce(local_fields, mirror_fields), local_deleted = 0,
                  mirror_sequence = NULL, mirror_deleted = NULL, mirror_fields = NULL, generation = 0,
                  settled_at = NULL, settled_by = NULL;
              UPDATE device SET cursor = NULL, resetting = 0, generation = 0, waiting = 0,

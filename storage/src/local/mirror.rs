@@ -26,6 +26,9 @@ impl LocalWrite<'_> {
             if self.apply_change(change, generation, joining)? {
                 changed.push(change.key.clone());
             }
+            if !joining {
+                changed.extend(self.move_to_own(change)?);
+            }
         }
         self.set_cursor(Some(cursor))?;
         changed.extend(self.uncover_settled(cursor)?);
@@ -110,7 +113,8 @@ impl LocalWrite<'_> {
         let mut actions = Vec::new();
         while let Some(row) = rows.next()? {
             let operation = Operation::decode(row.get_ref(0)?.as_blob().unwrap_or_default())?;
-            let edit = operation.edits.into_iter().find(|edit| edit.key == *key);
+            // The item may have moved since.
+            let edit = operation.edits.into_iter().find(|edit| edit.key.is_same_item(key));
             actions.push(edit.ok_or(DecodeError::Invalid("outbox names an item of no edit"))?.action);
         }
         Ok(actions)

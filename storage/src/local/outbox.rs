@@ -143,8 +143,9 @@ impl LocalWrite<'_> {
         }
         let cursor = device.cursor.map_or(Sequence::ZERO, |cursor| cursor.sequence);
         for edit in &operation.edits {
-            if self.settle_item(&edit.key, number, outcome.revision(), cursor)? {
-                settlement.changed.push(edit.key.clone());
+            let Some(key) = self.linked(&edit.key, number)? else { continue };
+            if self.settle_item(&key, number, outcome.revision(), cursor)? {
+                settlement.changed.push(key);
             }
         }
         Ok(())

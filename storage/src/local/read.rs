@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::LocalRead;
+use super::place::SHOWN;
 use crate::codec::DecodeError;
 use crate::error::Result;
 use crate::model::{ContentHash, Fields, ItemKey, Kind, Scope, Sequence};
@@ -59,23 +60,23 @@ impl ItemRow {
     }
 }
 
-const VISIBLE: &str = "SELECT scope, kind, device, id, coalesce(local_fields, mirror_fields),
+const LIVING: &str = "SELECT scope, kind, device, id, coalesce(local_fields, mirror_fields),
         mirror_sequence IS NOT NULL, local_deleted IS NOT NULL,
         EXISTS (SELECT 1 FROM outbox_items WHERE item = items.number) OR settled_at IS NOT NULL
     FROM items WHERE coalesce(local_deleted, mirror_deleted) = 0";
 
 /// The same while joining: own items, whatever the mirror holds beneath them.
-const VISIBLE_JOINING: &str = "SELECT scope, kind, device, id, local_fields, 0, 1, 0
+const LIVING_JOINING: &str = "SELECT scope, kind, device, id, local_fields, 0, 1, 0
     FROM items WHERE local_deleted = 0";
 
 impl LocalRead<'_> {
-    /// One item; none when it does not exist or was deleted.
+    /// One item, wherever [its place](LocalRead::place) is; none when it does not exist or was deleted.
     ///
     /// # Errors
     /// The database's.
     pub fn item(&self, key: &ItemKey) -> Result<Option<LocalItem>> {
-        let visible = self.visible()?;
-        let sql = format!("{visible} AND scope = ? AND kind = ? AND device = ? AND id = ?");
+        let (key, lives) = (&self.place(key)?, self.living()?);
+        let sql = format!("{lives} AND scope = ? AND kind = ? AND device = ? AND id = ?");
         let mut statement = self.connection.prepare_cached(&sql)?;
         let mut rows = statement.query(params![key.scope.as_str(), key.kind.as_str(), key.device, key.id])?;
         rows.next()?.map(visible_item).transpose()
@@ -123,7 +124,8 @@ impl LocalRead<'_> {
     /// # Errors
     /// The database's, or its reader's deadline.
     pub fn users(&self, after: &str, limit: u32) -> Result<Vec<User>> {
-        let columns = Columns { fields: "coalesce(local_fields, mirror_fields)", lives: self.lives()? };
+        let lives = self.lives()?;
+        let columns = Columns { fields: "coalesce(local_fields, mirror_fields)", lives: &lives };
         users::users(self.connection, &columns, after, limit)
     }
 
@@ -141,7 +143,7 @@ impl LocalRead<'_> {
     /// # Errors
     /// The database's, or its reader's deadline.
     pub fn visible_hashes(&self) -> Result<BTreeMap<(Scope, Kind), ContentHash>> {
-        crate::content::hashes(self.connection, self.visible()?)
+        crate::content::hashes(self.connection, &self.visible()?)
     }
 
     /// The item's revision in the mirror; none when the mirror does not have it.
@@ -152,14 +154,22 @@ impl LocalRead<'_> {
         Ok(self.row(key)?.and_then(|row| row.mirror_sequence))
     }
 
-    fn visible(&self) -> Result<&'static str> {
-        Ok(if self.is_joining()? { VISIBLE_JOINING } else { VISIBLE })
+    /// Living items, of other devices too.
+    fn living(&self) -> Result<&'static str> {
+        Ok(if self.is_joining()? { LIVING_JOINING } else { LIVING })
+    }
+
+    fn visible(&self) -> Result<String> {
+        Ok(if self.is_joining()? { LIVING_JOINING.to_owned() } else { format!("{LIVING} AND {SHOWN}") })
     }
 
     /// Which rows of `items` readers see.
-    pub(super) fn lives(&self) -> Result<&'static str> {
-        let joining = self.is_joining()?;
-        Ok(if joining { "local_deleted = 0" } else { "coalesce(local_deleted, mirror_deleted) = 0" })
+    pub(super) fn lives(&self) -> Result<String> {
+        Ok(if self.is_joining()? {
+            "local_deleted = 0".to_owned()
+        } else {
+            format!("coalesce(local_deleted, mirror_deleted) = 0 AND {SHOWN}")
+        })
     }
 
     pub(super) fn row(&self, key: &ItemKey) -> Result<Option<ItemRow>> {

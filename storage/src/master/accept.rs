@@ -37,6 +37,9 @@ pub struct ItemWrite {
     pub fields: Fields,
     /// The fields this operation changed or removed.
     pub touched: Vec<String>,
+    /// When the fields last changed, for an item that moves as it is; none when what is touched changes
+    /// now.
+    pub sequences: Option<FieldSequences>,
     /// Values that lost a conflict, kept for the undo window.
     pub lost: Fields,
     /// Whether the history keeps the fields as they were before; never for secrets.
@@ -161,13 +164,12 @@ impl MasterWrite<'_> {
         const ADD: &str = "INSERT INTO items
                 (position, deleted, fields, field_sequences, scope, kind, device, id)
             VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
-        let (before, mut sequences) = match prior {
-            Some(prior) => (Some(prior.position), prior.sequences),
-            None => (None, FieldSequences::default()),
-        };
-        for name in &write.touched {
-            sequences.set(name, sequence);
-        }
+        let before = prior.as_ref().map(|prior| prior.position);
+        let sequences = write.sequences.clone().unwrap_or_else(|| {
+            let mut sequences = prior.map(|prior| prior.sequences).unwrap_or_default();
+            write.touched.iter().for_each(|name| sequences.set(name, sequence));
+            sequences
+        });
         let sequences = sequences.encode();
         match before {
             Some(before) => self.connection.prepare_cached(MOVE)?.execute(params![

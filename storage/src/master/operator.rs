@@ -28,13 +28,15 @@ pub enum OperatorAct {
     Erase = 3,
     /// Opened an erased user's name again.
     Readmit = 4,
+    /// Changed the sharing of a kind.
+    Share = 5,
 }
 
 impl OperatorAct {
     /// The act behind an author; none for a device's own operation.
     #[must_use]
     pub fn of(incarnation: Incarnation, operation: OperationNumber) -> Option<Self> {
-        let acts = [Self::Undo, Self::DeleteUser, Self::Erase, Self::Readmit];
+        let acts = [Self::Undo, Self::DeleteUser, Self::Erase, Self::Readmit, Self::Share];
         acts.into_iter().find(|act| incarnation == OPERATOR && operation.0 == *act as u64)
     }
 }

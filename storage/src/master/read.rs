@@ -8,8 +8,8 @@ use super::{MasterRead, position, sequence_of};
 use crate::codec::DecodeError;
 use crate::error::{Error, Result};
 use crate::model::{
-    Chain, ChangeBatch, ContentHash, Cursor, Epoch, FieldSequences, Fields, GroupId, Incarnation, ItemKey,
-    Kind, PublicKey, Revision, Scope, Sequence,
+    Chain, ChangeBatch, ContentHash, Cursor, DeviceId, Epoch, FieldSequences, Fields, GroupId, Incarnation,
+    ItemKey, Kind, PublicKey, Revision, Scope, Sequence,
 };
 use crate::users::{self, Columns, User};
 
@@ -188,20 +188,23 @@ impl MasterRead<'_> {
     /// # Errors
     /// The database's, or its reader's deadline.
     pub fn users(&self, after: &str, limit: u32) -> Result<Vec<User>> {
-        const COLUMNS: Columns = Columns { fields: "fields", lives: "deleted = 0" };
+        const COLUMNS: Columns<'static> = Columns { fields: "fields", lives: "deleted = 0" };
         users::users(self.connection, &COLUMNS, after, limit)
     }
 
-    /// Items of a scope and their encoded bytes, for quotas.
+    /// Items of a scope as one device shows them, and their encoded bytes, for quotas: other devices'
+    /// own items are not counted.
     ///
     /// # Errors
     /// The database's.
-    pub fn scope_usage(&self, scope: &Scope) -> Result<(u64, u64)> {
-        const SQL: &str =
-            "SELECT count(*), coalesce(sum(length(fields)), 0) FROM items WHERE scope = ? AND deleted = 0";
-        let usage = self.connection.prepare_cached(SQL)?.query_row([scope.as_str()], |row| {
-            Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))
-        })?;
+    pub fn scope_usage(&self, scope: &Scope, device: DeviceId) -> Result<(u64, u64)> {
+        const SQL: &str = "SELECT count(*), coalesce(sum(length(fields)), 0) FROM items
+            WHERE scope = ? AND deleted = 0 AND device IN ('', ?)";
+        let of = [scope.as_str(), &device.to_string()];
+        let usage = self
+            .connection
+            .prepare_cached(SQL)?
+            .query_row(of, |row| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64)))?;
         Ok(usage)
     }
 }

@@ -20,10 +20,12 @@ pub enum RejectReason {
     BuildsOnRejected,
     /// The user was erased, and the author did not know of a readmission.
     Erased,
+    /// The item is another device's own.
+    OtherDevice,
 }
 
 impl RejectReason {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Malformed,
         Self::NumberReused,
         Self::OverLimit,
@@ -31,6 +33,7 @@ impl RejectReason {
         Self::NotSealed,
         Self::BuildsOnRejected,
         Self::Erased,
+        Self::OtherDevice,
     ];
 
     /// A stable word for APIs and logs.
@@ -44,6 +47,7 @@ impl RejectReason {
             Self::NotSealed => "not-sealed",
             Self::BuildsOnRejected => "builds-on-rejected",
             Self::Erased => "erased",
+            Self::OtherDevice => "other-device",
         }
     }
 }

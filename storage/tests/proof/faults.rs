@@ -6,7 +6,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use mfpsync_storage::local::{EditContext, Local, LocalEdit, LocalWrite};
-use mfpsync_storage::model::{Action, Fields, Incarnation, ItemKey, Value};
+use mfpsync_storage::model::{Action, DeviceId, Fields, Incarnation, ItemKey, Value};
 use mfpsync_storage::{Class, Error, Inline, Result, Store};
 
 use crate::support::context;
@@ -15,7 +15,9 @@ const LONG: Duration = Duration::from_secs(30);
 
 pub(crate) fn open(path: &Path) -> Store<Local> {
     let store = Store::open(path, true, Box::new(|_| ())).unwrap();
-    store.write_and_wait(|write: &LocalWrite<'_>| write.initialise(Incarnation(1))).unwrap();
+    store
+        .write_and_wait(|write: &LocalWrite<'_>| write.initialise(Incarnation(1), DeviceId([1; 16])))
+        .unwrap();
     store
 }
 
@@ -44,7 +46,7 @@ fn every_writer_is_answered_and_a_failing_one_harms_no_neighbour() {
         count.fetch_add(1, Ordering::Relaxed);
     });
     let store = Store::<Local>::open(&directory.path().join("local.db"), true, seen).unwrap();
-    store.write_and_wait(|write| write.initialise(Incarnation(1))).unwrap();
+    store.write_and_wait(|write| write.initialise(Incarnation(1), DeviceId([1; 16]))).unwrap();
     let (threads, rounds) = (16, 20);
     let start = Arc::new(Barrier::new(threads));
     let workers: Vec<_> = (0..threads)
@@ -83,7 +85,7 @@ fn a_group_shares_one_commit() {
         count.fetch_add(1, Ordering::Relaxed);
     });
     let store = Store::<Local>::open(&directory.path().join("local.db"), true, seen).unwrap();
-    store.write_and_wait(|write| write.initialise(Incarnation(1))).unwrap();
+    store.write_and_wait(|write| write.initialise(Incarnation(1), DeviceId([1; 16]))).unwrap();
     // The writer is held inside one request while a hundred queue up behind it.
     let (gate, held) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
     let (inside, entered) = (gate.clone(), held.clone());
@@ -269,7 +271,7 @@ fn a_read_only_device_is_reported() {
 fn on_a_read_only_device() {
     let path = mounted().join("local.db");
     let mut database = Inline::<Local>::open(&path, true).unwrap();
-    database.write(|write| write.initialise(Incarnation(1))).unwrap();
+    database.write(|write| write.initialise(Incarnation(1), DeviceId([1; 16]))).unwrap();
     database.write(|write| store(write, "a", 1)).unwrap();
     drop(database);
     let mount = |options: &str| {

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use mfpsync_storage::local::Local;
 use mfpsync_storage::master::Master;
-use mfpsync_storage::model::Incarnation;
+use mfpsync_storage::model::{DeviceId, Incarnation};
 use mfpsync_storage::{Error, Inline, Store, set_aside};
 
 use crate::support::{context, key, put};
 
 fn local(path: &Path) {
     let mut database = Inline::<Local>::open(path, true).unwrap();
-    database.write(|write| write.initialise(Incarnation(1))).unwrap();
+    database.write(|write| write.initialise(Incarnation(1), DeviceId([1; 16]))).unwrap();
     database.write(|write| write.edit(vec![put("a", &[("x", "1")])], &context())).unwrap();
 }
 

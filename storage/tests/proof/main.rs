@@ -21,5 +21,6 @@ mod master;
 mod membership;
 mod mirror;
 mod outbox;
+mod place;
 mod plans;
 mod support;

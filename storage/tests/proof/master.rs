@@ -3,7 +3,7 @@
 use mfpsync_storage::Inline;
 use mfpsync_storage::master::{ItemWrite, Ledger, Loss, Master};
 use mfpsync_storage::model::{
-    Chain, EditOutcome, Incarnation, Operation, OperationNumber, Outcome, Sequence,
+    Chain, DeviceId, EditOutcome, Incarnation, Operation, OperationNumber, Outcome, Sequence,
 };
 use proptest::prelude::*;
 
@@ -251,7 +251,7 @@ fn usage_counts_live_items_of_one_scope() {
     let mut server = Server::founded();
     server.accept(1, &[write("a", &[("x", "1")]), write("b", &[("x", "1")])]);
     server.accept(2, &[removal("b")]);
-    let usage = server.0.read(|read| read.scope_usage(&key("a").scope)).unwrap();
+    let usage = server.0.read(|read| read.scope_usage(&key("a").scope, DeviceId([1; 16]))).unwrap();
     assert_eq!(usage, (1, fields(&[("x", "1")]).encode().len() as u64));
 }
 

@@ -2,7 +2,7 @@
 
 use mfpsync_storage::Error;
 use mfpsync_storage::local::ItemState;
-use mfpsync_storage::model::Incarnation;
+use mfpsync_storage::model::{DeviceId, Incarnation};
 
 use crate::support::{Device, accepted, change, delete, fields, founding, key, membership, patch, put};
 
@@ -96,7 +96,7 @@ fn a_device_belongs_to_one_group_at_a_time() {
 #[test]
 fn the_incarnation_of_a_file_is_given_once() {
     let mut device = Device::alone();
-    device.0.write(|write| write.initialise(Incarnation(99))).unwrap();
+    device.0.write(|write| write.initialise(Incarnation(99), DeviceId([1; 16]))).unwrap();
     assert_eq!(device.0.read(|read| read.device()).unwrap().incarnation, Incarnation(11));
 }
 

@@ -79,7 +79,9 @@ impl Device {
     pub(crate) fn alone() -> Self {
         let mut database = Inline::in_memory().unwrap();
         database
-            .write(|write: &mfpsync_storage::local::LocalWrite<'_>| write.initialise(Incarnation(11)))
+            .write(|write: &mfpsync_storage::local::LocalWrite<'_>| {
+                write.initialise(Incarnation(11), DeviceId([1; 16]))
+            })
             .unwrap();
         Self(database)
     }
@@ -185,6 +187,7 @@ pub(crate) fn write(id: &str, pairs: &[(&str, &str)]) -> ItemWrite {
         deleted: false,
         fields: fields(pairs),
         touched: pairs.iter().map(|(name, _)| (*name).to_owned()).collect(),
+        sequences: None,
         lost: Fields::new(),
         keep_prior: true,
     }
@@ -196,6 +199,7 @@ pub(crate) fn removal(id: &str) -> ItemWrite {
         deleted: true,
         fields: Fields::new(),
         touched: Vec::new(),
+        sequences: None,
         lost: Fields::new(),
         keep_prior: true,
     }

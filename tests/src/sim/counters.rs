@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// What every campaign must have met at least once.
-const SOMETIMES: [&str; 23] = [
+const SOMETIMES: [&str; 27] = [
     "edit superseded",
     "edit merged",
     "operation rejected",
@@ -27,6 +27,10 @@ const SOMETIMES: [&str; 23] = [
     "deleted item made anew",
     "clock jumped",
     "follower fell behind the live ring",
+    "kind became device-specific",
+    "kind became shared",
+    "edit of a shared item went to its author's own",
+    "edit of an own item was set aside",
 ];
 
 /// Counts by name.

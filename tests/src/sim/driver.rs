@@ -57,10 +57,11 @@ pub(super) struct Device {
 impl Device {
     pub(super) fn new(number: usize, rng: &mut StdRng) -> Self {
         let incarnation = Incarnation(rng.random_range(1..1 << 62));
+        let id = DeviceId([number as u8 + 1; 16]);
         let mut db = Inline::in_memory().expect("memory database");
-        db.write(|write: &LocalWrite<'_>| write.initialise(incarnation)).expect("initialise");
+        db.write(|write: &LocalWrite<'_>| write.initialise(incarnation, id)).expect("initialise");
         Self {
-            id: DeviceId([number as u8 + 1; 16]),
+            id,
             db,
             incarnation,
             joined: false,

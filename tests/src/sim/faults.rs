@@ -43,6 +43,7 @@ impl World {
             }
             Fault::Collect => self.collect(),
             Fault::Leave => self.leaves(device),
+            Fault::Share => self.shares(device),
         }
     }
 

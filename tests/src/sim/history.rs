@@ -29,14 +29,24 @@ pub(super) struct Acknowledged {
 pub(super) struct Decision {
     pub record: Vec<u8>,
     pub outcome: Outcome,
+    /// Where its edits went; none for those that were kept for their author.
+    pub places: Vec<Option<Key>>,
+}
+
+/// What the server did, in order.
+pub(super) enum Done {
+    Decided(OperationId),
+    /// The sharing of this kind was switched.
+    Switched(String),
 }
 
 #[derive(Default)]
 pub(super) struct History {
     pub acknowledged: BTreeMap<OperationId, Acknowledged>,
     pub decisions: BTreeMap<OperationId, Decision>,
-    /// Of decisions.
-    pub order: Vec<OperationId>,
+    pub order: Vec<Done>,
+    /// Sequences that switches took.
+    pub switches: BTreeSet<u64>,
     pub told: BTreeMap<OperationId, Outcome>,
 }
 
@@ -90,8 +100,10 @@ impl World {
             }
             let promised = self.history.acknowledged.get(&id).is_some_and(|edit| edit.record == *record);
             self.require(promised, "I-03", format_args!("{device} pushed what nobody made: {}", number.0));
-            self.history.order.push(id);
-            self.history.decisions.insert(id, Decision { record: record.clone(), outcome: outcome.clone() });
+            let places = self.places(device, record);
+            self.history.order.push(Done::Decided(id));
+            let decision = Decision { record: record.clone(), outcome: outcome.clone(), places };
+            self.history.decisions.insert(id, decision);
             self.ask_model(device, id, record, outcome);
         }
     }
@@ -116,7 +128,8 @@ impl World {
         let operation = Operation::decode(record).expect("an acknowledged operation");
         self.count(&operation, outcome);
         let before = self.model.head;
-        let expected = self.model.apply(id.0, id.1, &translate::changes(&operation, 1));
+        let of = self.devices[device].id.to_string();
+        let expected = self.model.apply(id.0, &of, id.1, &translate::changes(&operation, 1));
         let rises = self.model.head == before || self.model.head == before + 1;
         self.require(rises, "I-04", format_args!("sequences do not rise by one"));
         let answered = translate::outcome(outcome);
@@ -155,14 +168,27 @@ impl World {
     pub(super) fn check_history(&mut self) {
         let mut faults = Vec::new();
         let mut expected = Expected::default();
-        for id in &self.history.order {
-            let Decision { record, outcome } = &self.history.decisions[id];
+        for done in &self.history.order {
+            let id = match done {
+                Done::Decided(id) => id,
+                Done::Switched(kind) => {
+                    // What its items hold now the model knows, and `check_kept` where the rest is.
+                    expected.forget(kind);
+                    continue;
+                }
+            };
+            let Decision { record, outcome, places } = &self.history.decisions[id];
             if let Outcome::Accepted { edits, .. } = outcome {
                 let operation = Operation::decode(record).expect("an acknowledged operation");
-                operation.edits.iter().zip(edits).for_each(|(edit, outcome)| expected.take(edit, outcome));
+                for ((edit, outcome), place) in operation.edits.iter().zip(edits).zip(places) {
+                    if let Some(key) = place {
+                        expected.take(key, edit, outcome);
+                    }
+                }
             }
         }
         faults.extend(expected.compare(self));
+        faults.extend(self.check_kept());
         let aside: Vec<Vec<SetAside>> =
             self.devices.iter().map(|device| device.read(|read| read.set_aside(u32::MAX))).collect();
         for (id, edit) in &self.history.acknowledged {
@@ -190,9 +216,10 @@ impl World {
         let lost = match &decision.outcome {
             Outcome::Rejected { .. } => true,
             Outcome::Accepted { edits, .. } => {
-                for (edit, outcome) in operation.edits.iter().zip(edits) {
+                for ((edit, outcome), place) in operation.edits.iter().zip(edits).zip(&decision.places) {
+                    let key = place.as_ref().map_or_else(|| edit.key.clone(), super::sharing::parsed);
                     if let EditOutcome::Superseded { fields, by } = outcome
-                        && !self.loss_is_kept(id, edit, fields, by.sequence)
+                        && !self.loss_is_kept(id, &Edit { key, ..edit.clone() }, fields, by.sequence)
                     {
                         return Some(("I-05", format!("what {who} lost is not in the history")));
                     }
@@ -251,14 +278,19 @@ struct Expected {
 }
 
 impl Expected {
-    fn take(&mut self, edit: &Edit, outcome: &EditOutcome) {
+    fn forget(&mut self, kind: &str) {
+        self.items.retain(|key, _| key[1] != kind);
+        self.living.retain(|key, _| key[1] != kind);
+    }
+
+    fn take(&mut self, key: &Key, edit: &Edit, outcome: &EditOutcome) {
         let refused: BTreeSet<&str> = match outcome {
             EditOutcome::Applied | EditOutcome::Merged { .. } => BTreeSet::new(),
             EditOutcome::Superseded { fields, .. } if fields.is_empty() => return,
             EditOutcome::Superseded { fields, .. } => fields.iter().map(String::as_str).collect(),
             EditOutcome::Unchanged => return,
         };
-        let key = translate::key(&edit.key);
+        let key = key.clone();
         let known = self.items.entry(key.clone()).or_default();
         let (set, remove) = match &edit.action {
             Action::Put(fields) => {

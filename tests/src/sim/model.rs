@@ -84,6 +84,10 @@ pub struct Item {
     pub deleted: bool,
     /// When it last changed.
     pub sequence: u64,
+    /// That change was a switch of sharing.
+    pub switched: bool,
+    /// What the switch took away.
+    pub taken: Option<FieldMap>,
 }
 
 /// All items in the server's order.
@@ -96,7 +100,9 @@ pub struct Model {
     user_items: u64,
     /// Items whose deletion was forgotten once.
     pub forgotten: BTreeSet<Key>,
-    authors: BTreeMap<u64, u64>,
+    /// Kinds of which each device has its own.
+    pub(super) own_kinds: BTreeSet<String>,
+    pub(super) authors: BTreeMap<u64, u64>,
     rejected: BTreeSet<(u64, u64)>,
 }
 
@@ -153,18 +159,30 @@ impl Model {
         self.forgotten.extend(gone.map(|(key, _)| key));
     }
 
-    /// Decides one operation of `author` and takes it.
+    /// Where an edit of a device goes; none: it is kept for its author.
+    #[must_use]
+    pub fn place(&self, device: &str, key: &Key) -> Option<Key> {
+        let [scope, kind, of, id] = key.clone();
+        match (self.own_kinds.contains(&kind), of.is_empty()) {
+            (true, _) => Some([scope, kind, device.to_owned(), id]),
+            (false, true) => Some([scope, kind, of, id]),
+            (false, false) => None,
+        }
+    }
+
+    /// Decides one operation of `author`, in its life on `device`, and takes it.
     ///
     /// # Errors
     /// Why it is not taken.
     pub fn apply(
         &mut self,
         author: u64,
+        device: &str,
         number: u64,
         changes: &[Change],
     ) -> Result<(u64, Vec<Verdict>), Refused> {
         let effects: Result<Vec<Effect>, Refused> =
-            changes.iter().map(|change| self.decide(author, change)).collect();
+            changes.iter().map(|change| self.decide(author, device, change)).collect();
         let effects = effects.inspect_err(|_| {
             self.rejected.insert((author, number));
         })?;
@@ -172,25 +190,30 @@ impl Model {
         let verdicts = effects.iter().map(|effect| effect.verdict).collect();
         for (change, effect) in changes.iter().zip(effects) {
             let Some((fields, deleted, touched)) = effect.item else { continue };
-            let item = self.items.entry(change.key.clone()).or_default();
+            let Some(key) = self.place(device, &change.key) else { continue };
+            let item = self.items.entry(key).or_default();
             item.stamps.extend(touched.into_iter().map(|name| (name, sequence)));
             let before = std::mem::replace(&mut item.fields, fields);
             item.before = if deleted { before } else { FieldMap::new() };
             (item.deleted, item.sequence) = (deleted, sequence);
+            (item.switched, item.taken) = (false, None);
             self.head = sequence;
             self.authors.insert(sequence, author);
         }
         Ok((self.head, verdicts))
     }
 
-    fn decide(&self, author: u64, change: &Change) -> Result<Effect, Refused> {
-        let standing = self.items.get(&change.key);
+    fn decide(&self, author: u64, device: &str, change: &Change) -> Result<Effect, Refused> {
+        let Some(key) = self.place(device, &change.key) else {
+            return Ok(Effect::none(Verdict::Superseded));
+        };
+        let standing = self.items.get(&key);
         if standing.is_none_or(|item| item.deleted) {
             let patch = matches!(change.act, Act::Patch(..));
             if patch && change.after.is_some_and(|after| self.rejected.contains(&(author, after))) {
                 return Err(Refused::BuildsOnRejected);
             }
-            if !matches!(change.act, Act::Delete) && self.full(&change.key[0]) {
+            if !matches!(change.act, Act::Delete) && self.full(&change.key[0], device) {
                 return Err(Refused::OverLimit);
             }
         }
@@ -203,10 +226,13 @@ impl Model {
             return Err(Refused::NotSealed);
         }
         let Some(item) = standing else { return Ok(created(&change.act, given)) };
-        let saw = |sequence: u64| {
+        let saw_change = |sequence: u64| {
             sequence <= change.base
                 || (change.after.is_some() && self.authors.get(&sequence) == Some(&author))
         };
+        // Who saw all fields saw the item: a switch moves it and changes nothing.
+        let moved = item.switched && item.stamps.values().all(|stamp| saw_change(*stamp));
+        let saw = |sequence: u64| saw_change(sequence) || (moved && sequence == item.sequence);
         if item.deleted {
             return Ok(revived(item, &change.act, given, saw(item.sequence), edit_beats_delete));
         }
@@ -231,8 +257,10 @@ impl Model {
         })
     }
 
-    fn full(&self, scope: &str) -> bool {
-        let of_user = |(key, item): &(&Key, &Item)| key[0] == scope && !item.deleted;
+    fn full(&self, scope: &str, device: &str) -> bool {
+        let of_user = |(key, item): &(&Key, &Item)| {
+            key[0] == scope && !item.deleted && (key[2].is_empty() || key[2] == device)
+        };
         scope.starts_with("user/") && self.items.iter().filter(of_user).count() as u64 >= self.user_items
     }
 }

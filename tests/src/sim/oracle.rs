@@ -82,8 +82,11 @@ impl World {
             if mirror != hashes {
                 return format!("the mirror of device {number} holds something else, {link:?}");
             }
-            if visible != hashes {
+            if self.history.switches.is_empty() && visible != hashes {
                 return format!("device {number} shows something else than its mirror, {link:?}");
+            }
+            if !self.shows_what_is_its_own(number) {
+                return format!("device {number} shows not what it shares or has for itself, {link:?}");
             }
             if !matches!(link, Some(LinkState::Following { caught_up: true, push_trouble: None, .. })) {
                 return format!("device {number} is not following, {link:?}");
@@ -136,7 +139,7 @@ impl World {
     /// I-04: every sequence up to the head was given once, to one operation, and has its chain.
     fn check_sequences(&mut self) {
         let head = self.server.head();
-        let mut given: Vec<u64> = Vec::new();
+        let mut given: Vec<u64> = self.history.switches.iter().copied().collect();
         for decision in self.history.decisions.values() {
             if let Some(revision) = decision.outcome.revision() {
                 given.push(revision.sequence.0);

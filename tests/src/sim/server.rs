@@ -366,7 +366,7 @@ impl World {
     }
 
     /// Hands what was committed to all streams.
-    fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         let head = self.server.head();
         while self.server.published < head.sequence {
             let previous = self.server.published;

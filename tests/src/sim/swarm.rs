@@ -66,11 +66,13 @@ pub(super) enum Fault {
     Floor,
     Collect,
     Leave,
+    /// No fault: an operator switches the sharing of a kind.
+    Share,
 }
 
 impl Swarm {
     pub(super) fn draw(rng: &mut StdRng) -> Self {
-        const ALL: [Fault; 12] = [
+        const ALL: [Fault; 13] = [
             Fault::CutUp,
             Fault::CutDown,
             Fault::Partition,
@@ -83,6 +85,7 @@ impl Swarm {
             Fault::Floor,
             Fault::Collect,
             Fault::Leave,
+            Fault::Share,
         ];
         let devices = if rng.random_bool(0.1) { rng.random_range(11..=20) } else { rng.random_range(2..=10) };
         let faults: Vec<Fault> = ALL.into_iter().filter(|_| rng.random_bool(0.5)).collect();

@@ -56,7 +56,10 @@ pub(super) fn outcome(outcome: &Outcome) -> Option<Result<(u64, Vec<Verdict>), R
             RejectReason::ReadOnlyKind => Refused::ReadOnly,
             RejectReason::NotSealed => Refused::NotSealed,
             RejectReason::BuildsOnRejected => Refused::BuildsOnRejected,
-            RejectReason::Malformed | RejectReason::NumberReused | RejectReason::Erased => return None,
+            RejectReason::Malformed
+            | RejectReason::NumberReused
+            | RejectReason::Erased
+            | RejectReason::OtherDevice => return None,
         }),
     })
 }

@@ -11,7 +11,7 @@ use super::swarm::{Defect, pick};
 use super::world::{Event, World};
 
 /// Scope and kind; the empty scope stands for one of two users.
-const KINDS: [(&str, &str); 12] = [
+pub(super) const KINDS: [(&str, &str); 12] = [
     ("", "ui.language"),
     ("", "ui.accessibility"),
     ("", "ui.accessibility"),
@@ -31,7 +31,13 @@ impl World {
     /// Somebody makes an edit, of one item or of several together.
     pub(super) fn user_edits(&mut self, device: usize) {
         let several = if self.rng.random_bool(0.2) { self.rng.random_range(2..=4) } else { 1 };
-        let keys: BTreeSet<ItemKey> = (0..several).map(|_| self.some_key(device)).collect();
+        let mut keys: Vec<ItemKey> = Vec::new();
+        for _ in 0..several {
+            let key = self.some_key(device);
+            if keys.iter().all(|other| !other.is_same_item(&key)) {
+                keys.push(key);
+            }
+        }
         let edits: Vec<LocalEdit> =
             keys.into_iter().map(|key| LocalEdit { action: self.some_action(device, &key), key }).collect();
         if self.devices[device].full_until > self.now {
@@ -81,7 +87,8 @@ impl World {
     fn some_key(&mut self, device: usize) -> ItemKey {
         let (scope, kind) = pick(&mut self.rng, &KINDS);
         let scope = if scope.is_empty() { pick(&mut self.rng, &["user/1", "user/2"]) } else { scope };
-        let of_device = scope != "shared" && self.rng.random_bool(0.1);
+        // Either key names the item as this device has it.
+        let of_device = self.rng.random_bool(0.1);
         let of_device = if of_device { self.devices[device].id.to_string() } else { String::new() };
         let id = format!("i{}", self.rng.random_range(0..self.swarm.ids));
         ItemKey::parse(scope, kind, &of_device, &id).expect("a key")

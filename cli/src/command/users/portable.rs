@@ -8,6 +8,7 @@ use clap::Args;
 use mfpsync_proto::local::edit::Edit as EditKind;
 use mfpsync_proto::local::value::Value as Kind;
 use mfpsync_proto::local::{Edit, Field, Item, ItemKey, Put, Value as FieldValue};
+use mfpsync_proto::panel::StatusRequest;
 use mfpsync_proto::records::UserRequest;
 use serde_json::{Map, Value, json};
 
@@ -127,6 +128,11 @@ pub(super) async fn import(context: &Context, args: ImportArgs) -> Result<Exit, 
     let (named, puts) = parse(&text)
         .map_err(|why| Failure::BadInput(format!("{}: {why}; nothing was stored", args.file.display())))?;
     let user = args.user.unwrap_or(named);
+    let (puts, left_out) = for_this_device(context, puts).await?;
+    if left_out > 0 {
+        let items = count(left_out, "item", "items");
+        context.out.note(&format!("note: {items} left out: other devices have them for themselves"))?;
+    }
     let total = puts.len() as u64;
     let mut stored = 0;
     for write in writes(&user, puts) {
@@ -139,8 +145,21 @@ pub(super) async fn import(context: &Context, args: ImportArgs) -> Result<Exit, 
         stored += size;
     }
     let text = format!("{} stored for {}", count(stored, "item", "items"), printable(&user));
-    context.out.answer(&text, &json!({ "user": user, "items": stored }))?;
+    context.out.answer(&text, &json!({ "user": user, "items": stored, "left_out": left_out }))?;
     Ok(Exit::Ok)
+}
+
+/// Without what devices have for themselves, this one excepted, and how much that is.
+async fn for_this_device(context: &Context, puts: Vec<Put>) -> Result<(Vec<Put>, u64), Failure> {
+    let device = |put: &Put| put.key.as_ref().map_or("", |key| &key.device).to_owned();
+    if puts.iter().all(|put| device(put).is_empty()) {
+        return Ok((puts, 0));
+    }
+    let mut panel = context.sockets.panel().await?;
+    let own_id = context.sockets.call(panel.status(StatusRequest {})).await?.device_id;
+    let (here, elsewhere): (Vec<Put>, Vec<Put>) =
+        puts.into_iter().partition(|put| device(put).is_empty() || device(put) == own_id);
+    Ok((here, elsewhere.len() as u64))
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
