@@ -20,6 +20,7 @@ pub(crate) mod role;
 pub(crate) mod set_aside;
 pub(crate) mod shell;
 pub(crate) mod status;
+pub(crate) mod unsent;
 pub(crate) mod users;
 pub(crate) mod watch;
 
@@ -52,6 +53,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::History(args) => history::history(&context, args).await,
         Command::Undo(args) => history::undo(&context, args).await,
         Command::SetAside(args) => set_aside::run(&context, args).await,
+        Command::Unsent(args) => unsent::run(&context, args).await,
         Command::Debug(command) => debug::run(&context, command).await,
         Command::Demo(args) => crate::demo::run(&context, args).await,
         Command::Completion(args) => shell::completion(&context, &args),

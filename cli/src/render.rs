@@ -10,4 +10,5 @@ pub(crate) mod pairing;
 pub(crate) mod set_aside;
 pub(crate) mod status;
 pub(crate) mod units;
+pub(crate) mod unsent;
 pub(crate) mod users;

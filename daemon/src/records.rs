@@ -7,6 +7,7 @@ pub mod prune;
 mod service;
 mod set_aside;
 mod undo;
+mod unsent;
 mod users;
 
 pub use service::RecordsService;

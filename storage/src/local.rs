@@ -13,6 +13,7 @@ mod notices;
 mod outbox;
 mod read;
 mod set_aside;
+mod unsent;
 mod usage;
 
 use std::ops::Deref;
@@ -30,6 +31,7 @@ pub use notices::notice_id;
 pub use outbox::{RetainedLimits, Settlement, Waiting};
 pub use read::{ItemState, LocalItem};
 pub use set_aside::SetAside;
+pub use unsent::Unsent;
 pub use usage::Usage;
 
 /// Marks stores of a device's own database.

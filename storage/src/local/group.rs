@@ -138,8 +138,9 @@ impl LocalWrite<'_> {
     }
 
     /// Leaves the group, also in the midst of joining: what readers see becomes the device's own.
-    /// Edits that never reached the server stay part of it; their count is returned. Operations set
-    /// aside stay for a person. Marks of erased users are the group's and do not.
+    /// Edits that never reached the server stay part of it; their count is returned. What the group
+    /// had is remembered beside it ([`LocalRead::unsent`]). Operations set aside stay for a person.
+    /// Marks of erased users are the group's and do not.
     ///
     /// # Errors
     /// The database's.
@@ -147,6 +148,8 @@ impl LocalWrite<'_> {
         let unsent = self.waiting()?.operations;
         if self.is_joining()? {
             self.connection.execute("DELETE FROM items WHERE local_deleted IS NULL", [])?;
+        } else {
+            self.note_parting()?;
         }
         self.connection.execute_batch(
             "DELETE FROM outbox; DELETE FROM outbox_items; DELETE FROM retained;

@@ -19,5 +19,6 @@ mod joining;
 mod pairing;
 mod records;
 mod refused;
+mod returning;
 mod storage;
 mod sync;
