@@ -7,7 +7,7 @@ BUILT := $(or $(CARGO_TARGET_DIR),target)
 .PHONY: help demo test check bench build package package-test clean
 
 help: ## What can be done here
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 demo: build ## Three daemons on this machine, one address book, a cut and a merge (KEEP=1 leaves them running)
 	$(BIN)/mfpsync demo --daemon $(BIN)/mfpsyncd $(if $(KEEP),--keep)
