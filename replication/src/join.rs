@@ -134,8 +134,7 @@ pub struct Tally {
     pub replaced: u64,
     /// Left out: nothing in the group stands for it.
     pub left_out: u64,
-    /// Of all these, items with edits from before or after an earlier membership ended, which the
-    /// group never got.
+    /// Of all these, items with edits which the group never got, of a device that was in it before.
     pub unsent: u64,
 }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use mfpsync_proto::panel::{JoinPlanRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest};
+use mfpsync_proto::panel::{
+    JoinPlanRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, StatusRequest,
+};
 use serde_json::json;
 
 use super::joining::{self, AcceptArgs, CancelArgs, PlanArgs, PolicyArgs, UndoArgs};
@@ -187,25 +189,22 @@ fn joined_json(reply: &JoinReply) -> serde_json::Value {
 pub(crate) async fn leave(context: &Context, args: &LeaveArgs) -> Result<Exit, Failure> {
     let mut panel = context.sockets.panel().await?;
     let request = LeaveRequest { accept_unsent: args.accept_unsent };
-    let left_behind = context.sockets.call_patiently(LEAVE_PATIENCE, panel.leave(request)).await;
-    let reply = match left_behind {
-        Ok(reply) => reply,
-        Err(refused) => {
-            name_unsent(context).await?;
-            return Err(refused);
-        }
-    };
+    if args.accept_unsent.is_none() && !context.out.json {
+        name_unsent(context).await?;
+    }
+    let reply = context.sockets.call_patiently(LEAVE_PATIENCE, panel.leave(request)).await?;
     context.out.answer(&left(&reply), &left_json(&reply))?;
     Ok(Exit::Ok)
 }
 
-/// Before the refusal: what would stay behind. Scripts have `mfpsync unsent list --json`.
+/// What waits and may stay behind. Scripts have `mfpsync unsent list --json`.
 async fn name_unsent(context: &Context) -> Result<(), Failure> {
-    let items = unsent::fetch(context, false).await?;
-    if items.is_empty() || context.out.json {
+    let mut panel = context.sockets.panel().await?;
+    let status = context.sockets.call(panel.status(StatusRequest {})).await?;
+    if status.client.is_none_or(|client| client.waiting == 0) {
         return Ok(());
     }
-    context.out.note(&unsent_render::text(&items))
+    context.out.note(&unsent_render::text(&unsent::fetch(context, false).await?))
 }
 
 pub(super) fn left_json(reply: &LeaveReply) -> serde_json::Value {

@@ -190,8 +190,9 @@ mod tests {
             group_item_id: "b".to_owned(),
             fate: JoinFate::Changed.into(),
             fields: vec!["name".to_owned()],
+            unsent: true,
         };
-        assert_eq!(items_text(&[item]), "changed   shared address.shared a as b: name");
+        assert_eq!(items_text(&[item]), "changed   shared address.shared a as b: name [unsent]");
     }
 
     #[test]
