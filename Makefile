@@ -2,11 +2,12 @@
 
 CARGO ?= cargo
 BIN := target/debug
+BUILT := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test check bench build clean
+.PHONY: help demo test check bench build package package-test clean
 
 help: ## What can be done here
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 demo: build ## Three daemons on this machine, one address book, a cut and a merge (KEEP=1 leaves them running)
 	$(BIN)/mfpsync demo --daemon $(BIN)/mfpsyncd $(if $(KEEP),--keep)
@@ -27,6 +28,16 @@ bench: tools ## Measure against etcd over TLS, redis and a bare echo, in one run
 	scripts/need etcd:etcd-server redis-server:redis-server
 	$(CARGO) build --locked --release -p mfpsync-daemon -p mfpsync-cli
 	$(CARGO) bench --locked -p mfpsync-tests
+
+package: tools ## The Debian package, from the release profile (some minutes)
+	@scripts/need dpkg-shlibdeps:dpkg-dev
+	$(CARGO) build --locked --release -p mfpsync-daemon -p mfpsync-cli
+	deploy/package/build $(BUILT)/release $(BUILT)/package
+
+package-test: package ## Install, run, upgrade, remove and purge it in a Debian of its own (as root)
+	@scripts/need debootstrap:debootstrap lintian:lintian
+	lintian --fail-on error,warning $(BUILT)/package/mfpsync_*_$$(dpkg --print-architecture).deb
+	deploy/package/test $(BUILT)/package/mfpsync_*_$$(dpkg --print-architecture).deb $(BUILT)/package
 
 .PHONY: tools
 tools:

@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
-    address_book, debug, devices, history, item, join, pair, role, set_aside, sharing, shell, status, users,
-    watch,
+    address_book, debug, devices, history, item, join, pair, role, set_aside, sharing, shell, status, unsent,
+    users, watch,
 };
 use crate::demo;
 use crate::exit::EXIT_HELP;
@@ -76,6 +76,7 @@ pub(crate) enum Command {
     History(history::HistoryArgs),
     Undo(history::UndoArgs),
     SetAside(set_aside::SetAsideArgs),
+    Unsent(unsent::UnsentArgs),
     #[command(subcommand)]
     Sharing(sharing::SharingCommand),
     #[command(subcommand)]

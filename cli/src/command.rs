@@ -21,6 +21,7 @@ pub(crate) mod set_aside;
 pub(crate) mod sharing;
 pub(crate) mod shell;
 pub(crate) mod status;
+pub(crate) mod unsent;
 pub(crate) mod users;
 pub(crate) mod watch;
 
@@ -54,6 +55,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Undo(args) => history::undo(&context, args).await,
         Command::SetAside(args) => set_aside::run(&context, args).await,
         Command::Sharing(command) => sharing::run(&context, command).await,
+        Command::Unsent(args) => unsent::run(&context, args).await,
         Command::Debug(command) => debug::run(&context, command).await,
         Command::Demo(args) => crate::demo::run(&context, args).await,
         Command::Completion(args) => shell::completion(&context, &args),

@@ -79,6 +79,15 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// An import that `source` ended: a refusal of its very first write says all there is to say, and
+    /// repeating the command would not help.
+    pub(crate) fn stopped_at(stored: u64, total: u64, source: Self) -> Self {
+        match source {
+            Self::Refused(_) if stored == 0 => source,
+            _ => Self::Partial { stored, total, source: Box::new(source) },
+        }
+    }
+
     /// The exit code scripts see.
     pub(crate) fn exit(&self) -> Exit {
         match self {

@@ -11,4 +11,5 @@ pub(crate) mod set_aside;
 pub(crate) mod sharing;
 pub(crate) mod status;
 pub(crate) mod units;
+pub(crate) mod unsent;
 pub(crate) mod users;

@@ -84,8 +84,9 @@ fault_codes! {
          at the server whether this machine is still a device of the group";
     /// The device was released by an operator.
     Released = "F-RELEASED", false, Unavailable:
-        "this machine was released from the group; its data stays here as its own; pair it again \
-         to take part in the group";
+        "this machine was released from the group; its data stays here as its own, edits that were \
+         not sent included (`mfpsync unsent` names them); to take part in the group, leave it, then \
+         pair it again";
     /// The server found belongs to another group.
     WrongGroup = "F-WRONG-GROUP", false, Unavailable:
         "the server at the configured address belongs to another group, nothing was exchanged \

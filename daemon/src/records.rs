@@ -8,6 +8,7 @@ mod service;
 mod set_aside;
 mod sharing;
 mod undo;
+mod unsent;
 mod users;
 
 pub use service::RecordsService;

@@ -117,6 +117,8 @@ pub struct Step {
     pub target: ItemKey,
     /// What becomes of it.
     pub fate: Fate,
+    /// The device was in this group before, and the item carries edits which that never got.
+    pub unsent: bool,
 }
 
 /// How many of a scope's own items of one kind share a fate.
@@ -132,6 +134,8 @@ pub struct Tally {
     pub replaced: u64,
     /// Left out: nothing in the group stands for it.
     pub left_out: u64,
+    /// Of all these, items with edits which the group never got, of a device that was in it before.
+    pub unsent: u64,
 }
 
 /// What a join makes of everything the device has.
@@ -148,6 +152,7 @@ impl Plan {
         let mut tallies: BTreeMap<(Scope, Kind), Tally> = BTreeMap::new();
         for step in &self.steps {
             let tally = tallies.entry((step.own.scope.clone(), step.own.kind.clone())).or_default();
+            tally.unsent += u64::from(step.unsent);
             match step.fate {
                 Fate::Added(_) => tally.added += 1,
                 Fate::Changed(_) => tally.changed += 1,
@@ -176,6 +181,15 @@ impl Plan {
     }
 }
 
+/// Whether the group that the device belongs to is the one it left last.
+///
+/// # Errors
+/// The database's.
+pub fn is_returning(read: &LocalRead<'_>) -> Result<bool> {
+    let Some(parted_from) = read.parted_from()? else { return Ok(false) };
+    Ok(read.membership()?.is_some_and(|membership| membership.group == parted_from))
+}
+
 /// Plans what would happen to the device's own items. Writes nothing.
 ///
 /// # Errors
@@ -183,6 +197,7 @@ impl Plan {
 pub fn plan(read: &LocalRead<'_>, policies: &Policies) -> Result<Plan> {
     let (own, own_id) = (read.own_keys()?, read.own_id()?);
     let names = natural::Names::given(read, &own)?;
+    let returns = is_returning(read)?;
     let mut erased = BTreeMap::new();
     let mut steps = Vec::with_capacity(own.len());
     for key in own {
@@ -199,13 +214,16 @@ pub fn plan(read: &LocalRead<'_>, policies: &Policies) -> Result<Plan> {
             }
         };
         let Some(item) = read.item(&key)? else { continue };
+        let parted = if returns { read.parted(&key)? } else { None };
+        let unsent = returns && parted.as_ref() != Some(&item.fields);
         let side = Side {
             own: names.renamed(&key, item.fields),
             group: read.mirrored(&target)?,
             by_destination: target.id != key.id,
+            parted: parted.map(|parted| names.renamed(&key, parted)),
         };
         let fate = if is_erased { Fate::LeftOut } else { decide(policies.of(&key.kind), &key.kind, side) };
-        steps.push(Step { own: key, target, fate });
+        steps.push(Step { own: key, target, fate, unsent });
     }
     Ok(Plan { steps })
 }

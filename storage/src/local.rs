@@ -14,6 +14,7 @@ mod outbox;
 mod place;
 mod read;
 mod set_aside;
+mod unsent;
 mod usage;
 
 use std::ops::Deref;
@@ -31,6 +32,7 @@ pub use notices::notice_id;
 pub use outbox::{RetainedLimits, Settlement, Waiting};
 pub use read::{ItemState, LocalItem};
 pub use set_aside::SetAside;
+pub use unsent::Unsent;
 pub use usage::Usage;
 
 /// Marks stores of a device's own database.

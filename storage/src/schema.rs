@@ -99,8 +99,9 @@ CREATE TABLE progress (
 /// and this device's (`device` as `device.own_id`); `local/place.rs` says which one shows. `settled_at` and `settled_by` name the latest accepted
 /// operation whose result the mirror has not shown yet. While the device is joining (`membership.phase`
 /// 0) the local states are its own items and the mirror is not shown; `joined`, `kept_own` and
-/// `join_edits` hold what takes a join back. `device` counts what `outbox` and `retained`
-/// hold, so that an edit costs the same however much waits.
+/// `join_edits` hold what takes a join back. Outside of a group, `parted_fields` is what the group
+/// `device.parted_from` last had, so that a return offers only what was edited since. `device` counts
+/// what `outbox` and `retained` hold, so that an edit costs the same however much waits.
 const LOCAL_1: &str = "
 CREATE TABLE device (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -115,7 +116,8 @@ CREATE TABLE device (
     waiting_bytes INTEGER NOT NULL DEFAULT 0,
     retained INTEGER NOT NULL DEFAULT 0,
     retained_bytes INTEGER NOT NULL DEFAULT 0,
-    retained_dropped INTEGER NOT NULL DEFAULT 0
+    retained_dropped INTEGER NOT NULL DEFAULT 0,
+    parted_from BLOB
 );
 CREATE TABLE membership (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -125,13 +127,14 @@ CREATE TABLE membership (
     phase INTEGER NOT NULL,
     wishes BLOB
 );
-CREATE TABLE joined (id INTEGER PRIMARY KEY CHECK (id = 1), at INTEGER NOT NULL);
+CREATE TABLE joined (id INTEGER PRIMARY KEY CHECK (id = 1), at INTEGER NOT NULL, parted_from BLOB);
 CREATE TABLE kept_own (
     scope TEXT NOT NULL,
     kind TEXT NOT NULL,
     device TEXT NOT NULL,
     id TEXT NOT NULL,
     fields BLOB NOT NULL,
+    parted_fields BLOB,
     PRIMARY KEY (scope, kind, device, id)
 ) WITHOUT ROWID;
 CREATE TABLE join_edits (
@@ -160,6 +163,7 @@ CREATE TABLE items (
     local_fields BLOB,
     settled_at INTEGER,
     settled_by INTEGER,
+    parted_fields BLOB,
     UNIQUE (scope, kind, device, id)
 );
 CREATE INDEX items_settled_at ON items (settled_at) WHERE settled_at IS NOT NULL;

@@ -51,7 +51,7 @@ fn problems(error: &ReadError) -> String {
 /// Writes a plan; `progress` moves by one for each entry stored.
 ///
 /// # Errors
-/// `Failure::Partial` says how much is stored and what went wrong.
+/// `Failure::Partial` says how much is stored and what went wrong; a refusal of the first batch stands alone.
 ///
 /// # Cancel safety
 /// Dropped between batches nothing is lost; dropped within one, that batch is stored or not.
@@ -66,7 +66,7 @@ pub(crate) async fn store(
     for batch in plan.into_batches() {
         let entries = batch.iter().filter(|edit| is_entry(edit)).count() as u64;
         if let Err(failure) = item::write(sockets, batch, actor).await {
-            return Err(Failure::Partial { stored, total, source: Box::new(failure) });
+            return Err(Failure::stopped_at(stored, total, failure));
         }
         stored += entries;
         progress.inc(entries);

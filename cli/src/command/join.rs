@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use mfpsync_proto::panel::{JoinPlanRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest};
+use mfpsync_proto::panel::{
+    JoinPlanRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, StatusRequest,
+};
 use serde_json::json;
 
 use super::joining::{self, AcceptArgs, CancelArgs, PlanArgs, PolicyArgs, UndoArgs};
-use super::{Context, status};
+use super::{Context, status, unsent};
 use crate::exit::{Exit, Failure};
 use crate::output::printable;
 use crate::render::status as render;
 use crate::render::units::count;
+use crate::render::unsent as unsent_render;
 use crate::secret::{self, Echo};
 use crate::wait;
 
@@ -77,6 +80,7 @@ pub(crate) enum JoinCommand {
 #[command(after_help = "\
 Examples:
   mfpsync leave
+  mfpsync unsent export unsent.json
   mfpsync leave --accept-unsent 3")]
 pub(crate) struct LeaveArgs {
     /// Leave although N edits (the number `mfpsync status` shows) never reach the server
@@ -134,6 +138,11 @@ pub(crate) async fn join(context: &Context, args: JoinArgs) -> Result<Exit, Fail
         context.out.note(&joined(&reply))?;
         return joining::show_plan(context, JoinPlanRequest { policies, ..JoinPlanRequest::default() }).await;
     }
+    if reply.needs_decision {
+        // It will not go on by itself, so there is nothing to wait for.
+        context.out.answer(&joined(&reply), &joined_json(&reply))?;
+        return Ok(Exit::NeedsPerson);
+    }
     if !args.wait_current {
         context.out.answer(&joined(&reply), &joined_json(&reply))?;
         return Ok(Exit::Ok);
@@ -151,11 +160,26 @@ fn joined(reply: &JoinReply) -> String {
         0 => "this device brings nothing".to_owned(),
         number => format!("this device brings {}", count(number, "item", "items")),
     };
-    format!("paired with {}; {own}", printable(&reply.group_name))
+    let paired = format!("paired with {}; {own}", printable(&reply.group_name));
+    if reply.unsent_items == 0 {
+        return paired;
+    }
+    format!(
+        "{paired}, {} with edits that this group never got when the device was in it before; they are offered \
+         only when you have said so: `mfpsync join plan --unsent` names them, `mfpsync join accept` carries \
+         the join out, `mfpsync join cancel` gives it up",
+        reply.unsent_items
+    )
 }
 
 fn joined_json(reply: &JoinReply) -> serde_json::Value {
-    json!({ "group_id": reply.group_id, "group_name": reply.group_name, "own_items": reply.own_items })
+    json!({
+        "group_id": reply.group_id,
+        "group_name": reply.group_name,
+        "own_items": reply.own_items,
+        "unsent_items": reply.unsent_items,
+        "needs_decision": reply.needs_decision,
+    })
 }
 
 /// Leaves the group.
@@ -165,9 +189,22 @@ fn joined_json(reply: &JoinReply) -> serde_json::Value {
 pub(crate) async fn leave(context: &Context, args: &LeaveArgs) -> Result<Exit, Failure> {
     let mut panel = context.sockets.panel().await?;
     let request = LeaveRequest { accept_unsent: args.accept_unsent };
+    if args.accept_unsent.is_none() && !context.out.json {
+        name_unsent(context).await?;
+    }
     let reply = context.sockets.call_patiently(LEAVE_PATIENCE, panel.leave(request)).await?;
     context.out.answer(&left(&reply), &left_json(&reply))?;
     Ok(Exit::Ok)
+}
+
+/// What waits and may stay behind. Scripts have `mfpsync unsent list --json`.
+async fn name_unsent(context: &Context) -> Result<(), Failure> {
+    let mut panel = context.sockets.panel().await?;
+    let status = context.sockets.call(panel.status(StatusRequest {})).await?;
+    if status.client.is_none_or(|client| client.waiting == 0) {
+        return Ok(());
+    }
+    context.out.note(&unsent_render::text(&unsent::fetch(context, false).await?))
 }
 
 pub(super) fn left_json(reply: &LeaveReply) -> serde_json::Value {

@@ -82,7 +82,8 @@ pub(crate) enum FateArg {
 Examples:
   mfpsync join plan
   mfpsync join plan --policy server-wins --policy address.personal=merge
-  mfpsync join plan --items --kind address.shared --fate replaced")]
+  mfpsync join plan --items --kind address.shared --fate replaced
+  mfpsync join plan --unsent")]
 pub(crate) struct PlanArgs {
     #[command(flatten)]
     policies: PolicyArgs,
@@ -98,6 +99,9 @@ pub(crate) struct PlanArgs {
     /// Only items with this fate; may be repeated
     #[arg(long = "fate", requires = "items", value_enum)]
     fates: Vec<FateArg>,
+    /// Name the items with edits that this group never got when the device was in it before
+    #[arg(long)]
+    unsent: bool,
 }
 
 /// Carry out the join that waits for a decision
@@ -155,11 +159,12 @@ pub(super) async fn plan(context: &Context, args: &PlanArgs) -> Result<Exit, Fai
     });
     let request = JoinPlanRequest {
         policies: args.policies.wire(),
-        items: if args.items { PAGE } else { 0 },
+        items: if args.items || args.unsent { PAGE } else { 0 },
         skip: 0,
         scope: args.scope.clone().unwrap_or_default(),
         kind: args.kind.clone().unwrap_or_default(),
         fates: fates.map(Into::into).collect(),
+        unsent_only: args.unsent,
     };
     show_plan(context, request).await
 }

@@ -18,7 +18,16 @@ pub(crate) fn plan_text(plan: &JoinPlanReply) -> String {
     if plan.tallies.is_empty() {
         return format!("joining {group}: this device brings nothing");
     }
-    format!("joining {group}, this device's items become:\n{}", tallies_text(&plan.tallies))
+    let mut text = format!("joining {group}, this device's items become:\n{}", tallies_text(&plan.tallies));
+    let unsent = plan.tallies.iter().map(|tally| tally.unsent).sum();
+    if unsent > 0 {
+        text += &format!(
+            "\n{} with edits that this group never got when the device was in it before \
+             (`mfpsync join plan --unsent`)",
+            count(unsent, "item", "items")
+        );
+    }
+    text
 }
 
 /// One line for each kind: a thousand users would be a thousand lines each; JSON has them all.
@@ -57,8 +66,9 @@ pub(crate) fn items_text(items: &[JoinItem]) -> String {
             [] => String::new(),
             fields => format!(": {}", fields.join(", ")),
         };
+        let unsent = if item.unsent { " [unsent]" } else { "" };
         let line = format!(
-            "{:<9} {} {} {}{meets}{fields}",
+            "{:<9} {} {} {}{meets}{fields}{unsent}",
             fate_name(item.fate()),
             item.scope,
             item.kind,
@@ -90,6 +100,7 @@ pub(crate) fn plan_json(plan: &JoinPlanReply, items: &[JoinItem]) -> Value {
             "group_item_id": item.group_item_id,
             "fate": fate_name(item.fate()),
             "fields": item.fields,
+            "unsent": item.unsent,
         })
     };
     json!({
@@ -112,6 +123,7 @@ pub(crate) fn tallies_json(tallies: &[JoinTally]) -> Value {
             "identical": tally.identical,
             "replaced": tally.replaced,
             "left_out": tally.left_out,
+            "unsent": tally.unsent,
         })
     };
     tallies.iter().map(tally).collect()
@@ -178,8 +190,9 @@ mod tests {
             group_item_id: "b".to_owned(),
             fate: JoinFate::Changed.into(),
             fields: vec!["name".to_owned()],
+            unsent: true,
         };
-        assert_eq!(items_text(&[item]), "changed   shared address.shared a as b: name");
+        assert_eq!(items_text(&[item]), "changed   shared address.shared a as b: name [unsent]");
     }
 
     #[test]

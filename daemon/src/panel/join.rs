@@ -14,7 +14,7 @@ use super::joining;
 use super::service::Session;
 use crate::client;
 use crate::config::HostPort;
-use crate::db::READ_DEADLINE;
+use crate::db::{READ_DEADLINE, SCAN_DEADLINE};
 use crate::device::Device;
 use crate::enroll::{self, JoinError, Joined};
 use crate::group::{FoundError, Founder, MASTER_FILE, head, membership_of};
@@ -164,6 +164,10 @@ pub(super) async fn join(session: &Session, request: wire::JoinRequest) -> Resul
         group_name: joined.group_name.clone(),
         root_key: joined.anchor.root,
     };
+    let unsent_items = unsent_of_return(device, &membership).await?;
+    // What an earlier member never sent is offered by nobody's default: a person looks first.
+    let policies = policies.filter(|_| unsent_items == 0);
+    let needs_decision = policies.is_none();
     match known {
         // A join that was cut after this step, perhaps with other wishes.
         Some(known) if known.group == membership.group => {
@@ -188,7 +192,18 @@ pub(super) async fn join(session: &Session, request: wire::JoinRequest) -> Resul
         group_name: joined.group_name,
         role: Some(role),
         own_items,
+        unsent_items,
+        needs_decision,
     })
+}
+
+/// How many own items carry edits which this group never got when the device was in it before.
+async fn unsent_of_return(device: &Device, membership: &Membership) -> Result<u64, Status> {
+    let group = membership.group;
+    let read = device.own.db().read(SCAN_DEADLINE, move |read| {
+        if read.parted_from()? == Some(group) { read.unsent_count() } else { Ok(0) }
+    });
+    read.await.map_err(|error| storage_fault::refusal(&error))
 }
 
 async fn adopt(device: &Device, joined: Joined) -> Result<(), Status> {
@@ -235,8 +250,9 @@ pub(super) async fn leave(
     let unsent = flushed(&session.device).await?;
     if unsent > 0 && request.accept_unsent != Some(unsent) {
         return Err(Status::failed_precondition(format!(
-            "{unsent} edits have not reached the server; they stay on this device only; to leave all the same, \
-             repeat that number (--accept-unsent {unsent})"
+            "{unsent} edits have not reached the server; they stay on this device only (`mfpsync unsent` names \
+             them, `mfpsync unsent export` writes them to a file); to leave all the same, repeat that \
+             number (--accept-unsent {unsent})"
         )));
     }
     leave_group(session, unsent).await

@@ -86,7 +86,8 @@ pub(super) async fn plan(
 }
 
 fn is_wanted(request: &wire::JoinPlanRequest, step: &Step) -> bool {
-    (request.scope.is_empty() || request.scope == step.own.scope.as_str())
+    (!request.unsent_only || step.unsent)
+        && (request.scope.is_empty() || request.scope == step.own.scope.as_str())
         && (request.kind.is_empty() || request.kind == step.own.kind.as_str())
         && (request.fates.is_empty() || request.fates.contains(&fate(&step.fate).into()))
 }
@@ -102,6 +103,7 @@ fn tallies(plan: &Plan) -> Vec<wire::JoinTally> {
             identical: tally.identical,
             replaced: tally.replaced,
             left_out: tally.left_out,
+            unsent: tally.unsent,
         })
         .collect()
 }
@@ -115,6 +117,7 @@ fn item(step: &Step) -> wire::JoinItem {
         group_item_id: if elsewhere { step.target.id.clone() } else { String::new() },
         fate: fate(&step.fate).into(),
         fields: step.fate.fields(),
+        unsent: step.unsent,
     }
 }
 

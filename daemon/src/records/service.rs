@@ -11,7 +11,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{history, place, set_aside, sharing, undo, users};
+use super::{history, place, set_aside, sharing, undo, unsent, users};
 use crate::panel::Session;
 
 /// Answers prepared ahead of a slow caller.
@@ -50,6 +50,21 @@ impl Records for RecordsService {
 
     async fn drop_set_aside(&self, request: Request<wire::SetAsideChoice>) -> Reply<wire::SetAsideDone> {
         set_aside::discard(&self.0.device, request.into_inner()).await.map(Response::new)
+    }
+
+    type UnsentStream = Pin<Box<dyn Stream<Item = Result<wire::UnsentReply, Status>> + Send>>;
+
+    async fn unsent(&self, request: Request<wire::UnsentRequest>) -> Reply<Self::UnsentStream> {
+        let with_values = request.into_inner().with_values;
+        let (to, answers) = mpsc::channel(LOOK_AHEAD);
+        let session = self.0.clone();
+        self.0.tasks.spawn(async move {
+            if let Err(status) = unsent::unsent(&session.device, with_values, &to).await {
+                // The caller may be gone already.
+                drop(to.send(Err(status)).await);
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 
     async fn users(&self, request: Request<wire::UsersRequest>) -> Reply<wire::UsersReply> {

@@ -1,7 +1,7 @@
 //! What becomes of one own item that meets, or does not meet, one of the group's. Pure.
 
 use mfpsync_storage::local::Mirrored;
-use mfpsync_storage::model::{Action, FieldSequences, Fields, Kind};
+use mfpsync_storage::model::{Action, FieldSequences, Fields, Kind, Sequence};
 
 use super::{Policy, live};
 use sha2::{Digest, Sha256};
@@ -20,6 +20,8 @@ pub struct Side {
     pub group: Option<Mirrored>,
     /// They met by standing for one destination, not by their ids.
     pub by_destination: bool,
+    /// The own item as this group had it when the device left it; none when it did not.
+    pub parted: Option<Fields>,
 }
 
 /// What becomes of an own item.
@@ -79,23 +81,30 @@ impl Fate {
 /// Decides by policy and kind.
 ///
 /// A deletion in the group stands against every policy but the one by which the device wins: what was
-/// deleted does not come back because a machine that still has it joins.
+/// deleted does not come back because a machine that still has it joins. An item that this group had
+/// before is the group's: short of the policy by which the device wins, only what was edited here since
+/// is offered, and what is no longer there was deleted, also when that is forgotten.
 #[must_use]
 pub fn decide(policy: Policy, kind: &Kind, side: Side) -> Fate {
     let rule = rule(kind);
-    let offered = policy != Policy::Fresh && rule.same_field != SameField::ServerOnly;
+    let edited = policy == Policy::DeviceWins || side.parted.as_ref() != Some(&side.own);
+    let offered = edited && policy != Policy::Fresh && rule.same_field != SameField::ServerOnly;
     let own = if side.by_destination { identified(&side) } else { side.own.clone() };
     match (live(side.group.as_ref()), &side.group) {
         (Some(group), _) if *group == own => Fate::Identical,
         (Some(group), _) if !offered || policy == Policy::ServerWins => replaced(&own, group),
         (Some(group), _) if policy == Policy::DeviceWins => Fate::Changed(towards(group, &own)),
         (Some(group), Some(mirrored)) => {
-            // Which field changed when is the server's knowledge; to the device all of it is news.
-            let mut sequences = FieldSequences::default();
-            group.names().for_each(|name| sequences.set(name, mirrored.sequence));
-            let standing =
-                Standing { fields: group.clone(), sequences, deleted: false, sequence: mirrored.sequence };
-            let patch = Action::Patch { set: own.clone(), remove: Vec::new() };
+            let standing = Standing {
+                fields: group.clone(),
+                sequences: news(group, mirrored.sequence, side.parted.as_ref()),
+                deleted: false,
+                sequence: mirrored.sequence,
+            };
+            let patch = match &side.parted {
+                Some(parted) => towards(parted, &own),
+                None => Action::Patch { set: own.clone(), remove: Vec::new() },
+            };
             match merge(&rule, Some(&standing), &patch, &Seen::default()) {
                 Merge::Write { fields, .. } if fields != *group => Fate::Changed(towards(group, &fields)),
                 // Also what would grow over an item's limit: the group's stays as it is.
@@ -105,11 +114,26 @@ pub fn decide(policy: Policy, kind: &Kind, side: Side) -> Fate {
             }
         }
         (None, _) if !offered => Fate::LeftOut,
-        (None, Some(_)) if policy != Policy::DeviceWins => {
+        (None, tombstone)
+            if policy != Policy::DeviceWins && (tombstone.is_some() || side.parted.is_some()) =>
+        {
             Fate::Replaced(own.names().map(str::to_owned).collect())
         }
         (None, _) | (Some(_), None) => Fate::Added(Action::Put(own)),
     }
+}
+
+/// Which of the group's fields changed beyond what the device knew. When each did is the server's
+/// knowledge: to a stranger all of it is news, to one that returns what is not as it left it.
+fn news(group: &Fields, at: Sequence, parted: Option<&Fields>) -> FieldSequences {
+    let mut sequences = FieldSequences::default();
+    let before = parted.into_iter().flat_map(Fields::names);
+    for name in group.names().chain(before) {
+        if parted.is_none_or(|parted| parted.get(name) != group.get(name)) {
+            sequences.set(name, at);
+        }
+    }
+    sequences
 }
 
 /// The own fields with the group's spelling of what identifies the entry, so that one destination

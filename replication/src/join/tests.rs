@@ -59,6 +59,21 @@ impl Device {
         self
     }
 
+    /// Leaves, edits what it now has alone, and begins to join again; others changed this meanwhile.
+    fn returning(mut self, edits: &[(ItemKey, Action)], meanwhile: &[(ItemKey, Option<Fields>)]) -> Self {
+        self.database.write(|write| write.leave()).unwrap();
+        let context = EditContext { actor: String::new(), now: 1, limits: None };
+        for (key, action) in edits {
+            let edit = LocalEdit { key: key.clone(), action: action.clone() };
+            self.database.write(|write: &LocalWrite<'_>| write.edit(vec![edit.clone()], &context)).unwrap();
+        }
+        let mut group = std::mem::take(&mut self.group);
+        group.extend(meanwhile.iter().cloned());
+        // A deletion that everybody has seen is forgotten: the group sends nothing of it.
+        group.retain(|_, fields| fields.is_some());
+        self.joining(&group.into_iter().collect::<Vec<_>>())
+    }
+
     fn change(&mut self, key: ItemKey, fields: Option<Fields>) {
         self.sequence += 1;
         let change = Change {
@@ -206,18 +221,26 @@ fn each_policy_does_what_it_says() {
     let mut merged = mail("ann@example.com", "Anna");
     merged.insert("reading", Value::Text("an".to_owned()));
     let cases = [
-        (Policy::Merge, Tally { added: 1, changed: 1, identical: 1, replaced: 1, left_out: 0 }, merged),
+        (
+            Policy::Merge,
+            Tally { added: 1, changed: 1, identical: 1, replaced: 1, left_out: 0, unsent: 0 },
+            merged,
+        ),
         (
             Policy::ServerWins,
-            Tally { added: 1, changed: 0, identical: 1, replaced: 2, left_out: 0 },
+            Tally { added: 1, changed: 0, identical: 1, replaced: 2, left_out: 0, unsent: 0 },
             theirs.clone(),
         ),
         (
             Policy::DeviceWins,
-            Tally { added: 2, changed: 1, identical: 1, replaced: 0, left_out: 0 },
+            Tally { added: 2, changed: 1, identical: 1, replaced: 0, left_out: 0, unsent: 0 },
             mail("ann@example.com", "Anna"),
         ),
-        (Policy::Fresh, Tally { added: 0, changed: 0, identical: 1, replaced: 1, left_out: 2 }, theirs),
+        (
+            Policy::Fresh,
+            Tally { added: 0, changed: 0, identical: 1, replaced: 1, left_out: 2, unsent: 0 },
+            theirs,
+        ),
     ];
     for (policy, expected, both) in cases {
         let mut device = Device::with(&own).joining(&group);
@@ -291,6 +314,86 @@ fn taking_a_join_back_leaves_what_others_wrote_since() {
     assert_eq!(device.own(), before);
     let expected = [(key(PERSONAL, "b"), edited), (key(PERSONAL, "c"), mail("c@example.com", "Cee"))];
     assert_eq!(device.live(), BTreeMap::from(expected));
+}
+
+#[test]
+fn a_device_that_returns_offers_what_it_edited_and_not_what_grew_old() {
+    let there = |name: &str, reading: &str| {
+        let mut fields = mail(&format!("{name}@example.com"), name);
+        fields.insert("reading", Value::Text(reading.to_owned()));
+        fields
+    };
+    let set = |field: &str, text: &str| Action::Patch { set: texts(&[(field, text)]), remove: Vec::new() };
+    let ids = ["old", "edited", "both", "gone", "gone-edited", "same"];
+    let group: Vec<_> = ids.iter().map(|id| (key(PERSONAL, id), Some(there(id, "1")))).collect();
+    let mut device = Device::with(&[]).joining(&group);
+    device.accept(&Policies::default());
+    let edits = [
+        (key(PERSONAL, "edited"), set("reading", "mine")),
+        (key(PERSONAL, "both"), set("reading", "mine")),
+        (key(PERSONAL, "gone-edited"), set("reading", "mine")),
+        (key(PERSONAL, "new"), Action::Put(there("new", "1"))),
+    ];
+    let mut renamed = there("both", "1");
+    renamed.insert("name", Value::Text("Both".to_owned()));
+    let meanwhile = [
+        (key(PERSONAL, "old"), Some(there("old", "2"))),
+        (key(PERSONAL, "both"), Some(renamed.clone())),
+        (key(PERSONAL, "gone"), None),
+        (key(PERSONAL, "gone-edited"), None),
+    ];
+    let mut device = device.returning(&edits, &meanwhile);
+    let fates = |plan: &Plan| -> BTreeMap<String, (&'static str, bool)> {
+        let word = |fate: &Fate| match fate {
+            Fate::Added(_) => "added",
+            Fate::Changed(_) => "changed",
+            Fate::Identical => "identical",
+            Fate::Replaced(_) => "replaced",
+            Fate::LeftOut => "left out",
+        };
+        plan.steps.iter().map(|step| (step.own.id.clone(), (word(&step.fate), step.unsent))).collect()
+    };
+    let expected = |edited, new| {
+        BTreeMap::from(
+            [
+                ("both", (edited, true)),
+                ("edited", (edited, true)),
+                ("gone", ("left out", false)),
+                ("gone-edited", ("replaced", true)),
+                ("new", (new, true)),
+                ("old", ("replaced", false)),
+                ("same", ("identical", false)),
+            ]
+            .map(|(id, fate)| (id.to_owned(), fate)),
+        )
+    };
+    assert_eq!(fates(&device.plan(&all(Policy::Merge))), expected("changed", "added"));
+    assert_eq!(fates(&device.plan(&all(Policy::ServerWins))), expected("replaced", "added"));
+    let wins = fates(&device.plan(&all(Policy::DeviceWins)));
+    assert_eq!((wins["old"].0, wins["gone"].0), ("changed", "added"), "said so, the old state wins as well");
+    assert_eq!(tally(&device.plan(&all(Policy::Fresh))).unsent, 4);
+
+    device.accept(&all(Policy::Merge));
+    device.sync();
+    renamed.insert("reading", Value::Text("mine".to_owned()));
+    let live = device.live();
+    assert_eq!(live[&key(PERSONAL, "both")], renamed, "merged field by field");
+    assert_eq!(live[&key(PERSONAL, "old")], there("old", "2"));
+    assert_eq!(live.len(), 5, "{:?}", live.keys());
+}
+
+#[test]
+fn in_another_group_a_device_is_a_stranger() {
+    let mut device = Device::with(&[]).joining(&[(key(PERSONAL, "a"), Some(mail("a@example.com", "A")))]);
+    device.accept(&Policies::default());
+    device.database.write(|write| write.leave()).unwrap();
+    let other = Membership {
+        group: GroupId([8; 16]),
+        group_name: "fourth floor".to_owned(),
+        root_key: PublicKey([1; 32]),
+    };
+    device.database.write(|write| write.join(&other, Incarnation(3), None)).unwrap();
+    assert_eq!(tally(&device.plan(&all(Policy::Merge))), Tally { added: 1, ..Tally::default() });
 }
 
 fn entry() -> impl Strategy<Value = Fields> {

@@ -140,9 +140,9 @@ impl LocalWrite<'_> {
     }
 
     /// Leaves the group, also in the midst of joining: what readers see becomes the device's own, also
-    /// where it had items for itself.
-    /// Edits that never reached the server stay part of it; their count is returned. Operations set
-    /// aside stay for a person. Marks of erased users and the sharing of kinds are the group's and do not.
+    /// where it had items for itself. Edits that never reached the server stay part of it; their count is
+    /// returned. What the group had is remembered beside it ([`LocalRead::unsent`]). Operations set aside
+    /// stay for a person. Marks of erased users and the sharing of kinds are the group's and do not.
     ///
     /// # Errors
     /// The database's.
@@ -150,6 +150,8 @@ impl LocalWrite<'_> {
         let unsent = self.waiting()?.operations;
         if self.is_joining()? {
             self.connection.execute("DELETE FROM items WHERE local_deleted IS NULL", [])?;
+        } else {
+            self.note_parting()?;
         }
         self.connection.execute(&format!("DELETE FROM items WHERE NOT ({SHOWN})"), [])?;
         self.connection.execute_batch(

@@ -199,10 +199,17 @@ impl LocalWrite<'_> {
             return Err(Error::Busy);
         }
         self.forget_join()?;
-        self.connection.execute("INSERT INTO joined (id, at) VALUES (1, ?)", [now as i64])?;
+        self.connection.execute(
+            "INSERT INTO joined (id, at, parted_from)
+                VALUES (1, ?, (SELECT parted_from FROM device WHERE id = 1))",
+            [now as i64],
+        )?;
         self.connection.execute_batch(
-            "INSERT INTO kept_own (scope, kind, device, id, fields)
-                SELECT scope, kind, device, id, local_fields FROM items WHERE local_deleted = 0;
+            "INSERT INTO kept_own (scope, kind, device, id, fields, parted_fields)
+                SELECT scope, kind, device, id, local_fields, parted_fields FROM items
+                WHERE local_deleted = 0;
+             UPDATE items SET parted_fields = NULL WHERE parted_fields IS NOT NULL;
+             UPDATE device SET parted_from = NULL WHERE id = 1;
              UPDATE membership SET phase = 1, wishes = NULL WHERE id = 1;",
         )?;
         // News of erasures came while the own items stayed apart.
@@ -292,8 +299,10 @@ impl LocalWrite<'_> {
         let unsent = self.leave()?;
         self.connection.execute_batch(
             "DELETE FROM items;
-             INSERT INTO items (scope, kind, device, id, generation, local_deleted, local_fields)
-                SELECT scope, kind, device, id, 0, 0, fields FROM kept_own;",
+             INSERT INTO items (scope, kind, device, id, generation, local_deleted, local_fields,
+                    parted_fields)
+                SELECT scope, kind, device, id, 0, 0, fields, parted_fields FROM kept_own;
+             UPDATE device SET parted_from = (SELECT parted_from FROM joined WHERE id = 1) WHERE id = 1;",
         )?;
         self.forget_join()?;
         Ok(unsent)
@@ -317,7 +326,7 @@ impl LocalWrite<'_> {
     }
 }
 
-fn key(row: &rusqlite::Row<'_>) -> Result<ItemKey> {
+pub(super) fn key(row: &rusqlite::Row<'_>) -> Result<ItemKey> {
     let text = |column| row.get_ref(column).map(|value| value.as_str().unwrap_or_default());
     let key = ItemKey::parse(text(0)?, text(1)?, text(2)?, text(3)?);
     Ok(key.map_err(|_| DecodeError::Invalid("item key"))?)

@@ -75,6 +75,46 @@ fn leaving_as_before_brings_back_what_the_device_had() {
 }
 
 #[test]
+fn what_the_group_had_is_remembered_until_the_next_membership_and_comes_back_with_its_undo() {
+    let mut device = Device::in_group();
+    device.apply(&[change("a", 1, &[("x", "1")]), change("b", 2, &[("x", "1")])], 2);
+    device.edit(vec![patch("a", &[("x", "mine")])]);
+    device.0.write(|write| write.leave()).unwrap();
+    device.edit(vec![put("n", &[("x", "new")])]);
+    let unsent = device.0.read(|read| read.unsent(None, 10)).unwrap();
+    let keys = |unsent: &[mfpsync_storage::local::Unsent]| {
+        unsent.iter().map(|unsent| unsent.key.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&unsent), [key("a"), key("n")]);
+    assert_eq!(device.0.read(|read| read.unsent(Some(&key("a")), 10)).unwrap(), unsent[1..]);
+
+    device.begin_join();
+    device.apply(&[change("a", 1, &[("x", "1")])], 1);
+    assert_eq!(device.0.read(|read| read.unsent(None, 10)).unwrap(), unsent, "also while joining");
+    device.0.write(|write| write.leave()).unwrap();
+    assert_eq!(device.0.read(|read| read.unsent(None, 10)).unwrap(), unsent, "and after giving that up");
+
+    device.begin_join();
+    device.0.write(|write| write.enter(5)).unwrap();
+    assert_eq!(device.0.read(|read| read.parted_from()).unwrap(), None);
+    assert_eq!(device.0.read(|read| read.parted(&key("b"))).unwrap(), None);
+    assert!(device.0.read(|read| read.unsent(None, 10)).unwrap().is_empty(), "nothing waits");
+    device.0.write(|write| write.begin_undo()).unwrap();
+    device.0.write(|write| write.leave_as_before(0)).unwrap();
+    assert_eq!(device.0.read(|read| read.unsent(None, 10)).unwrap(), unsent, "as before the join");
+    assert_eq!(device.0.read(|read| read.parted_from()).unwrap(), Some(membership().group));
+}
+
+#[test]
+fn a_device_that_was_in_no_group_has_nothing_unsent() {
+    let mut device = Device::alone();
+    device.edit(vec![put("a", &[("x", "own")])]);
+    assert_eq!(device.0.read(|read| read.unsent_count()).unwrap(), 0);
+    device.begin_join();
+    assert_eq!(device.0.read(|read| read.unsent_count()).unwrap(), 0);
+}
+
+#[test]
 fn what_is_kept_of_a_join_is_dropped_when_it_is_old() {
     let mut device = Device::alone();
     device.edit(vec![put("a", &[("x", "own")])]);
@@ -116,8 +156,14 @@ fn leaving_keeps_what_readers_see_as_the_devices_own() {
     device.settle(&[accepted(3, 9)]);
     let before = device.0.read(|read| read.visible_hashes()).unwrap();
 
+    let waiting = device.0.read(|read| read.unsent(None, 10)).unwrap();
+    assert_eq!(waiting.iter().map(|unsent| unsent.key.clone()).collect::<Vec<_>>(), [key("b"), key("c")]);
+    assert_eq!((waiting[1].before.is_some(), &waiting[1].after), (true, &None), "a deletion waits");
     assert_eq!(device.0.write(|write| write.leave()).unwrap(), 2);
     assert_eq!(device.0.read(|read| read.visible_hashes()).unwrap(), before);
+    let unsent = device.0.read(|read| read.unsent(None, 10)).unwrap();
+    assert_eq!(unsent, waiting[..1], "what was accepted, as d, is the group's");
+    assert_eq!(device.0.read(|read| read.unsent_count()).unwrap(), 1);
     assert!(device.0.read(|read| read.mirror_hashes()).unwrap().is_empty());
     for id in ["a", "b", "d"] {
         assert_eq!(device.state(id), Some(ItemState::Own));

@@ -19,6 +19,7 @@ mod joining;
 mod pairing;
 mod records;
 mod refused;
+mod returning;
 mod sharing;
 mod storage;
 mod sync;

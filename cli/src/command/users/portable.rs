@@ -137,11 +137,9 @@ pub(super) async fn import(context: &Context, args: ImportArgs) -> Result<Exit, 
     let mut stored = 0;
     for write in writes(&user, puts) {
         let size = write.len() as u64;
-        item::write(&context.sockets, write, &args.actor).await.map_err(|source| Failure::Partial {
-            stored,
-            total,
-            source: Box::new(source),
-        })?;
+        item::write(&context.sockets, write, &args.actor)
+            .await
+            .map_err(|source| Failure::stopped_at(stored, total, source))?;
         stored += size;
     }
     let text = format!("{} stored for {}", count(stored, "item", "items"), printable(&user));
