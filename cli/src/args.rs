@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
-    address_book, debug, devices, history, item, join, pair, role, set_aside, shell, status, users, watch,
+    address_book, debug, devices, history, item, join, log, pair, role, service, set_aside, shell, status,
+    users, watch,
 };
 use crate::demo;
 use crate::exit::EXIT_HELP;
@@ -75,6 +76,9 @@ pub(crate) enum Command {
     History(history::HistoryArgs),
     Undo(history::UndoArgs),
     SetAside(set_aside::SetAsideArgs),
+    Log(log::LogArgs),
+    Metrics(service::MetricsArgs),
+    Reload(service::ReloadArgs),
     #[command(subcommand)]
     Debug(debug::DebugCommand),
     Demo(demo::DemoArgs),

@@ -15,8 +15,10 @@ pub(crate) mod history;
 pub(crate) mod item;
 pub(crate) mod join;
 pub(crate) mod joining;
+pub(crate) mod log;
 pub(crate) mod pair;
 pub(crate) mod role;
+pub(crate) mod service;
 pub(crate) mod set_aside;
 pub(crate) mod shell;
 pub(crate) mod status;
@@ -52,6 +54,9 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::History(args) => history::history(&context, args).await,
         Command::Undo(args) => history::undo(&context, args).await,
         Command::SetAside(args) => set_aside::run(&context, args).await,
+        Command::Log(args) => log::run(&context, args).await,
+        Command::Metrics(_) => service::metrics(&context).await,
+        Command::Reload(_) => service::reload(&context).await,
         Command::Debug(command) => debug::run(&context, command).await,
         Command::Demo(args) => crate::demo::run(&context, args).await,
         Command::Completion(args) => shell::completion(&context, &args),

@@ -19,6 +19,7 @@ use crate::clock::unix_millis;
 use crate::db::{Db, READ_DEADLINE};
 use crate::fault::FaultBoard;
 use crate::quota::QuotaWatch;
+use crate::settings::Settings;
 use crate::storage_fault::StorageFaults;
 
 /// Changed keys kept for a watcher that is a moment behind; then it is told to list again.
@@ -63,7 +64,7 @@ pub struct OwnData {
     phase: watch::Sender<Option<Phase>>,
     /// The client role says that everything of the group is here.
     caught_up: AtomicBool,
-    limits: OutboxLimits,
+    settings: Settings,
     faults: StorageFaults,
     quota: QuotaWatch,
 }
@@ -71,7 +72,7 @@ pub struct OwnData {
 impl OwnData {
     /// Wraps the open database, in which a join stands at `phase`.
     #[must_use]
-    pub fn new(db: Db<Local>, phase: Option<Phase>, limits: OutboxLimits, faults: FaultBoard) -> Self {
+    pub fn new(db: Db<Local>, phase: Option<Phase>, settings: Settings, faults: FaultBoard) -> Self {
         Self {
             db,
             phase: watch::Sender::new(phase),
@@ -80,10 +81,15 @@ impl OwnData {
             edits: watch::Sender::new(0),
             settlements: watch::Sender::new(0),
             freshness: watch::Sender::new(Freshness::default()),
-            limits,
+            settings,
             quota: QuotaWatch::new(faults.clone()),
             faults: StorageFaults::new(faults),
         }
+    }
+
+    fn limits(&self) -> OutboxLimits {
+        let limits = self.settings.now().limits;
+        OutboxLimits { operations: limits.outbox_operations, bytes: limits.outbox_bytes }
     }
 
     /// The database, for reads.
@@ -101,7 +107,7 @@ impl OwnData {
     /// # Cancel safety
     /// The edits may be stored although the future was dropped.
     pub async fn edit(&self, edits: Vec<LocalEdit>, actor: String) -> Result<Edited> {
-        let context = EditContext { actor, now: unix_millis(), limits: Some(self.limits) };
+        let context = EditContext { actor, now: unix_millis(), limits: Some(self.limits()) };
         let keys: Arc<[ItemKey]> = edits.iter().map(|edit| edit.key.clone()).collect();
         let edited =
             self.db.write(Priority::Panel, move |write| write.edit_counted(edits.clone(), &context)).await;
@@ -122,7 +128,7 @@ impl OwnData {
     /// # Cancel safety
     /// As [`OwnData::edit`].
     pub async fn retry_set_aside(&self, entry: i64) -> Result<bool> {
-        let context = EditContext { actor: String::new(), now: unix_millis(), limits: Some(self.limits) };
+        let context = EditContext { actor: String::new(), now: unix_millis(), limits: Some(self.limits()) };
         let retried =
             self.db.write(Priority::Panel, move |write| write.retry_set_aside(entry, &context)).await;
         let Some(keys) = self.faults.written(retried)? else { return Ok(false) };

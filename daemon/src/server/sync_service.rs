@@ -12,14 +12,17 @@ use mfpsync_replication::message::{Follow, Greeting, Limits, PushAnswer};
 use mfpsync_replication::wire as convert;
 use mfpsync_storage::Priority;
 use mfpsync_storage::master::{Head, MasterRead, MasterWrite, Progress};
-use mfpsync_storage::model::{Capabilities, Cursor, DeviceId, Epoch, GroupId, OperationNumber, Sequence};
+use mfpsync_storage::model::{
+    Capabilities, Cursor, DeviceId, Epoch, GroupId, OperationNumber, Outcome, Sequence,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code as GrpcCode, Request, Response, Status};
 
 use super::follow::{Follower, LOOK_AHEAD};
 use super::serving::Serving;
 use crate::clock::unix_millis;
+use crate::communication::{Code, Event, Tally};
 use crate::db::READ_DEADLINE;
 use crate::net::stream::PeerInfo;
 use crate::refusal::{self, status};
@@ -33,13 +36,12 @@ impl SyncService {
     /// The client at the other end; asked at every call, since rows change under open connections.
     fn peer<T>(&self, request: &Request<T>) -> Result<(DeviceId, Arc<PeerInfo>), Status> {
         let unknown =
-            || status(Code::Unauthenticated, Reason::UnknownDevice, "this connection has no device");
+            || status(GrpcCode::Unauthenticated, Reason::UnknownDevice, "this connection has no device");
         let info = request.extensions().get::<Arc<PeerInfo>>().cloned().ok_or_else(unknown)?;
-        let member = self
-            .0
-            .roster
-            .authorise(info.public_key, Capabilities::CLIENT)
-            .map_err(|refused| status(Code::PermissionDenied, refused.reason(), refused.to_string()))?;
+        let member =
+            self.0.roster.authorise(info.public_key, Capabilities::CLIENT).map_err(|refused| {
+                status(GrpcCode::PermissionDenied, refused.reason(), refused.to_string())
+            })?;
         Ok((member.device, info))
     }
 }
@@ -48,14 +50,14 @@ fn same_group(group: GroupId, head: &Head) -> Result<(), Status> {
     if group == head.group {
         return Ok(());
     }
-    Err(status(Code::FailedPrecondition, Reason::WrongGroup, "this server serves another group"))
+    Err(status(GrpcCode::FailedPrecondition, Reason::WrongGroup, "this server serves another group"))
 }
 
 fn same_epoch(epoch: Epoch, head: &Head) -> Result<(), Status> {
     if epoch == head.epoch {
         return Ok(());
     }
-    Err(status(Code::FailedPrecondition, Reason::WrongEpoch, "the epoch changed: say hello again"))
+    Err(status(GrpcCode::FailedPrecondition, Reason::WrongEpoch, "the epoch changed: say hello again"))
 }
 
 fn common_protocol(min: u32, max: u32) -> Result<u32, Status> {
@@ -66,7 +68,7 @@ fn common_protocol(min: u32, max: u32) -> Result<u32, Status> {
         "this server speaks protocol {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION}, the device {min} to {max}; \
          update the older of the two"
     );
-    Err(status(Code::FailedPrecondition, Reason::ProtocolVersion, text))
+    Err(status(GrpcCode::FailedPrecondition, Reason::ProtocolVersion, text))
 }
 
 #[tonic::async_trait]
@@ -97,7 +99,7 @@ impl Sync for SyncService {
             .await
             .map_err(|error| self.0.storage_failed(&error))?;
         if quarantined {
-            return Err(refusal::quarantined());
+            return Err(self.quarantined(device));
         }
         let greeting = Greeting {
             protocol,
@@ -154,7 +156,13 @@ impl Sync for SyncService {
             stop: self.0.stop.clone(),
             progress: self.0.connected.follow(device),
         };
-        self.0.tasks.spawn(follower.run(start, cursor, to));
+        self.0.stats.follows_begun.increment();
+        let (communication, address) = (self.0.communication.clone(), info.address.ip());
+        self.0.tasks.spawn(async move {
+            communication.record(Event::new(Code::DeviceConnected).peer(device).address(address));
+            follower.run(start, cursor, to).await;
+            communication.record(Event::new(Code::DeviceLost).peer(device).address(address));
+        });
         Ok(Response::new(ReceiverStream::new(events)))
     }
 
@@ -171,15 +179,16 @@ impl Sync for SyncService {
             operations: push.operations,
             now: unix_millis(),
         };
-        let limits = self.0.limits;
+        let limits = self.0.limits();
         let answer =
             self.0.master.write(Priority::Sync, move |write| accept(write, &submission, limits)).await;
         match self.0.storage.written(answer).map_err(|error| storage_fault::refusal(&error))? {
             Answer::Outcomes(outcomes) => {
+                self.note_push(device, &outcomes);
                 let answer = PushAnswer { outcomes, head: self.0.head().sequence, safe: None };
                 Ok(Response::new(convert::push_answer_to_wire(&answer)))
             }
-            Answer::Quarantined => Err(refusal::quarantined()),
+            Answer::Quarantined => Err(self.quarantined(device)),
             Answer::Unreadable(error) => Err(refusal::malformed(error)),
             Answer::OutOfOrder { expected, found } => Err(refusal::malformed(format!(
                 "operation {} came where {} was due; nothing was taken",
@@ -212,11 +221,27 @@ impl Sync for SyncService {
         let leave = convert::leave_from_wire(&request.into_inner()).map_err(refusal::malformed)?;
         same_group(leave.group, &self.0.head())?;
         self.0.release(device).await?;
+        self.0.communication.record(Event::new(Code::MemberLeft).peer(device));
         Ok(Response::new(wire::LeaveReply {}))
     }
 }
 
 impl SyncService {
+    fn note_push(&self, device: DeviceId, outcomes: &[(OperationNumber, Outcome)]) {
+        let tally = Tally::of(outcomes.iter().map(|(_, outcome)| outcome));
+        let stats = &self.0.stats;
+        stats.pushes_answered.increment();
+        stats.operations_accepted.add(tally.accepted);
+        stats.operations_superseded.add(tally.superseded);
+        stats.operations_rejected.add(tally.rejected);
+        self.0.communication.record(tally.on(Event::new(Code::DevicePushed).peer(device)));
+    }
+
+    fn quarantined(&self, device: DeviceId) -> Status {
+        self.0.communication.record(Event::new(Code::DeviceRefused).peer(device).reason("quarantined"));
+        refusal::quarantined()
+    }
+
     /// Notes how far a device is, for the device list and for collecting tombstones.
     async fn note_progress(
         &self,
