@@ -108,12 +108,16 @@ impl CommunicationLog {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(LINGER) => {}
             }
-            file = self.write(file, Ledger::due).await;
+            file = match self.write(file, Ledger::due).await {
+                Some(file) => file,
+                None => return,
+            };
         }
-        self.write(file, Ledger::rest).await;
+        drop(self.write(file, Ledger::rest).await);
     }
 
-    async fn write(&self, mut file: LogFile, what: fn(&mut Ledger) -> Vec<Entry>) -> LogFile {
+    /// None when the thread that wrote did not come back: the process ends.
+    async fn write(&self, mut file: LogFile, what: fn(&mut Ledger) -> Vec<Entry>) -> Option<LogFile> {
         let log = self.clone();
         let written = tokio::task::spawn_blocking(move || {
             let (entries, limit) = {
@@ -122,22 +126,19 @@ impl CommunicationLog {
             };
             let appended = file.append(&entries);
             // Lines that others replaced, and entries that went: at most as much again as is allowed.
-            let kept = appended.and_then(|()| match file.bytes() > limit.saturating_mul(2) {
-                true => {
-                    let all = log.ledger().all();
-                    file.replace(&all)
+            let kept = appended.and_then(|()| {
+                if file.bytes() <= limit.saturating_mul(2) {
+                    return Ok(());
                 }
-                false => Ok(()),
+                let all = log.ledger().all();
+                file.replace(&all)
             });
             if let Err(error) = kept {
                 tracing::warn!(%error, "write the communication log");
             }
             file
         });
-        match written.await {
-            Ok(file) => file,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        written.await.inspect_err(|error| tracing::warn!(%error, "write the communication log")).ok()
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {

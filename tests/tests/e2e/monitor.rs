@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::{Command, Output};
 
 use anyhow::{Context, ensure};
 use mfpsync_proto::monitor::monitor_client::MonitorClient;
@@ -12,7 +13,9 @@ use mfpsync_proto::monitor::{Communication, CommunicationsRequest, Level, Metric
 use mfpsync_proto::panel::{JoinPolicy, ReleaseDeviceRequest};
 use mfpsync_tests::item::{key, put, text};
 
-use mfpsync_tests::{Fleet, PATIENCE, Port, TestDevice, current, eventually, join, open_pairing};
+use mfpsync_tests::{
+    Fleet, PATIENCE, Port, TestDevice, command_path, current, eventually, join, open_pairing,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::Code;
@@ -25,6 +28,11 @@ fn monitor(device: &TestDevice) -> MonitorClient<Channel> {
 
 async fn entries(device: &TestDevice, request: CommunicationsRequest) -> Vec<Communication> {
     monitor(device).communications(request).await.unwrap().into_inner().entries
+}
+
+fn mfpsync(device: &TestDevice, arguments: &[&str]) -> Output {
+    let mut command = Command::new(command_path().unwrap());
+    command.arg("--run").arg(device.run_dir()).args(arguments).output().unwrap()
 }
 
 async fn logged(device: &TestDevice, code: &str) -> Communication {
@@ -51,7 +59,7 @@ async fn what_happens_between_devices_is_in_the_log_of_both() {
     assert_eq!((joined.peer_device_id, joined.level), (id.clone(), Level::Notice.into()));
     logged(&fleet.server, "C-PAIRING-OPENED").await;
 
-    let edit = put(&key("user/alice", "ui.language", "language"), vec![text("tag", "ja")]);
+    let edit = put(key("user/alice", "ui.language", "language"), vec![text("tag", "ja")]);
     fleet.clients[0].write(vec![edit]).await.unwrap();
     assert_eq!(logged(&fleet.clients[0], "C-PUSHED").await.counts["accepted"], 1);
     let pushed = CommunicationsRequest {
@@ -120,6 +128,16 @@ async fn the_log_outlives_a_kill_and_a_torn_line_and_can_be_followed() {
     assert_eq!(event.code, "C-PAIRING-OPENED");
     drop(events);
 
+    for (name, lines) in [("log.csv", "number,first,last,"), ("log.jsonl", "{\"address\":")] {
+        let file = fleet.server.home().join(name);
+        let download = ["log", "--level", "notice", "--download", file.to_str().unwrap()];
+        assert!(mfpsync(&fleet.server, &download).status.success());
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.starts_with(lines) && text.contains("C-MEMBER-JOINED"), "{text}");
+        assert!(!text.contains("C-DEVICE-CONNECTED"), "{text}");
+        assert!(!mfpsync(&fleet.server, &download).status.success(), "a file that is there is left alone");
+    }
+
     fleet.server.restart().await.unwrap();
     assert_eq!(logged(&fleet.server, "C-PAIRING-OPENED").await.number, event.number);
     let first = CommunicationsRequest { limit: 1, ..Default::default() };
@@ -156,7 +174,7 @@ async fn http(address: SocketAddr, request: &str) -> anyhow::Result<String> {
 #[tokio::test]
 async fn metrics_are_those_documented_and_come_over_both_ways() {
     let fleet = Fleet::start(1).await.unwrap();
-    let edit = put(&key("user/alice", "ui.language", "language"), vec![text("tag", "ja")]);
+    let edit = put(key("user/alice", "ui.language", "language"), vec![text("tag", "ja")]);
     fleet.clients[0].write(vec![edit]).await.unwrap();
     logged(&fleet.server, "C-DEVICE-PUSHED").await;
     logged(&fleet.clients[0], "C-PUSHED").await;
@@ -182,7 +200,7 @@ async fn metrics_are_those_documented_and_come_over_both_ways() {
     assert!(value(&server, "mfpsync_server_operations_total{outcome=\"accepted\"}") >= 1.0);
     assert!(value(&server, "mfpsync_server_followers") >= 1.0);
     assert!(value(&server, "mfpsync_database_commit_seconds_count{database=\"master\"}") >= 1.0);
-    assert_eq!(value(&server, "mfpsync_role_running{role=\"server-client\"}"), 1.0, "{text}");
+    assert_eq!(value(&server, "mfpsync_role_running{role=\"server+client\"}"), 1.0, "{text}");
     let reply = monitor(&fleet.clients[0]).metrics(MetricsRequest {}).await.unwrap().into_inner();
     let client = parsed(&reply.text);
     assert!(client["mfpsync_server_head_sequence"].is_empty());
