@@ -69,7 +69,11 @@ async fn serve(session: &Arc<Session>, at: Option<SocketAddr>) {
             Ok((stream, _)) => {
                 let (session, stop) = (session.clone(), session.stop.clone());
                 session.tasks.clone().spawn(async move {
-                    drop(stop.run_until_cancelled(timeout(TIME, answer(stream, session))).await);
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        // A caller that is too slow loses the connection.
+                        _ = timeout(TIME, answer(stream, session)) => {}
+                    }
                     drop(place);
                 });
             }
