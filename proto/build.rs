@@ -4,7 +4,13 @@ use std::error::Error;
 use std::path::Path;
 use std::{env, fs};
 
-const FILES: [&str; 4] = ["proto/sync.proto", "proto/enroll.proto", "proto/local.proto", "proto/panel.proto"];
+const FILES: [&str; 5] = [
+    "proto/sync.proto",
+    "proto/enroll.proto",
+    "proto/local.proto",
+    "proto/panel.proto",
+    "proto/monitor.proto",
+];
 /// Speaks of items and revisions in the words of two others.
 const RECORDS: [&str; 1] = ["proto/records.proto"];
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
-    address_book, debug, devices, history, item, join, pair, role, set_aside, sharing, shell, status, unsent,
-    users, watch,
+    address_book, debug, devices, history, item, join, log, pair, role, service, set_aside, sharing, shell,
+    status, unsent, users, watch,
 };
 use crate::demo;
 use crate::exit::EXIT_HELP;
@@ -79,6 +79,9 @@ pub(crate) enum Command {
     Unsent(unsent::UnsentArgs),
     #[command(subcommand)]
     Sharing(sharing::SharingCommand),
+    Log(log::LogArgs),
+    Metrics(service::MetricsArgs),
+    Reload(service::ReloadArgs),
     #[command(subcommand)]
     Debug(debug::DebugCommand),
     Demo(demo::DemoArgs),

@@ -15,8 +15,10 @@ pub(crate) mod history;
 pub(crate) mod item;
 pub(crate) mod join;
 pub(crate) mod joining;
+pub(crate) mod log;
 pub(crate) mod pair;
 pub(crate) mod role;
+pub(crate) mod service;
 pub(crate) mod set_aside;
 pub(crate) mod sharing;
 pub(crate) mod shell;
@@ -56,6 +58,9 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::SetAside(args) => set_aside::run(&context, args).await,
         Command::Sharing(command) => sharing::run(&context, command).await,
         Command::Unsent(args) => unsent::run(&context, args).await,
+        Command::Log(args) => log::run(&context, args).await,
+        Command::Metrics(_) => service::metrics(&context).await,
+        Command::Reload(_) => service::reload(&context).await,
         Command::Debug(command) => debug::run(&context, command).await,
         Command::Demo(args) => crate::demo::run(&context, args).await,
         Command::Completion(args) => shell::completion(&context, &args),

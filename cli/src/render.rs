@@ -6,6 +6,7 @@ pub(crate) mod devices;
 pub(crate) mod history;
 pub(crate) mod items;
 pub(crate) mod join;
+pub(crate) mod log;
 pub(crate) mod pairing;
 pub(crate) mod set_aside;
 pub(crate) mod sharing;

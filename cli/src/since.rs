@@ -29,6 +29,28 @@ impl FromStr for Since {
     }
 }
 
+/// So many milliseconds ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ago(u64);
+
+impl FromStr for Ago {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(Since::Ago(millis)) => Ok(Self(millis)),
+            Ok(Since::Revision(_)) | Err(_) => Err(format!("`{text}` is no time ago (90s, 45m, 2h, 3d)")),
+        }
+    }
+}
+
+impl Ago {
+    /// That moment, in Unix milliseconds.
+    pub(crate) fn before(self, now_unix_millis: u64) -> u64 {
+        now_unix_millis.saturating_sub(self.0)
+    }
+}
+
 impl Since {
     /// As the sequence or the wall time of a request; one of the two.
     pub(crate) fn parts(self, now_unix_millis: u64) -> (Option<u64>, Option<u64>) {
@@ -49,6 +71,8 @@ mod tests {
         assert_eq!("1:212".parse(), Ok(Since::Revision(212)));
         assert_eq!("2h".parse(), Ok(Since::Ago(7_200_000)));
         assert_eq!("3d".parse::<Since>().unwrap().parts(300_000_000), (None, Some(40_800_000)));
+        assert_eq!("2h".parse::<Ago>().unwrap().before(8_200_000), 1_000_000);
+        assert!("212".parse::<Ago>().is_err());
         for wrong in ["", "x", "2w", "-1", "h", "1:", "99999999999999999999d"] {
             assert!(wrong.parse::<Since>().is_err(), "{wrong}");
         }

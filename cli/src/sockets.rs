@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use mfpsync_proto::local::local_client::LocalClient;
+use mfpsync_proto::monitor::monitor_client::MonitorClient;
 use mfpsync_proto::panel::panel_client::PanelClient;
 use mfpsync_proto::records::records_client::RecordsClient;
 use tokio::net::UnixStream;
@@ -50,6 +51,14 @@ impl Sockets {
     /// `Failure::Unreachable` when nobody listens there.
     pub(crate) async fn records(&self) -> Result<RecordsClient<Channel>, Failure> {
         Ok(RecordsClient::new(channel(&self.run.join("panel.sock")).await?))
+    }
+
+    /// Opens the operator's socket for the communication log, metrics and reload.
+    ///
+    /// # Errors
+    /// `Failure::Unreachable` when nobody listens there.
+    pub(crate) async fn monitor(&self) -> Result<MonitorClient<Channel>, Failure> {
+        Ok(MonitorClient::new(channel(&self.run.join("panel.sock")).await?))
     }
 
     /// Opens the firmware's socket.

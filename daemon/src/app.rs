@@ -6,7 +6,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -14,6 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
 use crate::assemble;
+use crate::communication::{CommunicationLog, LogFile};
 use crate::config::Config;
 use crate::control_file::{self, Control, ControlError, ControlFile};
 use crate::fault::{Exit, Fault, FaultBoard};
@@ -21,6 +22,7 @@ use crate::instance::{self, InstanceError, InstanceLock};
 use crate::parts::DeviceParts;
 use crate::role::Role;
 use crate::role::supervisor::{self, Intent, Parts, Setup, SupervisorHandle};
+use crate::settings::Settings;
 use crate::shutdown::{ABORT, DRAIN, Request, Signals};
 use crate::systemd;
 use crate::tasks::Tasks;
@@ -133,6 +135,10 @@ impl Intent for Durable {
 pub struct App {
     /// What the daemon was told.
     pub config: Arc<Config>,
+    /// What of it is in force by now.
+    pub settings: Settings,
+    /// What happened with other devices.
+    pub communication: CommunicationLog,
     /// Who may use the local sockets.
     pub access: Access,
     /// What needs a person.
@@ -145,6 +151,7 @@ pub struct App {
     pub control: Arc<Durable>,
     /// Every task outside the roles; its token ends the process's work.
     pub tasks: Tasks,
+    communication_file: Mutex<Option<LogFile>>,
     // Held until everything else is gone.
     _lock: InstanceLock,
 }
@@ -161,8 +168,13 @@ impl App {
         let lock = InstanceLock::acquire(&config.data_dir)?;
         let faults = FaultBoard::default();
         let control = Durable::load(&config, &faults)?;
+        let (communication, file) = CommunicationLog::open(&config.data_dir, config.communication);
+        let config = Arc::new(config);
         Ok(Self {
-            config: Arc::new(config),
+            settings: Settings::new(config.clone(), log.clone()),
+            communication,
+            communication_file: Mutex::new(Some(file)),
+            config,
             access,
             faults,
             stats: Arc::default(),
@@ -197,6 +209,7 @@ impl App {
         };
         let supervisor = supervisor::spawn(setup, self.control.current().wanted, &self.tasks);
         self.show_status(&supervisor);
+        self.keep_communication();
         open(&supervisor).await?;
         systemd::ready("ready");
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
@@ -204,7 +217,8 @@ impl App {
             tokio::select! {
                 request = signals.next() => match request {
                     Request::Stop => break Exit::Clean,
-                    Request::Reload => self.reload(),
+                    // The log says what came of it.
+                    Request::Reload => drop(self.settings.reload()),
                 },
                 () = supervisor.stuck() => break Exit::Internal,
             }
@@ -241,18 +255,18 @@ impl App {
         });
     }
 
-    /// Takes over what can change while running: the log level. The rest is named and waits.
-    fn reload(&self) {
-        match Config::load(&self.config.source) {
-            Ok(new) => {
-                self.log.configure(new.log_level);
-                tracing::info!(level = new.log_level.name(), "configuration read again");
-                if (Config { log_level: self.config.log_level, ..new }) != *self.config {
-                    tracing::warn!("other settings than the log level changed; they hold after a restart");
-                }
+    /// Writes the communication log, and has it follow its bounds.
+    fn keep_communication(&self) {
+        let file = self.communication_file.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(file) = file else { return };
+        let stop = self.tasks.token().clone();
+        self.tasks.spawn("communication-log", self.communication.clone().keep(file, stop.clone()));
+        let (log, mut settings) = (self.communication.clone(), self.settings.watch());
+        self.tasks.spawn("communication-bounds", async move {
+            while let Some(Ok(())) = stop.run_until_cancelled(settings.changed()).await {
+                log.bound(settings.borrow_and_update().communication);
             }
-            Err(error) => tracing::error!(%error, "configuration stays as it was"),
-        }
+        });
     }
 
     /// The roles first, then everything else, all within [`ABORT`].
@@ -285,6 +299,7 @@ async fn work(app: &App) -> Result<Exit, AppError> {
     let device = assemble::device(app)?;
     let parts = Arc::new(DeviceParts::new(device.clone()));
     let open = async |supervisor: &SupervisorHandle| {
+        assemble::note(app, supervisor);
         assemble::watch_over(app, &device, supervisor);
         assemble::sockets(app, &device, supervisor).await
     };
@@ -390,7 +405,7 @@ mod tests {
             timeout(limit, faults.wait_for(|faults| !faults.is_empty())).await.unwrap().unwrap().clone();
         assert!(standing[0].text.starts_with("this build has no client"), "{}", standing[0]);
         config(&directory, "debug");
-        app.reload();
+        app.settings.reload().unwrap();
         assert_eq!(app.log.current(), Level::Debug);
         kill_process(getpid(), Signal::TERM).unwrap();
         assert_eq!(timeout(limit, serving).await.unwrap().unwrap().unwrap(), Exit::Clean);

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use mfpsync_proto::limit;
 use mfpsync_proto::local::local_server::LocalServer;
+use mfpsync_proto::monitor::monitor_server::MonitorServer;
 use mfpsync_proto::panel::panel_server::PanelServer;
 use mfpsync_proto::records::records_server::RecordsServer;
 use mfpsync_storage::Store;
-use mfpsync_storage::local::{Local, OutboxLimits};
+use mfpsync_storage::local::Local;
 use mfpsync_storage::model::DeviceId;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::net::UnixListener;
@@ -25,16 +26,16 @@ use tonic::transport::Server;
 
 use crate::app::App;
 use crate::client::LinkReport;
-use crate::config::Config;
 use crate::db::Db;
 use crate::debug_socket::{DebugSocket, SOCKET_NAME};
 use crate::device::Device;
-use crate::fault::{Fault, FaultBoard, FaultCode};
+use crate::fault::{Fault, FaultCode};
 use crate::identity::Identity;
 use crate::inspect::Inspector;
 use crate::keystore::{FileKeyStore, KeyStore};
 use crate::local::LocalService;
 use crate::membership::Roster;
+use crate::monitor::{MonitorService, listener, watch_faults, watch_roles};
 use crate::own_data::{OwnData, draw_incarnation};
 use crate::panel::{PanelService, Session, carry_joins_on};
 use crate::records::RecordsService;
@@ -63,9 +64,12 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
     let identity = Identity::load_or_create(&keys, &*random)
         .map_err(|error| Fault::with_detail(FaultCode::Keys, error))?;
     let keys: Arc<dyn KeyStore> = Arc::new(keys);
-    let own = own_data(&config, identity.device(), &*random, app.faults.clone())?;
+    let own = own_data(app, identity.device(), &*random)?;
     Ok(Arc::new(Device {
         config,
+        settings: app.settings.clone(),
+        communication: app.communication.clone(),
+        stats: app.stats.clone(),
         identity: Arc::new(identity),
         keys,
         random,
@@ -78,12 +82,8 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
     }))
 }
 
-fn own_data(
-    config: &Config,
-    device: DeviceId,
-    random: &dyn SecureRandom,
-    faults: FaultBoard,
-) -> Result<OwnData, Fault> {
+fn own_data(app: &App, device: DeviceId, random: &dyn SecureRandom) -> Result<OwnData, Fault> {
+    let config = &app.config;
     let store = Store::<Local>::open(&config.data_dir.join(LOCAL_FILE), true, Box::new(|_| {}))
         .map_err(|error| start_fault(&error))?;
     let incarnation = draw_incarnation(random)
@@ -94,9 +94,7 @@ fn own_data(
             write.phase()
         })
         .map_err(|error| start_fault(&error))?;
-    let limits = &config.limits;
-    let limits = OutboxLimits { operations: limits.outbox_operations, bytes: limits.outbox_bytes };
-    Ok(OwnData::new(device, Db::new(store), phase, limits, faults))
+    Ok(OwnData::new(device, Db::new(store), phase, app.settings.clone(), app.faults.clone()))
 }
 
 /// Binds the local API, the panel and the debug socket's lock, and serves them until `stop`.
@@ -131,9 +129,18 @@ pub async fn sockets(app: &App, device: &Arc<Device>, supervisor: &SupervisorHan
     let session = Arc::new(session);
     app.tasks.spawn("joining", carry_joins_on(session.clone()));
     let panel = PanelServer::new(PanelService(session.clone()));
-    let records = RecordsServer::new(RecordsService(session));
+    let records = RecordsServer::new(RecordsService(session.clone()));
+    app.tasks.spawn("metrics", listener::run(session.clone()));
+    let monitor = MonitorServer::new(MonitorService(session));
     serve(app, LOCAL_SOCKET, Routes::new(local)).await?;
-    serve(app, PANEL_SOCKET, Routes::new(panel).add_service(records)).await
+    serve(app, PANEL_SOCKET, Routes::new(panel).add_service(records).add_service(monitor)).await
+}
+
+/// Has the communication log hear of roles and faults.
+pub fn note(app: &App, supervisor: &SupervisorHandle) {
+    let (log, stop) = (app.communication.clone(), app.tasks.token().clone());
+    app.tasks.spawn("note-faults", watch_faults(app.faults.clone(), log.clone(), stop.clone()));
+    app.tasks.spawn("note-roles", watch_roles(supervisor.clone(), log, stop));
 }
 
 /// Feeds the watchdog while the supervisor and the own database's writer both answer.

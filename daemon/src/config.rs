@@ -16,6 +16,7 @@ use thiserror::Error;
 use toml::de::DeTable;
 
 use self::section::{Lines, Section};
+use crate::communication::Bounds;
 use crate::telemetry::Level;
 
 /// Configurations are short; a longer file is another file.
@@ -58,6 +59,10 @@ pub struct Config {
     pub reconnect_max: Duration,
     /// Days for which a server keeps replaced and losing values; 0 keeps none.
     pub history_days: u64,
+    /// How much of the communication log is kept.
+    pub communication: Bounds,
+    /// Where metrics are served; none is nowhere.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// Who may use the local sockets, besides root and the daemon's own user.
@@ -268,6 +273,8 @@ fn read_root(root: &mut Section<'_>, source: &Path) -> Option<Config> {
     let limits = root.section("limits", read_limits);
     let (heartbeat, reconnect_max) = root.section("sync", read_sync);
     let history_days = root.section("history", read_history);
+    let communication = root.section("communication_log", read_communication_log);
+    let metrics_listen = root.section("metrics", read_metrics);
     Some(Config {
         source: source.to_owned(),
         data_dir: data_dir?,
@@ -282,6 +289,8 @@ fn read_root(root: &mut Section<'_>, source: &Path) -> Option<Config> {
         heartbeat,
         reconnect_max,
         history_days,
+        communication,
+        metrics_listen,
     })
 }
 
@@ -337,6 +346,24 @@ fn read_history(history: &mut Section<'_>) -> u64 {
     history
         .optional("days", "days = 30", |value| section::integer(value, 0, HISTORY_DAYS_MAX))
         .unwrap_or(HISTORY_DAYS)
+}
+
+fn read_communication_log(log: &mut Section<'_>) -> Bounds {
+    let Bounds { entries, bytes } = Bounds::default();
+    let within = |smallest, highest| move |value: &_| section::integer(value, smallest, highest);
+    Bounds {
+        entries: log
+            .optional("entries", "entries = 5000", within(100, 50_000))
+            .map_or(entries, |entries| entries as usize),
+        bytes: log.optional("bytes", "bytes = 1048576", within(64 << 10, 16 << 20)).unwrap_or(bytes),
+    }
+}
+
+fn read_metrics(metrics: &mut Section<'_>) -> Option<SocketAddr> {
+    metrics.optional("listen", r#"listen = "127.0.0.1:9745""#, |value| {
+        let text = section::text(value)?;
+        text.parse().map_err(|_| format!("`{text}` is not an address with a port"))
+    })
 }
 
 fn device_name(value: &toml::de::DeValue<'_>) -> Result<String, String> {

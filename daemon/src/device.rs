@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::app::Durable;
 use crate::authority::TrustAnchor;
 use crate::client::LinkReport;
+use crate::communication::CommunicationLog;
 use crate::config::Config;
 use crate::control_file::{ControlError, ControlFile};
 use crate::db::READ_DEADLINE;
@@ -23,11 +24,19 @@ use crate::keystore::KeyStore;
 use crate::membership::Roster;
 use crate::own_data::OwnData;
 use crate::server::ServerPart;
+use crate::settings::Settings;
+use crate::telemetry::Stats;
 
 /// This device.
 pub struct Device {
-    /// Its settings.
+    /// What it was started with; for what may change meanwhile see `settings`.
     pub config: Config,
+    /// The configuration in force.
+    pub settings: Settings,
+    /// What happened with other devices.
+    pub communication: CommunicationLog,
+    /// What is counted.
+    pub stats: Arc<Stats>,
     /// Its id and key.
     pub identity: Arc<Identity>,
     /// Its other keys.
@@ -58,13 +67,13 @@ impl Device {
     /// The addresses told to others, given those listened on.
     #[must_use]
     pub fn endpoints(&self, bound: &[SocketAddr]) -> Vec<String> {
-        self.config.advertised(bound).iter().map(ToString::to_string).collect()
+        self.settings.now().advertised(bound).iter().map(ToString::to_string).collect()
     }
 
     /// How much of what was accepted is kept until it is safe.
     #[must_use]
     pub fn retained_limits(&self) -> RetainedLimits {
-        let limits = &self.config.limits;
+        let limits = self.settings.now().limits;
         RetainedLimits { operations: limits.retained_operations, bytes: limits.retained_bytes }
     }
 

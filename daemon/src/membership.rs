@@ -129,6 +129,12 @@ impl Roster {
         }
     }
 
+    /// Whose key this is, released or not.
+    #[must_use]
+    pub fn device_of(&self, key: PublicKey) -> Option<DeviceId> {
+        self.view.load().by_key.get(&key).map(|entry| entry.member.device)
+    }
+
     /// The newest row of a device, released or not.
     #[must_use]
     pub fn member(&self, device: DeviceId) -> Option<Arc<Member>> {

@@ -19,6 +19,7 @@ use crate::clock::unix_millis;
 use crate::db::{Db, READ_DEADLINE};
 use crate::fault::FaultBoard;
 use crate::quota::QuotaWatch;
+use crate::settings::Settings;
 use crate::storage_fault::StorageFaults;
 
 /// Changed keys kept for a watcher that is a moment behind; then it is told to list again.
@@ -64,7 +65,7 @@ pub struct OwnData {
     phase: watch::Sender<Option<Phase>>,
     /// The client role says that everything of the group is here.
     caught_up: AtomicBool,
-    limits: OutboxLimits,
+    settings: Settings,
     faults: StorageFaults,
     quota: QuotaWatch,
 }
@@ -76,7 +77,7 @@ impl OwnData {
         id: DeviceId,
         db: Db<Local>,
         phase: Option<Phase>,
-        limits: OutboxLimits,
+        settings: Settings,
         faults: FaultBoard,
     ) -> Self {
         Self {
@@ -88,7 +89,7 @@ impl OwnData {
             edits: watch::Sender::new(0),
             settlements: watch::Sender::new(0),
             freshness: watch::Sender::new(Freshness::default()),
-            limits,
+            settings,
             quota: QuotaWatch::new(faults.clone()),
             faults: StorageFaults::new(faults),
         }
@@ -98,6 +99,11 @@ impl OwnData {
     #[must_use]
     pub fn id(&self) -> DeviceId {
         self.id
+    }
+
+    fn limits(&self) -> OutboxLimits {
+        let limits = self.settings.now().limits;
+        OutboxLimits { operations: limits.outbox_operations, bytes: limits.outbox_bytes }
     }
 
     /// The database, for reads.
@@ -115,7 +121,7 @@ impl OwnData {
     /// # Cancel safety
     /// The edits may be stored although the future was dropped.
     pub async fn edit(&self, edits: Vec<LocalEdit>, actor: String) -> Result<Edited> {
-        let context = EditContext { actor, now: unix_millis(), limits: Some(self.limits) };
+        let context = EditContext { actor, now: unix_millis(), limits: Some(self.limits()) };
         let keys: Arc<[ItemKey]> = edits.iter().map(|edit| edit.key.clone()).collect();
         let edited =
             self.db.write(Priority::Panel, move |write| write.edit_counted(edits.clone(), &context)).await;
@@ -136,7 +142,7 @@ impl OwnData {
     /// # Cancel safety
     /// As [`OwnData::edit`].
     pub async fn retry_set_aside(&self, entry: i64) -> Result<bool> {
-        let context = EditContext { actor: String::new(), now: unix_millis(), limits: Some(self.limits) };
+        let context = EditContext { actor: String::new(), now: unix_millis(), limits: Some(self.limits()) };
         let retried =
             self.db.write(Priority::Panel, move |write| write.retry_set_aside(entry, &context)).await;
         let Some(keys) = self.faults.written(retried)? else { return Ok(false) };

@@ -7,3 +7,4 @@ mod status;
 
 pub use joining::carry_joins_on;
 pub use service::{PanelService, Session};
+pub(crate) use status::status;

@@ -32,11 +32,12 @@ use crate::device::Device;
 use crate::enroll::{Admission, Admitted, EnrollService, PairingDesk};
 use crate::fault::{Fault, FaultCode};
 use crate::group::MASTER_FILE;
-use crate::net::acceptor::{self, Incoming, Limits};
+use crate::net::acceptor::{self, House, Incoming, Limits};
 use crate::net::frames::unwrapped;
 use crate::net::serve::grpc_server;
 use crate::pairing::Newcomer;
 use crate::records::prune;
+use crate::settings::Settings;
 use crate::storage_fault::start_fault;
 use crate::tls::ServerTls;
 
@@ -84,23 +85,32 @@ impl ServerPart {
             roster: device.roster.clone(),
             faults: device.faults.clone(),
             issuing,
-            keep_values: device.config.history_days > 0,
+            settings: device.settings.clone(),
+            communication: device.communication.clone(),
+            stats: device.stats.clone(),
         };
         let serving = Serving::new(made).await.map_err(|error| start_fault(&error))?;
         let part = Self {
             serving: Arc::new(serving),
-            desk: Arc::new(PairingDesk::new(&device.identity, device.random.clone())),
+            desk: Arc::new(
+                PairingDesk::new(&device.identity, device.random.clone()).telling(&device.communication),
+            ),
             listening,
         };
         part.serve(device, listeners)?;
         let serving = &part.serving;
         serving.tasks.spawn(prune::run(
             serving.master.clone(),
-            device.config.history_days,
+            device.settings.clone(),
             serving.stop.clone(),
         ));
         let (hub, stop, every) = (serving.hub.clone(), serving.stop.clone(), device.config.heartbeat);
         serving.tasks.spawn(async move { stop.run_until_cancelled(hub.keep_beating(every)).await });
+        serving.tasks.spawn(advertise_changes(
+            device.settings.clone(),
+            serving.clone(),
+            part.listening.clone(),
+        ));
         let advertised = device.endpoints(&part.listening);
         part.serving
             .advertise(advertised)
@@ -118,7 +128,11 @@ impl ServerPart {
                 listener,
                 tls.clone(),
                 device.roster.clone(),
-                Arc::new(move || desk.accepts_connections()),
+                House {
+                    pairing: Arc::new(move || desk.accepts_connections()),
+                    communication: device.communication.clone(),
+                    stats: device.stats.clone(),
+                },
                 Limits { connections: device.config.limits.connections as usize, ..Limits::default() },
                 &self.serving.tasks,
                 self.serving.stop.clone(),
@@ -171,6 +185,18 @@ impl ServerPart {
         }
         if let Err(error) = self.serving.master.close().await {
             tracing::error!(%error, "close master database");
+        }
+    }
+}
+
+/// Makes another `advertise` known when the configuration was read again.
+async fn advertise_changes(settings: Settings, serving: Arc<Serving>, listening: Vec<SocketAddr>) {
+    let mut changes = settings.watch();
+    while let Some(Ok(())) = serving.stop.run_until_cancelled(changes.changed()).await {
+        let told = changes.borrow_and_update().advertised(&listening);
+        // Nothing is written when it is what it was. What the storage says of a failure is on the board.
+        if let Err(status) = serving.advertise(told.iter().map(ToString::to_string).collect()).await {
+            tracing::warn!(reason = status.message(), "make this server's addresses known");
         }
     }
 }

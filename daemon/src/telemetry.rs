@@ -248,6 +248,34 @@ stats! {
     part_start_failures,
     /// Starts tried again after a fault.
     part_retries,
+    /// Connections of devices let in, at the server.
+    connections_accepted,
+    /// Follow streams begun, at the server.
+    follows_begun,
+    /// Pushes answered, at the server.
+    pushes_answered,
+    /// Operations accepted whole, at the server.
+    operations_accepted,
+    /// Operations of which an edit lost, at the server.
+    operations_superseded,
+    /// Operations rejected, at the server.
+    operations_rejected,
+    /// Connections with the server that came to stand, at a client.
+    connections_made,
+    /// Attempts at one that came to nothing, at a client.
+    connections_failed,
+    /// Own operations accepted whole, at a client.
+    own_operations_accepted,
+    /// Own operations of which an edit lost, at a client.
+    own_operations_superseded,
+    /// Own operations rejected, at a client.
+    own_operations_rejected,
+    /// Batches applied, at a client.
+    batches_applied,
+    /// Changes in them.
+    changes_applied,
+    /// Metrics handed out.
+    scrapes,
     /// Debug sessions opened.
     debug_sessions,
     /// Debug commands answered.

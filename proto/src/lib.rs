@@ -61,3 +61,9 @@ pub mod records {
     #![allow(missing_docs, unreachable_pub, reason = "generated; documented in the .proto file")]
     include!(concat!(env!("OUT_DIR"), "/records/mfpsync.records.v1.rs"));
 }
+
+/// Local API for the operator: communication log, metrics, reload.
+pub mod monitor {
+    #![allow(missing_docs, unreachable_pub, reason = "generated; documented in the .proto file")]
+    tonic::include_proto!("mfpsync.monitor.v1");
+}

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use rusqlite::hooks::Wal;
 
 use crate::error::Result;
+use crate::figures::{Figures, Mode};
 
 /// From here on the log is folded back without waiting for anybody (4 MiB of 4 KiB pages).
 const PASSIVE_FRAMES: u32 = 1_000;
@@ -29,6 +30,7 @@ pub(crate) struct Checkpointer {
     frames: Arc<AtomicU32>,
     /// The log is to be emptied whatever its length.
     truncate: Arc<AtomicBool>,
+    figures: Arc<Figures>,
 }
 
 impl Checkpointer {
@@ -45,9 +47,9 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// Follows the same requests to empty the log.
-    pub(crate) fn truncate_on(truncate: Arc<AtomicBool>) -> Self {
-        Self { truncate, ..Self::default() }
+    /// Follows the same requests to empty the log, and counts in the same figures.
+    pub(crate) fn truncate_on(truncate: Arc<AtomicBool>, figures: Arc<Figures>) -> Self {
+        Self { truncate, figures, ..Self::default() }
     }
 
     /// Folds the log back when it is long. Called between transactions.
@@ -55,23 +57,28 @@ impl Checkpointer {
     /// # Errors
     /// A failing device. A reader that holds the log back is no error: the next call tries again.
     pub(crate) fn after_commit(&self, connection: &Connection) -> Result<()> {
-        if self.truncate.load(Ordering::Relaxed) && run(connection, "TRUNCATE")? {
+        if self.truncate.load(Ordering::Relaxed) && self.run(connection, Mode::Truncate)? {
             self.truncate.store(false, Ordering::Relaxed);
             return Ok(());
         }
         let (mode, tries) = match self.frames.load(Ordering::Relaxed) {
             // SQLite waits for readers as long as the connection's busy timeout says.
-            frames if frames >= HOLD_FRAMES => ("RESTART", HOLD_TRIES),
-            frames if frames >= RESTART_FRAMES => ("RESTART", 1),
-            frames if frames >= PASSIVE_FRAMES => ("PASSIVE", 1),
+            frames if frames >= HOLD_FRAMES => (Mode::Restart, HOLD_TRIES),
+            frames if frames >= RESTART_FRAMES => (Mode::Restart, 1),
+            frames if frames >= PASSIVE_FRAMES => (Mode::Passive, 1),
             _ => return Ok(()),
         };
         for _ in 0..tries {
-            if run(connection, mode)? {
+            if self.run(connection, mode)? {
                 break;
             }
         }
         Ok(())
+    }
+
+    fn run(&self, connection: &Connection, mode: Mode) -> Result<bool> {
+        self.figures.checkpointed(mode);
+        run(connection, mode)
     }
 }
 
@@ -80,11 +87,11 @@ impl Checkpointer {
 /// # Errors
 /// A failing device.
 pub(crate) fn at_close(connection: &Connection) -> Result<()> {
-    run(connection, "TRUNCATE").map(drop)
+    run(connection, Mode::Truncate).map(drop)
 }
 
 /// Whether it came to its end; readers may hold it up.
-fn run(connection: &Connection, mode: &str) -> Result<bool> {
-    let sql = format!("PRAGMA wal_checkpoint({mode})");
+fn run(connection: &Connection, mode: Mode) -> Result<bool> {
+    let sql = format!("PRAGMA wal_checkpoint({})", mode.sql());
     Ok(connection.query_row(&sql, [], |row| row.get(0).map(|busy: bool| !busy))?)
 }

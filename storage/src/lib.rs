@@ -7,6 +7,7 @@ mod checkpoint;
 pub mod codec;
 mod content;
 mod error;
+pub mod figures;
 pub mod local;
 pub mod master;
 pub mod model;

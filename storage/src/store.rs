@@ -8,6 +8,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::error::{Error, Result};
+use crate::figures::Figures;
 use crate::open::{self, FileKind};
 use crate::readers::Readers;
 use crate::writer::{Published, Writer};
@@ -128,6 +129,12 @@ impl<D: Database> Store<D> {
     pub fn bytes(&self) -> (u64, u64) {
         let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
         (size(&self.inner.path), size(&open::with_suffix(&self.inner.path, "-wal")))
+    }
+
+    /// What its writer counted since it was opened.
+    #[must_use]
+    pub fn figures(&self) -> &Figures {
+        self.inner.writer.figures()
     }
 
     /// Has the log folded back and emptied as soon as its readers allow, so that nothing that was

@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use rusqlite::Connection;
 
 use crate::checkpoint::{self, Checkpointer};
 use crate::error::{Error, Result};
+use crate::figures::Figures;
 use crate::open;
 use crate::store::{Database, Priority};
 
@@ -92,13 +94,15 @@ pub(crate) struct Writer<D: Database> {
     shared: Arc<Shared<D>>,
     /// Tells the checkpointer to empty the log.
     truncate: Arc<AtomicBool>,
+    figures: Arc<Figures>,
     thread: Mutex<Option<JoinHandle<Result<()>>>>,
 }
 
 impl<D: Database> Writer<D> {
     pub(crate) fn start(path: &Path, create: bool, published: Published<D>) -> Result<Self> {
         let truncate: Arc<AtomicBool> = Arc::default();
-        let checkpointer = Checkpointer::truncate_on(truncate.clone());
+        let figures: Arc<Figures> = Arc::default();
+        let checkpointer = Checkpointer::truncate_on(truncate.clone(), figures.clone());
         let mut connection = open::writable(path, D::KIND, create)?;
         checkpointer.watch(&mut connection)?;
         let queue = Queue { panel: VecDeque::new(), sync: VecDeque::new(), open: true };
@@ -108,6 +112,7 @@ impl<D: Database> Writer<D> {
             connection: Some(connection),
             checkpointer,
             shared: shared.clone(),
+            figures: figures.clone(),
             published,
         };
         let thread = std::thread::Builder::new()
@@ -115,7 +120,7 @@ impl<D: Database> Writer<D> {
             .stack_size(512 << 10)
             .spawn(move || worker.run())
             .map_err(|_| Error::Busy)?;
-        Ok(Self { shared, truncate, thread: Mutex::new(Some(thread)) })
+        Ok(Self { shared, truncate, figures, thread: Mutex::new(Some(thread)) })
     }
 
     pub(crate) fn submit<T: Send + 'static>(
@@ -143,6 +148,11 @@ impl<D: Database> Writer<D> {
             Some((request, error)) => (request.done)(Err(error)),
             None => self.shared.filled.notify_one(),
         }
+    }
+
+    /// What it counts.
+    pub(crate) fn figures(&self) -> &Figures {
+        &self.figures
     }
 
     /// Has the log emptied after the next commit, or as soon as its readers allow.
@@ -173,6 +183,7 @@ struct Worker<D: Database> {
     connection: Option<Connection>,
     checkpointer: Checkpointer,
     shared: Arc<Shared<D>>,
+    figures: Arc<Figures>,
     published: Published<D>,
 }
 
@@ -201,9 +212,13 @@ impl<D: Database> Worker<D> {
     }
 
     fn commit(&mut self, mut jobs: Vec<Box<dyn Job<D>>>) {
+        let began = Instant::now();
         let result = self.connection().and_then(|connection| transact::<D>(connection, &mut jobs));
         match result {
-            Ok(Group::Committed) => self.publish(jobs),
+            Ok(Group::Committed) => {
+                self.figures.committed(jobs.len(), began.elapsed());
+                self.publish(jobs);
+            }
             // One request too large for the room left must not fail its neighbours: each alone.
             Err(Error::Full) if jobs.len() > 1 => jobs.into_iter().for_each(|job| self.commit(vec![job])),
             Ok(Group::Undone | Group::Abandoned) => self.fail(jobs, &Error::Busy, true),

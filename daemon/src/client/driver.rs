@@ -11,7 +11,7 @@ use mfpsync_replication::round::{
 };
 use mfpsync_replication::wire as convert;
 use mfpsync_storage::Result;
-use mfpsync_storage::local::{LocalRead, LocalWrite, RetainedLimits};
+use mfpsync_storage::local::{LocalRead, LocalWrite};
 use mfpsync_storage::model::{
     Cursor, ERASED_KIND, GroupId, Incarnation, IssuingCertificate, ItemKey, Member, Promotion, Signed,
 };
@@ -25,6 +25,7 @@ use super::link::{self, Servers};
 use super::report;
 use crate::authority::TrustAnchor;
 use crate::clock::unix_millis;
+use crate::communication::Tally;
 use crate::db::READ_DEADLINE;
 use crate::device::Device;
 use crate::fault::FaultCode;
@@ -46,7 +47,6 @@ pub(super) struct Driver {
     group: GroupId,
     incarnation: Incarnation,
     issuers: Vec<Signed<IssuingCertificate>>,
-    retained: RetainedLimits,
     round: Round,
     effects: VecDeque<Effect>,
     began: Instant,
@@ -104,7 +104,6 @@ impl Driver {
         let (round, effects) = Round::start(start, at);
         let (answers, answered) = mpsc::channel(ANSWERS);
         Ok(Self {
-            retained: device.retained_limits(),
             device,
             anchor,
             group: anchor.group,
@@ -125,6 +124,7 @@ impl Driver {
     /// Runs until the part is stopped or the round ends.
     pub(super) async fn run(mut self) {
         let mut edits = self.device.own.edits();
+        let mut settings = self.device.settings.watch();
         let mut confirmations = tokio::time::interval_at(self.began + CONFIRM_EVERY, CONFIRM_EVERY);
         loop {
             while let Some(effect) = self.effects.pop_front() {
@@ -142,6 +142,10 @@ impl Driver {
                 Some((link, event)) = self.answered.recv() => Some(Event::Link(link, event)),
                 Ok(()) = edits.changed() => self.read_outbox().await.map(Event::LocalEdits),
                 event = next_event(&mut self.connection, self.round.wants_more()) => Some(event),
+                Ok(()) = settings.changed() => {
+                    self.find_servers().await;
+                    None
+                }
                 _ = confirmations.tick() => {
                     self.confirm_settled().await;
                     None
@@ -210,10 +214,14 @@ impl Driver {
                 self.stored(stored.map(|()| Stored::Noted)).await;
             }
             Effect::ApplyBatch { changes, cursor } => {
-                let erased = changes.iter().any(|change| change.key.kind.as_str() == ERASED_KIND);
+                let erased = changes.iter().filter(|change| change.key.kind.as_str() == ERASED_KIND).count();
+                let received = changes.len() as u64;
                 let stored =
                     self.device.own.write(move |db| Ok(((), db.apply_changes(&changes, &cursor)?))).await;
-                if erased && stored.is_ok() {
+                if stored.is_ok() {
+                    report::received(&self.device, received, erased as u64);
+                }
+                if erased > 0 && stored.is_ok() {
                     // What it purged must not live on in the log.
                     self.device.own.db().store().truncate_log();
                     self.confirm(cursor, false);
@@ -222,6 +230,7 @@ impl Driver {
             }
             Effect::BeginReset(reason) => {
                 tracing::info!(?reason, "everything is read anew from the server");
+                report::read_anew(&self.device, reason);
                 let stored = self.write(|db| db.begin_reset()).await;
                 self.stored(stored.map(|()| Stored::ResetBegun)).await;
             }
@@ -230,7 +239,8 @@ impl Driver {
                 self.stored(stored.map(|()| Stored::ResetFinished(cursor))).await;
             }
             Effect::Settle(outcomes) => {
-                let (now, limits) = (unix_millis(), self.retained);
+                let tally = Tally::of(outcomes.iter().map(|(_, outcome)| outcome));
+                let (now, limits) = (unix_millis(), self.device.retained_limits());
                 let stored = self.device.own.settle(move |db| {
                     let settlement = db.settle(&outcomes, now, limits)?;
                     Ok((outbox(db)?, settlement.changed))
@@ -238,6 +248,7 @@ impl Driver {
                 let stored = stored.await.map(Stored::Settled);
                 if stored.is_ok() {
                     self.device.faults.clear(FaultCode::OutboxFull);
+                    report::pushed(&self.device, tally);
                 }
                 self.stored(stored).await;
             }
@@ -306,6 +317,10 @@ impl Driver {
     /// Verified rows count from now on; new addresses of servers are tried.
     async fn take_rows(&mut self, rows: Vec<Member>) {
         self.device.roster.update(rows);
+        self.find_servers().await;
+    }
+
+    async fn find_servers(&mut self) {
         match Servers::of(&self.device).await {
             Ok(servers) => self.step(Event::Endpoints(servers.endpoints())),
             Err(error) => tracing::warn!(%error, "read where the servers are"),

@@ -110,8 +110,9 @@ impl Servers {
 /// The configured addresses, or, for a server's own client, those it listens on itself: a name that
 /// others resolve need not resolve here.
 fn instead(device: &Device) -> Vec<String> {
-    if !device.config.dial_only.is_empty() {
-        return device.config.dial_only.iter().map(ToString::to_string).collect();
+    let settings = device.settings.now();
+    if !settings.dial_only.is_empty() {
+        return settings.dial_only.iter().map(ToString::to_string).collect();
     }
     let server = device.server.load();
     let listening = server.iter().flat_map(|server| server.listening.iter());

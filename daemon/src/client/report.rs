@@ -1,9 +1,10 @@
 //! How the client stands to its server, in the words of status and faults.
 
-use mfpsync_replication::message::RefusalReason;
+use mfpsync_replication::message::{RefusalReason, ResetReason};
 use mfpsync_replication::round::{End, LinkState, Trouble};
-use mfpsync_storage::model::{Revision, Sequence};
+use mfpsync_storage::model::{Capabilities, DeviceId, Revision, Sequence};
 
+use crate::communication::{Code, Event, Tally};
 use crate::device::Device;
 use crate::fault::{Fault, FaultCode};
 
@@ -102,7 +103,22 @@ const FAULTS: [FaultCode; 5] = [
 
 /// Publishes how the client stands.
 pub(super) fn publish(device: &Device, state: &LinkState) {
+    let was_online = device.link.borrow().link.is_online();
+    let was_current = device.link.borrow().link == Link::Current;
     device.link.send_modify(|report| report.take(state));
+    if let Some(event) = event(state, was_online, was_current) {
+        match state {
+            LinkState::Following { .. } if !was_online => device.stats.connections_made.increment(),
+            LinkState::Offline { .. } | LinkState::Refused { .. } => {
+                device.stats.connections_failed.increment();
+            }
+            LinkState::Following { .. } | LinkState::Connecting { .. } | LinkState::Ended(_) => {}
+        }
+        device.communication.record(match server(device) {
+            Some(peer) => event.peer(peer),
+            None => event,
+        });
+    }
     device.own.set_current(matches!(state, LinkState::Following { caught_up: true, .. }));
     let fault = fault(state);
     let over = matches!(state, LinkState::Following { .. } | LinkState::Ended(End::Stopped));
@@ -114,6 +130,71 @@ pub(super) fn publish(device: &Device, state: &LinkState) {
             None => {}
         }
     }
+}
+
+/// What the communication log says of a state, after one in which a server was at the other end or
+/// everything was here.
+fn event(state: &LinkState, was_online: bool, was_current: bool) -> Option<Event> {
+    match state {
+        LinkState::Following { endpoint, caught_up, .. } => match (was_online, was_current, caught_up) {
+            (false, _, false) => Some(Event::new(Code::Connected).address(endpoint)),
+            (_, false, true) => Some(Event::new(Code::CaughtUp).address(endpoint)),
+            _ => None,
+        },
+        LinkState::Offline { trouble: Some(trouble), .. } => {
+            let code = if was_online { Code::Lost } else { Code::Unreachable };
+            Some(Event::new(code).reason(trouble.as_str()))
+        }
+        LinkState::Refused { trouble, .. } => Some(Event::new(Code::Refused).reason(trouble.as_str())),
+        LinkState::Ended(End::Released) => {
+            Some(Event::new(Code::Refused).reason(RefusalReason::Released.as_str()))
+        }
+        LinkState::Ended(End::Quarantined) => {
+            Some(Event::new(Code::Refused).reason(RefusalReason::Quarantined.as_str()))
+        }
+        LinkState::Offline { trouble: None, .. }
+        | LinkState::Connecting { .. }
+        | LinkState::Ended(End::Stopped) => None,
+    }
+}
+
+/// The group's server, as far as one is known.
+fn server(device: &Device) -> Option<DeviceId> {
+    let members = device.roster.members();
+    let mut serving =
+        members.iter().filter(|member| !member.released && member.capabilities.contains(Capabilities::SERVE));
+    serving.next().map(|member| member.device)
+}
+
+/// Notes what a batch brought.
+pub(super) fn received(device: &Device, changes: u64, erased: u64) {
+    device.stats.batches_applied.increment();
+    device.stats.changes_applied.add(changes);
+    if changes > 0 {
+        device.communication.record(Event::new(Code::Received).count("changes", changes));
+    }
+    if erased > 0 {
+        device.communication.record(Event::new(Code::Erased).count("users", erased));
+    }
+}
+
+/// Notes that the mirror is built anew.
+pub(super) fn read_anew(device: &Device, reason: ResetReason) {
+    let reason = match reason {
+        ResetReason::NoCursor => "no-cursor",
+        ResetReason::UnknownHistory => "unknown-history",
+        ResetReason::PastFork => "past-fork",
+        ResetReason::TooOld => "too-old",
+    };
+    device.communication.record(Event::new(Code::ReadAnew).reason(reason));
+}
+
+/// Notes how own operations went.
+pub(super) fn pushed(device: &Device, tally: Tally) {
+    device.stats.own_operations_accepted.add(tally.accepted);
+    device.stats.own_operations_superseded.add(tally.superseded);
+    device.stats.own_operations_rejected.add(tally.rejected);
+    device.communication.record(tally.on(Event::new(Code::Pushed)));
 }
 
 fn fault(state: &LinkState) -> Option<Fault> {

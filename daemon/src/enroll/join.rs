@@ -79,6 +79,25 @@ pub enum JoinError {
     Identity,
 }
 
+impl JoinError {
+    /// A stable word for the communication log.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::WrongCode { .. } => "pairing-code",
+            Self::Closed => "pairing-closed",
+            Self::TooManyTries => "pairing-tries",
+            Self::TooLate => "pairing-expired",
+            Self::Unreachable(_) => "unreachable",
+            Self::Timeout => "timed-out",
+            Self::Impostor | Self::Membership(_) => "impostor",
+            Self::Malformed(_) => "malformed",
+            Self::Refused(_) => "refused",
+            Self::Identity => "own-key",
+        }
+    }
+}
+
 /// Joins the group of the server at `address` (`host:port`) with the code it shows.
 ///
 /// # Errors

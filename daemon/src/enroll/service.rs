@@ -14,6 +14,7 @@ use tonic::{Code as GrpcCode, Request, Response, Status};
 
 use super::TRIES_LEFT;
 use crate::authority::TrustAnchor;
+use crate::communication::{Code as EventCode, CommunicationLog, Event};
 use crate::identity::Identity;
 use crate::net::stream::PeerInfo;
 use crate::pairing::{Code, CodeError, Hello, Newcomer, PairingError, PairingWindow, SessionId, State};
@@ -52,6 +53,7 @@ pub struct PairingDesk {
     device: DeviceId,
     public_key: PublicKey,
     random: Arc<dyn SecureRandom + Send + Sync>,
+    communication: CommunicationLog,
 }
 
 impl PairingDesk {
@@ -63,7 +65,14 @@ impl PairingDesk {
             device: identity.device(),
             public_key: identity.public_key(),
             random,
+            communication: CommunicationLog::default(),
         }
+    }
+
+    /// The same, whose doings are in the communication log.
+    #[must_use]
+    pub fn telling(self, communication: &CommunicationLog) -> Self {
+        Self { communication: communication.clone(), ..self }
     }
 
     /// Opens pairing with a fresh code, which voids a former one.
@@ -73,6 +82,7 @@ impl PairingDesk {
     pub fn open(&self) -> Result<Code, CodeError> {
         let code = Code::generate(&*self.random)?;
         self.window().open(code.clone(), Instant::now());
+        self.communication.record(Event::new(EventCode::PairingOpened));
         Ok(code)
     }
 
@@ -97,6 +107,12 @@ impl PairingDesk {
     #[must_use]
     pub fn accepts_connections(&self) -> bool {
         self.window().accepts_connections(Instant::now())
+    }
+
+    fn refused(&self, error: PairingError, peer: &PeerInfo) -> Status {
+        let event = Event::new(EventCode::PairingRefused).reason(error.word()).address(peer.address.ip());
+        self.communication.record(event);
+        refused(error, peer)
     }
 
     fn session_id(&self) -> Result<SessionId, Status> {
@@ -139,7 +155,7 @@ impl<A: Admission> Enroll for EnrollService<A> {
         };
         let session = self.desk.session_id()?;
         let started = self.desk.window().start(hello, session, Instant::now());
-        let answer = started.map_err(|error| refused(error, &peer))?;
+        let answer = started.map_err(|error| self.desk.refused(error, &peer))?;
         Ok(Response::new(StartReply {
             session: answer.session.to_vec().into(),
             spake: answer.spake.into(),
@@ -152,7 +168,7 @@ impl<A: Admission> Enroll for EnrollService<A> {
         let peer = peer(&request)?;
         let ConfirmRequest { session, proof } = request.into_inner();
         let confirmed = self.desk.window().confirm(&session, &proof, &peer.exporter, Instant::now());
-        let (newcomer, proof) = confirmed.map_err(|error| refused(error, &peer))?;
+        let (newcomer, proof) = confirmed.map_err(|error| self.desk.refused(error, &peer))?;
         tracing::info!(peer = %newcomer.device, address = %peer.address, "device has proven the pairing code");
         let admitted = self.admission.admit(newcomer).await?;
         Ok(Response::new(reply(&proof, &admitted)))

@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::*;
 use crate::authority::VerifyError;
+use crate::communication::CommunicationLog;
 use crate::identity::Identity;
 use crate::membership::Roster;
 use crate::net::acceptor::{self, Limits};
@@ -154,7 +155,11 @@ async fn serve(own: &Identity, service: impl Enroll) -> (String, DropGuard) {
         listener,
         ServerTls::new(own).unwrap(),
         Arc::new(Roster::new()),
-        Arc::new(|| true),
+        acceptor::House {
+            pairing: Arc::new(|| true),
+            communication: CommunicationLog::default(),
+            stats: Arc::default(),
+        },
         Limits::default(),
         &tasks,
         stop.clone(),

@@ -22,8 +22,10 @@ use super::greeting::refuse;
 use super::keep_alive::prepare;
 use super::limits::{Place, Places, origin};
 use super::stream::{PeerInfo, PeerStream};
+use crate::communication::{Code, CommunicationLog, Event};
 use crate::membership::{Refusal, Roster};
 use crate::refusal::refusal;
+use crate::telemetry::Stats;
 use crate::tls::{Handshake, Purpose, ServerStream, ServerTls};
 
 /// Accepted connections waiting for gRPC to take them up; it does so at once, so a few suffice.
@@ -109,6 +111,16 @@ impl Refused {
 /// Whether pairing is open right now; asked at every new connection.
 pub type PairingOpen = Arc<dyn Fn() -> bool + Send + Sync>;
 
+/// What the port asks and tells the rest of the server.
+pub struct House {
+    /// Whether pairing is open.
+    pub pairing: PairingOpen,
+    /// Told who was refused.
+    pub communication: CommunicationLog,
+    /// Counts who was let in.
+    pub stats: Arc<Stats>,
+}
+
 /// What the acceptor yields; both streams end when it is stopped.
 pub struct Incoming {
     /// Connections of devices the roster knows.
@@ -124,7 +136,7 @@ pub fn start(
     listener: TcpListener,
     tls: ServerTls,
     roster: Arc<Roster>,
-    pairing: PairingOpen,
+    house: House,
     limits: Limits,
     tasks: &TaskTracker,
     stop: CancellationToken,
@@ -135,7 +147,7 @@ pub fn start(
     let door = Arc::new(Door {
         tls,
         roster,
-        pairing,
+        house,
         limits,
         addresses: Places::new(limits.unauthenticated_per_address),
         devices: Places::new(limits.connections_per_device),
@@ -154,7 +166,7 @@ pub fn start(
 struct Door {
     tls: ServerTls,
     roster: Arc<Roster>,
-    pairing: PairingOpen,
+    house: House,
     limits: Limits,
     addresses: Arc<Places<std::net::IpAddr>>,
     devices: Arc<Places<DeviceId>>,
@@ -196,6 +208,7 @@ async fn accept_all(listener: TcpListener, door: Arc<Door>) {
 fn take(door: &Arc<Door>, permit: OwnedSemaphorePermit, tcp: TcpStream, address: SocketAddr) {
     let Some(place) = door.addresses.take(origin(address.ip())) else {
         count(&door.refused.address_limit);
+        door.tell("address-limit", None, address);
         return;
     };
     let door = door.clone();
@@ -203,15 +216,24 @@ fn take(door: &Arc<Door>, permit: OwnedSemaphorePermit, tcp: TcpStream, address:
         let whole = timeout(door.limits.handshake_time, door.welcome(tcp, address, place));
         if let Some(Err(_)) = door.stop.run_until_cancelled(whole).await {
             count(&door.refused.timeout);
+            door.tell("timeout", None, address);
         }
         drop(permit);
     });
 }
 
 impl Door {
+    fn tell(&self, reason: &str, peer: Option<DeviceId>, address: SocketAddr) {
+        let event = Event::new(Code::DeviceRefused).reason(reason).address(address.ip());
+        self.house.communication.record(match peer {
+            Some(peer) => event.peer(peer),
+            None => event,
+        });
+    }
+
     async fn welcome(&self, tcp: TcpStream, address: SocketAddr, place: Place<std::net::IpAddr>) {
         let shaken = match prepare(&tcp) {
-            Ok(()) => self.tls.accept(tcp, (self.pairing)()).await,
+            Ok(()) => self.tls.accept(tcp, (self.house.pairing)()).await,
             Err(error) => Err(error),
         };
         match shaken {
@@ -221,6 +243,7 @@ impl Door {
             },
             Err(error) => {
                 count(&self.refused.handshake);
+                self.tell("handshake", None, address);
                 tracing::debug!(%address, %error, "handshake came to nothing");
             }
         }
@@ -240,19 +263,27 @@ impl Door {
                     Refusal::Released => &self.refused.released,
                     Refusal::Unknown | Refusal::Capability => &self.refused.unknown,
                 });
+                let reason = match why {
+                    Refusal::Released => "released",
+                    Refusal::Unknown | Refusal::Capability => "unknown",
+                };
+                self.tell(reason, self.roster.device_of(handshake.peer), address);
                 return refuse(stream, &refusal(why.reason(), why.to_string())).await;
             }
         };
         let Some(slot) = self.devices.take(member.device) else {
             count(&self.refused.device_limit);
+            self.tell("device-limit", Some(member.device), address);
             let text = "too many connections of this device";
             return refuse(stream, &refusal(Reason::OverLimit, text)).await;
         };
         let Ok(permit) = self.connections.clone().try_acquire_owned() else {
             count(&self.refused.connection_limit);
+            self.tell("connection-limit", Some(member.device), address);
             return refuse(stream, &refusal(Reason::Busy, "too many connections")).await;
         };
         drop(place);
+        self.house.stats.connections_accepted.increment();
         let info = PeerInfo {
             device: Some(member.device),
             public_key: handshake.peer,
@@ -273,6 +304,7 @@ impl Door {
     ) {
         let Ok(permit) = self.pairings.clone().try_acquire_owned() else {
             count(&self.refused.connection_limit);
+            self.tell("connection-limit", None, address);
             return refuse(stream, &refusal(Reason::Busy, "too many devices are pairing")).await;
         };
         let token = CancellationToken::new();

@@ -25,6 +25,7 @@ use super::acceptor::{self, Limits, Refused};
 use super::serve::grpc_server;
 use super::stream::PeerInfo;
 use crate::authority::{IssuingKey, Root, TrustAnchor};
+use crate::communication::CommunicationLog;
 use crate::enroll::{Admission, Admitted, EnrollService, PairingDesk};
 use crate::identity::Identity;
 use crate::keystore::FileKeyStore;
@@ -194,7 +195,11 @@ impl TestServer {
             listener,
             ServerTls::new(&identity).unwrap(),
             roster.clone(),
-            Arc::new(move || gate.accepts_connections()),
+            acceptor::House {
+                pairing: Arc::new(move || gate.accepts_connections()),
+                communication: CommunicationLog::default(),
+                stats: Arc::default(),
+            },
             limits,
             &tasks,
             stop.clone(),

@@ -45,6 +45,21 @@ pub enum PairingError {
     Malformed(&'static str),
 }
 
+impl PairingError {
+    /// A stable word for the communication log.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Closed => "pairing-closed",
+            Self::Expired => "pairing-expired",
+            Self::TooManyTries => "pairing-tries",
+            Self::WrongCode { .. } => "pairing-code",
+            Self::UnknownSession | Self::Malformed(_) => "malformed",
+            Self::Busy => "busy",
+        }
+    }
+}
+
 /// What a window shows the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {

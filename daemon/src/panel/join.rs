@@ -13,6 +13,7 @@ use tonic::Status;
 use super::joining;
 use super::service::Session;
 use crate::client;
+use crate::communication::{Code as EventCode, Event};
 use crate::config::HostPort;
 use crate::db::{READ_DEADLINE, SCAN_DEADLINE};
 use crate::device::Device;
@@ -158,7 +159,12 @@ pub(super) async fn join(session: &Session, request: wire::JoinRequest) -> Resul
     let code = Code::parse(&request.code).map_err(|error| Status::invalid_argument(error.to_string()))?;
     let joined = enroll::join(&request.address, &code, &device.identity, &device.config.name, JOIN_DEADLINE)
         .await
-        .map_err(|error| refused(&error))?;
+        .map_err(|error| {
+            let event = Event::new(EventCode::NotPaired).reason(error.word());
+            device.communication.record(event.address(&request.address));
+            refused(&error)
+        })?;
+    device.communication.record(Event::new(EventCode::Paired).peer(joined.server).address(&request.address));
     let membership = Membership {
         group: joined.anchor.group,
         group_name: joined.group_name.clone(),
@@ -286,6 +292,7 @@ pub(super) async fn leave_group(session: &Session, accept_unsent: u64) -> Result
         device.roster.clear();
         device.left_group().await.map_err(|fault| Status::unavailable(fault.to_string()))?;
     }
+    device.communication.record(Event::new(EventCode::Left).count("unsent", unsent));
     Ok(wire::LeaveReply { role: Some(role), unsent, slot_freed })
 }
 

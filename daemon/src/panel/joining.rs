@@ -17,6 +17,7 @@ use super::join::leave_group;
 use super::service::Session;
 use crate::client::Link;
 use crate::clock::unix_millis;
+use crate::communication::{Code, Event};
 use crate::db::{READ_DEADLINE, SCAN_DEADLINE};
 use crate::device::Device;
 use crate::storage_fault;
@@ -187,6 +188,7 @@ async fn carry_out(
     });
     let plan = plan.await?;
     if let Some(plan) = &plan {
+        device.communication.record(Event::new(Code::Joined).count("items", plan.steps.len() as u64));
         tracing::info!(items = plan.steps.len(), "the device's own items became part of the group");
     }
     Ok(plan)
@@ -233,6 +235,8 @@ pub(super) async fn undo(
         let undone = own.change_membership(|write| join::undo(write, unix_millis())).await;
         taken_back = undone.map_err(|error| storage_fault::refusal(&error))?;
         tracing::info!("the join is being taken back");
+        let event = Event::new(Code::JoinUndone).count("removed", taken_back.removed);
+        session.device.communication.record(event.count("restored", taken_back.restored));
     }
     Ok(wire::UndoJoinReply {
         removed: taken_back.removed,

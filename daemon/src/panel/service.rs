@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 
 use super::status::{revision, role};
 use super::{join, joining, status};
+use crate::communication::{Code as EventCode, Event};
 use crate::db::READ_DEADLINE;
 use crate::debug_socket::{DebugLock, SOCKET_NAME};
 use crate::device::Device;
@@ -197,6 +198,7 @@ impl Panel for PanelService {
         _: Request<wire::ClosePairingRequest>,
     ) -> Result<Response<wire::ClosePairingReply>, Status> {
         self.0.server()?.desk.close();
+        self.0.device.communication.record(Event::new(EventCode::PairingClosed));
         Ok(Response::new(wire::ClosePairingReply {}))
     }
 
@@ -222,6 +224,7 @@ impl Panel for PanelService {
         let member = self.0.device.roster.member(id);
         let member = member.ok_or_else(|| Status::not_found("no device of the group has this id"))?;
         server.serving.release(id).await?;
+        self.0.device.communication.record(Event::new(EventCode::MemberReleased).peer(id));
         Ok(Response::new(wire::ReleaseDeviceReply { device_name: member.name.clone() }))
     }
 

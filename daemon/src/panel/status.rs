@@ -12,7 +12,7 @@ use crate::pairing::State as Pairing;
 use crate::role::{Phase, Role};
 
 /// Gathers the status. What cannot be read shows as absent: the fault says why.
-pub(super) async fn status(session: &Session) -> wire::StatusReply {
+pub(crate) async fn status(session: &Session) -> wire::StatusReply {
     let device = &session.device;
     let state = session.supervisor.watch().borrow().clone();
     let (own, membership) = own_state(device).await.unzip();

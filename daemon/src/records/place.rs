@@ -39,7 +39,7 @@ pub(super) fn operator(device: &Device, actor: String) -> Result<Operator, Statu
         return Err(Status::invalid_argument("actor is longer than 255 bytes or holds control characters"));
     }
     let actor = if actor.is_empty() { OPERATOR.to_owned() } else { actor };
-    let keep_values = device.config.history_days > 0;
+    let keep_values = device.settings.now().history_days > 0;
     Ok(Operator { server: device.identity.device(), actor, now: unix_millis(), keep_values })
 }
 

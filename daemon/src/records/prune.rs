@@ -13,18 +13,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::unix_millis;
 use crate::db::{Db, SCAN_DEADLINE};
+use crate::settings::Settings;
 
 /// Changes, or items, looked at in one transaction.
 const ROWS: u32 = 2_000;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Forgets at once and then every day, until `stop`.
+/// Forgets at once, then every day and when settings change, until `stop`.
 ///
 /// # Cancel safety
 /// Dropping the future leaves the rest to the next run.
-pub(crate) async fn run(master: Db<Master>, days: u64, stop: CancellationToken) {
+pub(crate) async fn run(master: Db<Master>, settings: Settings, stop: CancellationToken) {
+    let mut changes = settings.watch();
     let daily = async {
         loop {
+            let days = changes.borrow_and_update().history_days;
             match prune(&master, days).await {
                 Ok((0, 0)) => {}
                 Ok((values, tombstones)) => {
@@ -33,7 +36,11 @@ pub(crate) async fn run(master: Db<Master>, days: u64, stop: CancellationToken) 
                 // The storage's own faults are shown by whoever writes for people.
                 Err(error) => tracing::warn!(%error, "forget what is old"),
             }
-            tokio::time::sleep(DAY).await;
+            tokio::select! {
+                () = tokio::time::sleep(DAY) => {}
+                // The window may be another; the sender lives in `settings`.
+                _ = changes.changed() => {}
+            }
         }
     };
     tokio::select! {

@@ -10,6 +10,7 @@ use mfpsync_storage::{Priority, master::MasterRead};
 use tonic::Status;
 
 use super::place;
+use crate::communication::{Code, Event};
 use crate::db::{READ_DEADLINE, SCAN_DEADLINE};
 use crate::device::Device;
 use crate::local::convert;
@@ -53,7 +54,9 @@ pub(super) async fn undo(device: &Device, request: wire::UndoRequest) -> Result<
         });
         after = sum.take(place::written(&server.serving, step.await)?);
     }
-    Ok(sum.reply(&order.selection))
+    let reply = sum.reply(&order.selection);
+    device.communication.record(Event::new(Code::Undone).count("items", reply.items));
+    Ok(reply)
 }
 
 impl Order {

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::place;
+use crate::communication::{Code, Event};
 use crate::db::{READ_DEADLINE, SCAN_DEADLINE};
 use crate::device::Device;
 use crate::local::convert;
@@ -168,6 +169,7 @@ pub(super) async fn erase(
     let erased = erased.ok_or_else(|| Status::invalid_argument("only users can be erased"))?;
     // What was wiped must not live on in the log either.
     server.serving.master.store().truncate_log();
+    device.communication.record(Event::new(Code::ErasureBegun).count("items", erased.items));
     let head = server.serving.head();
     Ok(wire::EraseUserReply {
         items: erased.items,

@@ -1,6 +1,7 @@
 //! One follow stream: snapshot and catch-up from disk in bounded batches, then live from the hub.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,13 +9,14 @@ use mfpsync_proto::limit;
 use mfpsync_replication::follow::Start;
 use mfpsync_replication::wire::{batch_to_wire, caught_up_to_wire, reset_to_wire};
 use mfpsync_storage::master::Master;
-use mfpsync_storage::model::{Cursor, Sequence};
+use mfpsync_storage::model::{Cursor, DeviceId, Sequence};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::hub::{Hub, Live, cursor_at};
+use crate::communication::{Code, CommunicationLog, Event};
 use crate::db::{Db, READ_DEADLINE};
 use crate::net::frames::{Source, frame};
 use crate::refusal;
@@ -43,6 +45,36 @@ pub struct Follower {
     pub stop: CancellationToken,
     /// Told how far the stream is, for the device list.
     pub progress: watch::Sender<Sequence>,
+    /// Until when the device counts as connected.
+    pub presence: Presence,
+}
+
+/// A device at the other end of a stream, in the communication log.
+#[derive(Debug)]
+pub struct Presence {
+    communication: CommunicationLog,
+    device: DeviceId,
+    address: SocketAddr,
+}
+
+impl Presence {
+    /// The device is here, until this is dropped.
+    #[must_use]
+    pub fn begin(communication: CommunicationLog, device: DeviceId, address: SocketAddr) -> Self {
+        let presence = Self { communication, device, address };
+        presence.tell(Code::DeviceConnected);
+        presence
+    }
+
+    fn tell(&self, code: Code) {
+        self.communication.record(Event::new(code).peer(self.device).address(self.address.ip()));
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.tell(Code::DeviceLost);
+    }
 }
 
 impl Follower {

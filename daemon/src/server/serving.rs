@@ -20,13 +20,16 @@ use tonic::{Code, Status};
 
 use super::hub::Hub;
 use crate::authority::{IssuingKey, TrustAnchor};
+use crate::communication::{Code as EventCode, CommunicationLog, Event};
 use crate::db::{Db, READ_DEADLINE};
 use crate::fault::{Fault, FaultBoard, FaultCode};
 use crate::membership::Roster;
 use crate::net::acceptor::Refused;
 use crate::net::frames::frame;
 use crate::refusal::{self, status};
+use crate::settings::Settings;
 use crate::storage_fault::{self, StorageFaults};
+use crate::telemetry::Stats;
 
 /// Devices a group may have.
 const DEVICES: usize = 1_000;
@@ -43,8 +46,11 @@ pub struct Serving {
     pub roster: Arc<Roster>,
     /// Who follows.
     pub connected: Connected,
-    /// Bounds of what is accepted.
-    pub limits: accept::Limits,
+    /// What happened with other devices.
+    pub communication: CommunicationLog,
+    /// What is counted.
+    pub stats: Arc<Stats>,
+    settings: Settings,
     /// The server's tasks.
     pub tasks: TaskTracker,
     /// Cancelled when the server stops.
@@ -76,8 +82,12 @@ pub struct Made {
     pub faults: FaultBoard,
     /// Signs membership rows.
     pub issuing: IssuingKey,
-    /// Whether the history keeps values that were replaced or lost.
-    pub keep_values: bool,
+    /// The configuration in force.
+    pub settings: Settings,
+    /// What happened with other devices.
+    pub communication: CommunicationLog,
+    /// What is counted.
+    pub stats: Arc<Stats>,
 }
 
 impl Serving {
@@ -92,7 +102,9 @@ impl Serving {
             hub: made.hub,
             roster: made.roster,
             connected: Connected::default(),
-            limits: accept::Limits { keep_values: made.keep_values, ..accept::Limits::default() },
+            communication: made.communication,
+            stats: made.stats,
+            settings: made.settings,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             issuing: made.issuing,
@@ -104,6 +116,12 @@ impl Serving {
         };
         serving.reload_membership().await?;
         Ok(serving)
+    }
+
+    /// Bounds of what is accepted.
+    #[must_use]
+    pub fn limits(&self) -> accept::Limits {
+        accept::Limits { keep_values: self.settings.now().history_days > 0, ..accept::Limits::default() }
     }
 
     /// Adds a port's counters of refused connections.
@@ -204,7 +222,9 @@ impl Serving {
             endpoints: Vec::new(),
             issuer: self.issuing.device(),
         })
-        .await
+        .await?;
+        self.communication.record(Event::new(EventCode::MemberJoined).peer(device));
+        Ok(())
     }
 
     /// Ends a device's membership: its connections are cut, its slot is free.
@@ -271,6 +291,8 @@ impl Serving {
     /// claim proves nothing, so the fault names the device.
     #[must_use]
     pub fn rolled_back(&self, claims: DeviceId) -> Status {
+        self.communication
+            .record(Event::new(EventCode::DeviceRefused).peer(claims).reason("server-rolled-back"));
         self.faults
             .set(Fault::with_detail(FaultCode::RolledBack, format_args!("claimed by device {claims}")));
         refusal::rolled_back()

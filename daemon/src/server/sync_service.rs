@@ -1,6 +1,7 @@
 //! The gRPC handlers devices reach: hello, follow, push, leave. Thin: decisions are made in
 //! `mfpsync_replication`, inside the master's reads and writes.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mfpsync_proto::sync::sync_server::Sync;
@@ -12,14 +13,17 @@ use mfpsync_replication::message::{Follow, Greeting, Limits, PushAnswer};
 use mfpsync_replication::wire as convert;
 use mfpsync_storage::Priority;
 use mfpsync_storage::master::{Head, MasterRead, MasterWrite, Progress};
-use mfpsync_storage::model::{Capabilities, Cursor, DeviceId, Epoch, GroupId, Sequence};
+use mfpsync_storage::model::{
+    Capabilities, Cursor, DeviceId, Epoch, GroupId, OperationNumber, Outcome, Sequence,
+};
 use tokio::sync::mpsc;
 use tokio_stream::Empty;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code as GrpcCode, Request, Response, Status};
 
-use super::follow::{Follower, LOOK_AHEAD};
+use super::follow::{Follower, LOOK_AHEAD, Presence};
 use super::serving::Serving;
 use crate::clock::unix_millis;
+use crate::communication::{Code, Event, Tally};
 use crate::db::READ_DEADLINE;
 use crate::net::frames::streaming;
 use crate::net::stream::PeerInfo;
@@ -31,17 +35,16 @@ use crate::storage_fault;
 pub(super) struct SyncService(pub(super) Arc<Serving>);
 
 impl SyncService {
-    /// The client at the other end; asked at every call, since rows change under open connections.
-    fn peer<T>(&self, request: &Request<T>) -> Result<DeviceId, Status> {
+    /// The client at the other end and its address; asked at every call, since rows change under open connections.
+    fn peer<T>(&self, request: &Request<T>) -> Result<(DeviceId, SocketAddr), Status> {
         let unknown =
-            || status(Code::Unauthenticated, Reason::UnknownDevice, "this connection has no device");
+            || status(GrpcCode::Unauthenticated, Reason::UnknownDevice, "this connection has no device");
         let info = request.extensions().get::<Arc<PeerInfo>>().ok_or_else(unknown)?;
-        let member = self
-            .0
-            .roster
-            .authorise(info.public_key, Capabilities::CLIENT)
-            .map_err(|refused| status(Code::PermissionDenied, refused.reason(), refused.to_string()))?;
-        Ok(member.device)
+        let member =
+            self.0.roster.authorise(info.public_key, Capabilities::CLIENT).map_err(|refused| {
+                status(GrpcCode::PermissionDenied, refused.reason(), refused.to_string())
+            })?;
+        Ok((member.device, info.address))
     }
 }
 
@@ -49,14 +52,14 @@ fn same_group(group: GroupId, head: &Head) -> Result<(), Status> {
     if group == head.group {
         return Ok(());
     }
-    Err(status(Code::FailedPrecondition, Reason::WrongGroup, "this server serves another group"))
+    Err(status(GrpcCode::FailedPrecondition, Reason::WrongGroup, "this server serves another group"))
 }
 
 fn same_epoch(epoch: Epoch, head: &Head) -> Result<(), Status> {
     if epoch == head.epoch {
         return Ok(());
     }
-    Err(status(Code::FailedPrecondition, Reason::WrongEpoch, "the epoch changed: say hello again"))
+    Err(status(GrpcCode::FailedPrecondition, Reason::WrongEpoch, "the epoch changed: say hello again"))
 }
 
 fn common_protocol(min: u32, max: u32) -> Result<u32, Status> {
@@ -67,7 +70,7 @@ fn common_protocol(min: u32, max: u32) -> Result<u32, Status> {
         "this server speaks protocol {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION}, the device {min} to {max}; \
          update the older of the two"
     );
-    Err(status(Code::FailedPrecondition, Reason::ProtocolVersion, text))
+    Err(status(GrpcCode::FailedPrecondition, Reason::ProtocolVersion, text))
 }
 
 #[tonic::async_trait]
@@ -76,7 +79,7 @@ impl Sync for SyncService {
         &self,
         request: Request<wire::HelloRequest>,
     ) -> Result<Response<wire::HelloReply>, Status> {
-        let device = self.peer(&request)?;
+        let (device, _) = self.peer(&request)?;
         let request = request.into_inner();
         // Before anything else is read: a newer device may say the rest in words not known here.
         let protocol = common_protocol(request.protocol_min, request.protocol_max)?;
@@ -98,7 +101,7 @@ impl Sync for SyncService {
             .await
             .map_err(|error| self.0.storage_failed(&error))?;
         if quarantined {
-            return Err(refusal::quarantined());
+            return Err(self.quarantined(device));
         }
         let greeting = Greeting {
             protocol,
@@ -123,7 +126,7 @@ impl Sync for SyncService {
         &self,
         request: Request<wire::FollowRequest>,
     ) -> Result<Response<Self::FollowStream>, Status> {
-        let device = self.peer(&request)?;
+        let (device, address) = self.peer(&request)?;
         let follow = convert::follow_from_wire(request.into_inner()).map_err(refusal::malformed)?;
         same_group(follow.group, &self.0.head())?;
         let cursor = follow.cursor;
@@ -152,12 +155,14 @@ impl Sync for SyncService {
             membership: self.0.membership(),
             stop: self.0.stop.clone(),
             progress: self.0.connected.follow(device),
+            presence: Presence::begin(self.0.communication.clone(), device, address),
         };
+        self.0.stats.follows_begun.increment();
         Ok(streaming(follower.stream(start, cursor, to), queue))
     }
 
     async fn push(&self, request: Request<wire::PushRequest>) -> Result<Response<wire::PushReply>, Status> {
-        let device = self.peer(&request)?;
+        let (device, _) = self.peer(&request)?;
         let push = convert::push_from_wire(request.into_inner()).map_err(refusal::malformed)?;
         let head = self.0.head();
         same_group(push.group, &head)?;
@@ -169,15 +174,16 @@ impl Sync for SyncService {
             operations: push.operations,
             now: unix_millis(),
         };
-        let limits = self.0.limits;
+        let limits = self.0.limits();
         let answer =
             self.0.master.write(Priority::Sync, move |write| accept(write, &submission, limits)).await;
         match self.0.storage.written(answer).map_err(|error| storage_fault::refusal(&error))? {
             Answer::Outcomes(outcomes) => {
+                self.note_push(device, &outcomes);
                 let answer = PushAnswer { outcomes, head: self.0.head().sequence, safe: None };
                 Ok(Response::new(convert::push_answer_to_wire(&answer)))
             }
-            Answer::Quarantined => Err(refusal::quarantined()),
+            Answer::Quarantined => Err(self.quarantined(device)),
             Answer::Unreadable(error) => Err(refusal::malformed(error)),
             Answer::OutOfOrder { expected, found } => Err(refusal::malformed(format!(
                 "operation {} came where {} was due; nothing was taken",
@@ -190,7 +196,7 @@ impl Sync for SyncService {
         &self,
         request: Request<wire::FollowRequest>,
     ) -> Result<Response<wire::ConfirmReply>, Status> {
-        let device = self.peer(&request)?;
+        let (device, _) = self.peer(&request)?;
         let held = convert::follow_from_wire(request.into_inner()).map_err(refusal::malformed)?;
         same_group(held.group, &self.0.head())?;
         let Some(cursor) = held.cursor else { return Err(refusal::malformed("a position is missing")) };
@@ -206,15 +212,31 @@ impl Sync for SyncService {
         &self,
         request: Request<wire::LeaveRequest>,
     ) -> Result<Response<wire::LeaveReply>, Status> {
-        let device = self.peer(&request)?;
+        let (device, _) = self.peer(&request)?;
         let leave = convert::leave_from_wire(&request.into_inner()).map_err(refusal::malformed)?;
         same_group(leave.group, &self.0.head())?;
         self.0.release(device).await?;
+        self.0.communication.record(Event::new(Code::MemberLeft).peer(device));
         Ok(Response::new(wire::LeaveReply {}))
     }
 }
 
 impl SyncService {
+    fn note_push(&self, device: DeviceId, outcomes: &[(OperationNumber, Outcome)]) {
+        let tally = Tally::of(outcomes.iter().map(|(_, outcome)| outcome));
+        let stats = &self.0.stats;
+        stats.pushes_answered.increment();
+        stats.operations_accepted.add(tally.accepted);
+        stats.operations_superseded.add(tally.superseded);
+        stats.operations_rejected.add(tally.rejected);
+        self.0.communication.record(tally.on(Event::new(Code::DevicePushed).peer(device)));
+    }
+
+    fn quarantined(&self, device: DeviceId) -> Status {
+        self.0.communication.record(Event::new(Code::DeviceRefused).peer(device).reason("quarantined"));
+        refusal::quarantined()
+    }
+
     /// Notes how far a device is, for the device list and for collecting tombstones.
     async fn note_progress(
         &self,

@@ -16,6 +16,7 @@ mod faults;
 mod forgotten;
 mod hostile;
 mod joining;
+mod monitor;
 mod pairing;
 mod records;
 mod refused;
