@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::db::Db;
 use crate::debug_socket::{DebugSocket, SOCKET_NAME};
 use crate::device::Device;
+use crate::discovery::Discovery;
 use crate::fault::{Fault, FaultBoard, FaultCode};
 use crate::identity::Identity;
 use crate::inspect::Inspector;
@@ -63,6 +64,7 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
         .map_err(|error| Fault::with_detail(FaultCode::Keys, error))?;
     let keys: Arc<dyn KeyStore> = Arc::new(keys);
     let own = own_data(&config, &*random, app.faults.clone())?;
+    let discovery = Discovery::new(config.discovery.clone());
     Ok(Arc::new(Device {
         config,
         identity: Arc::new(identity),
@@ -74,6 +76,7 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
         control: app.control.clone(),
         server: ArcSwapOption::empty(),
         link: watch::Sender::new(LinkReport::default()),
+        discovery,
     }))
 }
 

@@ -28,6 +28,7 @@ use self::sync_service::SyncService;
 use crate::authority::{IssuingKey, TrustAnchor};
 use crate::db::{Db, READ_DEADLINE};
 use crate::device::Device;
+use crate::discovery::announcer::Announcer;
 use crate::enroll::{Admission, Admitted, EnrollService, PairingDesk};
 use crate::fault::{Fault, FaultCode};
 use crate::group::MASTER_FILE;
@@ -65,7 +66,7 @@ impl ServerPart {
     ///
     /// # Cancel safety
     /// Dropping the future closes what was opened.
-    pub async fn start(device: &Device) -> Result<Self, Fault> {
+    pub async fn start(device: &Arc<Device>) -> Result<Self, Fault> {
         let (master, hub) = open_master(device)?;
         let head = hub.head().borrow().clone();
         device.saw_epoch(head.group, head.epoch).await?;
@@ -103,6 +104,13 @@ impl ServerPart {
             .advertise(advertised)
             .await
             .map_err(|status| Fault::with_detail(FaultCode::DiskIo, status.message()))?;
+        let announcer = Announcer {
+            device: device.clone(),
+            serving: part.serving.clone(),
+            desk: part.desk.clone(),
+            listening: part.listening.clone(),
+        };
+        part.serving.tasks.spawn(announcer.run());
         Ok(part)
     }
 
