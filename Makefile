@@ -30,7 +30,7 @@ bench: tools ## Measure against etcd over TLS and a bare echo, in one run
 
 .PHONY: tools
 tools:
-	@scripts/need cc:build-essential
+	@scripts/need cc:build-essential ip:iproute2
 	@scripts/need-rust
 
 clean: ## Remove everything that was built
