@@ -63,6 +63,8 @@ pub(super) struct Driver {
     /// Ends of looking around; there is one at a time.
     looked: mpsc::Sender<()>,
     looks: mpsc::Receiver<()>,
+    /// Something was heard that no sweep has used yet.
+    heard: bool,
 }
 
 /// A connection, or the attempt at one.
@@ -130,6 +132,7 @@ impl Driver {
             seek: Seek::default(),
             looked,
             looks,
+            heard: false,
         })
     }
 
@@ -152,7 +155,7 @@ impl Driver {
                 }
                 Some((link, event)) = self.answered.recv() => Some(Event::Link(link, event)),
                 Some(()) = self.looks.recv() => {
-                    self.follow_hints().await;
+                    self.looked().await;
                     None
                 }
                 Ok(()) = edits.changed() => self.read_outbox().await.map(Event::LocalEdits),
@@ -335,6 +338,7 @@ impl Driver {
     }
 
     async fn dial(&mut self, link: LinkId, endpoint: String) {
+        self.seek.dialling();
         let ended = self.stop.child_token();
         self.connection = Some(Connection { link, channel: None, follow: None, ended: ended.clone() });
         let device = self.device.clone();

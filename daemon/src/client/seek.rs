@@ -26,8 +26,10 @@ const RESTING: usize = 256;
 pub(super) struct Seek {
     /// When it looks around next, and the pause after that; none while its server is there.
     next: Option<(Duration, Duration)>,
-    /// In the present sweep.
+    /// To be tried in the next sweep, or in the present one.
     hints: Vec<String>,
+    /// The sweep with the hints has begun.
+    sweeping: bool,
     /// Until when, and for how long.
     resting: BTreeMap<String, (Duration, Duration)>,
 }
@@ -54,6 +56,7 @@ impl Seek {
         let resting = |place: &String| self.resting.get(place).is_some_and(|(until, _)| now < *until);
         self.hints =
             found.into_iter().filter(|place| !known.contains(place) && !resting(place)).take(HINTS).collect();
+        self.sweeping = false;
         for place in &self.hints {
             let rest = self.resting.get(place).map_or(REST, |(_, rest)| (*rest * 2).min(REST_MAX));
             self.resting.insert(place.clone(), (now + rest, rest));
@@ -71,9 +74,14 @@ impl Seek {
         self.hints.iter().any(|hint| hint == endpoint)
     }
 
-    /// The sweep is over; true when it had hints, which are no longer to be tried.
+    /// An endpoint is dialled.
+    pub(super) fn dialling(&mut self) {
+        self.sweeping = true;
+    }
+
+    /// The client waits; true when a sweep with hints is behind it, which are no longer to be tried.
     pub(super) fn swept(&mut self) -> bool {
-        !std::mem::take(&mut self.hints).is_empty()
+        self.sweeping && !std::mem::take(&mut self.hints).is_empty()
     }
 }
 
@@ -118,6 +126,8 @@ mod tests {
         let known = places(&["here"]);
         assert_eq!(seek.follow(seconds(0), &known, places(&["here", "there"])), places(&["there"]));
         assert!(seek.is_hint("there") && !seek.is_hint("here"));
+        assert!(!seek.swept() && seek.is_hint("there"), "its sweep has not begun");
+        seek.dialling();
         assert!(seek.swept() && !seek.swept() && !seek.is_hint("there"));
     }
 

@@ -62,7 +62,8 @@ async fn servers_are_shown_by_name_and_joined_by_code_alone() {
         lan.machine(&["10.77.1.2/24"]).unwrap(),
         lan.machine(&["10.77.1.3/24", "fd77:1::3/64"]).unwrap(),
     ];
-    let one = device("copier", &machines[0], 7450).await;
+    let mut one = device("copier", &machines[0], 7450).await;
+    one.log.expect("error=wrong pairing code");
     let other = device("printer", &machines[1], 7451).await;
     let client = device("newcomer", &machines[2], 7452).await;
     start_server(&one, "Office").await.unwrap();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use mfpsync_replication::round::{Event, Failure, LinkState};
 
 use super::{Driver, Servers};
+use crate::client::Link;
 
 /// How long a client that has lost its server listens to the network.
 const LISTEN: Duration = Duration::from_secs(3);
@@ -16,11 +17,17 @@ impl Driver {
     pub(super) async fn look_around(&mut self, state: &LinkState) {
         match state {
             LinkState::Offline { .. } | LinkState::Refused { .. } => {}
-            LinkState::Following { .. } => return self.seek.arrived(),
+            LinkState::Following { .. } => {
+                self.heard = false;
+                return self.seek.arrived();
+            }
             LinkState::Connecting { .. } | LinkState::Ended(_) => return,
         }
         if self.seek.swept() {
             self.renew_endpoints().await;
+        }
+        if std::mem::take(&mut self.heard) {
+            self.follow_hints().await;
         }
         if !self.device.discovery.is_enabled() || !self.seek.is_due(self.began.elapsed()) {
             return;
@@ -38,11 +45,19 @@ impl Driver {
         });
     }
 
-    /// Hints come after what the membership says; a connection that stands needs none.
-    pub(super) async fn follow_hints(&mut self) {
-        if self.device.link.borrow().link.is_online() {
-            return;
+    /// A sweep under way ends first: hints are for a whole one.
+    pub(super) async fn looked(&mut self) {
+        let link = self.device.link.borrow().link;
+        match link {
+            Link::Waiting | Link::Refused => self.follow_hints().await,
+            Link::Connecting => self.heard = true,
+            // The server is there: nothing is sought any more.
+            Link::CatchingUp | Link::Current => {}
         }
+    }
+
+    /// Hints come after what the membership says.
+    async fn follow_hints(&mut self) {
         let servers = match Servers::of(&self.device).await {
             Ok(servers) if servers.may_be_sought() => servers,
             Ok(_) => return,
