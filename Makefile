@@ -41,7 +41,7 @@ package-test: package ## Install, run, upgrade, remove and purge it in a Debian 
 
 .PHONY: tools
 tools:
-	@scripts/need cc:build-essential
+	@scripts/need cc:build-essential ip:iproute2
 	@scripts/need-rust
 
 clean: ## Remove everything that was built

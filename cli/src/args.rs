@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
-    address_book, debug, devices, history, item, join, log, pair, role, service, set_aside, sharing, shell,
-    status, unsent, users, watch,
+    address_book, debug, devices, discover, history, item, join, log, pair, role, service, set_aside,
+    sharing, shell, status, unsent, users, watch,
 };
 use crate::demo;
 use crate::exit::EXIT_HELP;
@@ -62,6 +62,7 @@ pub(crate) enum Command {
     Role(role::RoleCommand),
     #[command(subcommand)]
     Pair(pair::PairCommand),
+    Discover(discover::DiscoverArgs),
     Join(join::JoinArgs),
     Leave(join::LeaveArgs),
     Devices(devices::DevicesArgs),

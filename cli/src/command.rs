@@ -11,6 +11,7 @@ use crate::sockets::Sockets;
 pub(crate) mod address_book;
 pub(crate) mod debug;
 pub(crate) mod devices;
+pub(crate) mod discover;
 pub(crate) mod history;
 pub(crate) mod item;
 pub(crate) mod join;
@@ -47,6 +48,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Join(args) => join::join(&context, args).await,
         Command::Leave(args) => join::leave(&context, &args).await,
         Command::Devices(_) => devices::run(&context).await,
+        Command::Discover(args) => discover::run(&context, &args).await,
         Command::Release(args) => devices::release(&context, args).await,
         Command::Users(command) => users::run(&context, command).await,
         Command::Item(command) => item::run(&context, command).await,

@@ -18,11 +18,11 @@ use mfpsync_proto::local::{
 use mfpsync_proto::panel::panel_server::{Panel, PanelServer};
 use mfpsync_proto::panel::{
     AcceptJoinReply, AcceptJoinRequest, CancelJoinRequest, ClosePairingReply, ClosePairingRequest,
-    DevicesReply, DevicesRequest, JoinPlanReply, JoinPlanRequest, JoinReply, JoinRequest, LeaveReply,
-    LeaveRequest, LockDebugReply, LockDebugRequest, OpenPairingReply, OpenPairingRequest, ReleaseDeviceReply,
-    ReleaseDeviceRequest, Role, RoleReply, SetAsideReply, SetAsideRequest, StartClientRequest,
-    StartServerReply, StartServerRequest, StatusReply, StatusRequest, StopServerRequest, UndoJoinReply,
-    UndoJoinRequest, UnlockDebugReply, UnlockDebugRequest,
+    DevicesReply, DevicesRequest, DiscoverReply, DiscoverRequest, JoinPlanReply, JoinPlanRequest, JoinReply,
+    JoinRequest, LeaveReply, LeaveRequest, LockDebugReply, LockDebugRequest, OpenPairingReply,
+    OpenPairingRequest, ReleaseDeviceReply, ReleaseDeviceRequest, Role, RoleReply, SetAsideReply,
+    SetAsideRequest, StartClientRequest, StartServerReply, StartServerRequest, StatusReply, StatusRequest,
+    StopServerRequest, UndoJoinReply, UndoJoinRequest, UnlockDebugReply, UnlockDebugRequest,
 };
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -235,6 +235,10 @@ impl Panel for Service {
     }
 
     async fn undo_join(&self, _request: Request<UndoJoinRequest>) -> Reply<UndoJoinReply> {
+        unused()
+    }
+
+    async fn discover(&self, _request: Request<DiscoverRequest>) -> Reply<DiscoverReply> {
         unused()
     }
 

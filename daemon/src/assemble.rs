@@ -29,6 +29,7 @@ use crate::client::LinkReport;
 use crate::db::Db;
 use crate::debug_socket::{DebugSocket, SOCKET_NAME};
 use crate::device::Device;
+use crate::discovery::Discovery;
 use crate::fault::{Fault, FaultCode};
 use crate::identity::Identity;
 use crate::inspect::Inspector;
@@ -65,6 +66,7 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
         .map_err(|error| Fault::with_detail(FaultCode::Keys, error))?;
     let keys: Arc<dyn KeyStore> = Arc::new(keys);
     let own = own_data(app, identity.device(), &*random)?;
+    let discovery = Discovery::new(config.discovery.clone());
     Ok(Arc::new(Device {
         config,
         settings: app.settings.clone(),
@@ -79,6 +81,7 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
         control: app.control.clone(),
         server: ArcSwapOption::empty(),
         link: watch::Sender::new(LinkReport::default()),
+        discovery,
     }))
 }
 

@@ -1,11 +1,12 @@
 //! The client part: pulls and pushes by [`mfpsync_replication::round`], from start to stop.
 //!
 //! [`driver`](self) carries out the round's effects; `link` speaks on one connection; `report` says
-//! how things stand. No decision about sync is made here.
+//! how things stand, `seek` when to look around for a server that moved. No decision about sync is made here.
 
 mod driver;
 mod link;
 mod report;
+mod seek;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,7 +7,7 @@
 mod section;
 
 use std::fmt;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use toml::de::DeTable;
 
 use self::section::{Lines, Section};
 use crate::communication::Bounds;
+use crate::discovery;
 use crate::telemetry::Level;
 
 /// Configurations are short; a longer file is another file.
@@ -25,6 +26,10 @@ const MAX_BYTES: u64 = 256 << 10;
 pub const DEFAULT_PORT: u16 = 7450;
 /// Addresses in any one list.
 const MAX_ADDRESSES: usize = 32;
+/// Addresses in a membership row.
+const MAX_ENDPOINTS: usize = 16;
+/// Network interfaces in one list.
+const MAX_INTERFACES: usize = 32;
 const NAME_CHARS: usize = 64;
 /// The undo window, and the longest one.
 const HISTORY_DAYS: u64 = 30;
@@ -63,6 +68,8 @@ pub struct Config {
     pub communication: Bounds,
     /// Where metrics are served; none is nowhere.
     pub metrics_listen: Option<SocketAddr>,
+    /// How servers are found on the local network.
+    pub discovery: discovery::Settings,
 }
 
 /// Who may use the local sockets, besides root and the daemon's own user.
@@ -219,19 +226,27 @@ impl Config {
         config.filter(|_| problems.is_empty()).ok_or_else(|| invalid(problems))
     }
 
-    /// What other devices are told, given the addresses that are really listened on.
+    /// What other devices are told, given the addresses that are really listened on and those of the
+    /// interfaces: for "all", the host's name and then each address.
     #[must_use]
-    pub fn advertised(&self, bound: &[SocketAddr]) -> Vec<HostPort> {
+    pub fn advertised(&self, bound: &[SocketAddr], own: &[IpAddr]) -> Vec<HostPort> {
         if !self.advertise.is_empty() {
             return self.advertise.clone();
         }
         let mut derived = Vec::new();
         for address in bound {
             let ip = address.ip();
-            let host = if ip.is_unspecified() { host_name() } else { ip.to_string() };
-            let target = HostPort { host, port: address.port() };
-            if !derived.contains(&target) {
-                derived.push(target);
+            let hosts = if ip.is_unspecified() {
+                let reached = own.iter().filter(|own| ip.is_ipv6() || own.is_ipv4());
+                std::iter::once(host_name()).chain(reached.map(ToString::to_string)).collect()
+            } else {
+                vec![ip.to_string()]
+            };
+            for host in hosts {
+                let target = HostPort { host, port: address.port() };
+                if !derived.contains(&target) && derived.len() < MAX_ENDPOINTS {
+                    derived.push(target);
+                }
             }
         }
         derived
@@ -275,6 +290,7 @@ fn read_root(root: &mut Section<'_>, source: &Path) -> Option<Config> {
     let history_days = root.section("history", read_history);
     let communication = root.section("communication_log", read_communication_log);
     let metrics_listen = root.section("metrics", read_metrics);
+    let discovery = root.section("discovery", read_discovery);
     Some(Config {
         source: source.to_owned(),
         data_dir: data_dir?,
@@ -291,6 +307,7 @@ fn read_root(root: &mut Section<'_>, source: &Path) -> Option<Config> {
         history_days,
         communication,
         metrics_listen,
+        discovery,
     })
 }
 
@@ -364,6 +381,21 @@ fn read_metrics(metrics: &mut Section<'_>) -> Option<SocketAddr> {
         let text = section::text(value)?;
         text.parse().map_err(|_| format!("`{text}` is not an address with a port"))
     })
+}
+
+fn read_discovery(discovery: &mut Section<'_>) -> discovery::Settings {
+    let interface = |text: &str| match text {
+        "" => Err("an interface has a name".to_owned()),
+        name => Ok(name.to_owned()),
+    };
+    discovery::Settings {
+        enabled: discovery.optional("enabled", "enabled = true", section::boolean).unwrap_or(true),
+        interfaces: discovery
+            .optional("interfaces", r#"interfaces = ["eth0"]"#, |value| {
+                section::texts(value, MAX_INTERFACES, interface)
+            })
+            .unwrap_or_default(),
+    }
 }
 
 fn device_name(value: &toml::de::DeValue<'_>) -> Result<String, String> {

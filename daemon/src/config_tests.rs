@@ -64,8 +64,13 @@ fn everything_can_be_set() {
         [sync]
         heartbeat_seconds = 5
         reconnect_max_seconds = 6
+        [discovery]
+        enabled = false
+        interfaces = ["eth0", "br-lan"]
         "#,
     );
+    assert_eq!(config.discovery.interfaces, ["eth0", "br-lan"]);
+    assert!(!config.discovery.enabled && good("").discovery.enabled);
     assert_eq!(config.name, "コピー機 2階");
     assert_eq!(config.advertise[1].to_string(), "[2001:db8::8]:11");
     assert_eq!(config.dial_only[0].to_string(), "192.0.2.1:12");
@@ -80,7 +85,8 @@ fn every_mistake_is_told_at_once_with_line_path_and_example() {
         "/etc/mfpsync/mfpsyncd.toml:2: run_dir: `run` is not an absolute path; \
          for example: run_dir = \"/run/mfpsync\"\n\
          /etc/mfpsync/mfpsyncd.toml:3: listn: is not a known key; known here: data_dir, run_dir, name, \
-         listen, advertise, dial_only, local, log, limits, sync, history, communication_log, metrics\n\
+          listen, advertise, dial_only, local, log, limits, sync, history, communication_log, metrics, \
+          discovery\n\
          /etc/mfpsync/mfpsyncd.toml:5: limits.connections: 5000 is not within 1 and 1100; \
          for example: connections = 550\n\
          /etc/mfpsync/mfpsyncd.toml:7: sync.heartbeat: is not a known key; known here: \
@@ -126,11 +132,15 @@ fn values_of_the_wrong_shape_are_told() {
 fn what_others_are_told_is_derived_from_what_is_listened_on() {
     let config = good("");
     let bound = ["192.0.2.7:7450".parse().unwrap(), "[::]:7451".parse().unwrap()];
-    let told = config.advertised(&bound);
+    let told = config.advertised(&bound, &["192.0.2.8".parse().unwrap(), "2001:db8::8".parse().unwrap()]);
     assert_eq!(told[0].to_string(), "192.0.2.7:7450");
     assert_eq!(told[1], HostPort { host: host_name(), port: 7451 });
+    assert_eq!(
+        told[2..].iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["192.0.2.8:7451", "[2001:db8::8]:7451"]
+    );
     let given = good("advertise = ['copier.example.com:1']");
-    assert_eq!(given.advertised(&bound).len(), 1);
+    assert_eq!(given.advertised(&bound, &[]).len(), 1);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::communication::CommunicationLog;
 use crate::config::Config;
 use crate::control_file::{ControlError, ControlFile};
 use crate::db::READ_DEADLINE;
+use crate::discovery::{Discovery, own_addresses};
 use crate::fault::{Fault, FaultBoard, FaultCode};
 use crate::identity::Identity;
 use crate::keystore::KeyStore;
@@ -55,6 +56,8 @@ pub struct Device {
     pub server: ArcSwapOption<ServerPart>,
     /// How the client part is doing.
     pub link: watch::Sender<LinkReport>,
+    /// Servers on its network, as they say.
+    pub discovery: Discovery,
 }
 
 impl std::fmt::Debug for Device {
@@ -67,7 +70,9 @@ impl Device {
     /// The addresses told to others, given those listened on.
     #[must_use]
     pub fn endpoints(&self, bound: &[SocketAddr]) -> Vec<String> {
-        self.settings.now().advertised(bound).iter().map(ToString::to_string).collect()
+        let everywhere = bound.iter().any(|address| address.ip().is_unspecified());
+        let own = if everywhere { own_addresses(&self.config.discovery.interfaces) } else { Vec::new() };
+        self.settings.now().advertised(bound, &own).iter().map(ToString::to_string).collect()
     }
 
     /// How much of what was accepted is kept until it is safe.

@@ -46,6 +46,7 @@ impl Inspector {
             "phase": format!("{:?}", state.phase()).to_lowercase(),
             "link": format!("{:?}", link.link).to_lowercase(),
             "link_error": link.last_error,
+            "discovered_servers": self.device.discovery.candidates().len(),
         })
     }
 

@@ -15,6 +15,7 @@ pub mod control_file;
 pub mod db;
 pub mod debug_socket;
 pub mod device;
+pub mod discovery;
 pub mod enroll;
 pub mod fault;
 pub mod group;

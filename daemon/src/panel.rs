@@ -1,5 +1,6 @@
 //! The local API for the operator: one service over [`crate::device::Device`] and the supervisor.
 
+mod discover;
 mod join;
 mod joining;
 mod service;

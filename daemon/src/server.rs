@@ -29,6 +29,7 @@ use self::sync_service::SyncService;
 use crate::authority::{IssuingKey, TrustAnchor};
 use crate::db::{Db, READ_DEADLINE};
 use crate::device::Device;
+use crate::discovery::announcer::Announcer;
 use crate::enroll::{Admission, Admitted, EnrollService, PairingDesk};
 use crate::fault::{Fault, FaultCode};
 use crate::group::MASTER_FILE;
@@ -37,7 +38,6 @@ use crate::net::frames::unwrapped;
 use crate::net::serve::grpc_server;
 use crate::pairing::Newcomer;
 use crate::records::prune;
-use crate::settings::Settings;
 use crate::storage_fault::start_fault;
 use crate::tls::ServerTls;
 
@@ -68,7 +68,7 @@ impl ServerPart {
     ///
     /// # Cancel safety
     /// Dropping the future closes what was opened.
-    pub async fn start(device: &Device) -> Result<Self, Fault> {
+    pub async fn start(device: &Arc<Device>) -> Result<Self, Fault> {
         let (master, hub) = open_master(device)?;
         let head = hub.head().borrow().clone();
         device.saw_epoch(head.group, head.epoch).await?;
@@ -106,16 +106,18 @@ impl ServerPart {
         ));
         let (hub, stop, every) = (serving.hub.clone(), serving.stop.clone(), device.config.heartbeat);
         serving.tasks.spawn(async move { stop.run_until_cancelled(hub.keep_beating(every)).await });
-        serving.tasks.spawn(advertise_changes(
-            device.settings.clone(),
-            serving.clone(),
-            part.listening.clone(),
-        ));
         let advertised = device.endpoints(&part.listening);
         part.serving
             .advertise(advertised)
             .await
             .map_err(|status| Fault::with_detail(FaultCode::DiskIo, status.message()))?;
+        let announcer = Announcer {
+            device: device.clone(),
+            serving: part.serving.clone(),
+            desk: part.desk.clone(),
+            listening: part.listening.clone(),
+        };
+        part.serving.tasks.spawn(announcer.run());
         Ok(part)
     }
 
@@ -185,18 +187,6 @@ impl ServerPart {
         }
         if let Err(error) = self.serving.master.close().await {
             tracing::error!(%error, "close master database");
-        }
-    }
-}
-
-/// Makes another `advertise` known when the configuration was read again.
-async fn advertise_changes(settings: Settings, serving: Arc<Serving>, listening: Vec<SocketAddr>) {
-    let mut changes = settings.watch();
-    while let Some(Ok(())) = serving.stop.run_until_cancelled(changes.changed()).await {
-        let told = changes.borrow_and_update().advertised(&listening);
-        // Nothing is written when it is what it was. What the storage says of a failure is on the board.
-        if let Err(status) = serving.advertise(told.iter().map(ToString::to_string).collect()).await {
-            tracing::warn!(reason = status.message(), "make this server's addresses known");
         }
     }
 }

@@ -66,6 +66,9 @@ keys! {
     "communication_log.entries" = communication.entries, AtOnce;
     "communication_log.bytes" = communication.bytes, AtOnce;
     "metrics.listen" = metrics_listen, AtOnce;
+    // An announcement and a scan keep the interfaces they began on.
+    "discovery.enabled" = discovery.enabled, AfterRestart;
+    "discovery.interfaces" = discovery.interfaces, AfterRestart;
 }
 
 /// What reading the file again came to.
@@ -199,6 +202,8 @@ mod tests {
             ("communication_log.entries", "[communication_log]\nentries = 700"),
             ("communication_log.bytes", "[communication_log]\nbytes = 700000"),
             ("metrics.listen", "[metrics]\nlisten = \"127.0.0.1:7\""),
+            ("discovery.enabled", "[discovery]\nenabled = false"),
+            ("discovery.interfaces", "[discovery]\ninterfaces = [\"eth7\"]"),
         ] {
             let (now, read) = (parse(base), parse(&format!("{base}{text}")));
             let (next, changed) = take(&now, &read);

@@ -50,6 +50,12 @@ pub struct Setup {
     pub dial_only: Vec<SocketAddr>,
     /// Lines for the top of the configuration.
     pub top: String,
+    /// The network namespace it runs in; none runs beside the test.
+    pub namespace: Option<String>,
+    /// Where it listens, if not at its own loopback address.
+    pub listen: Vec<SocketAddr>,
+    /// Whether it announces itself and looks around.
+    pub discovery: bool,
     /// Tables for the end of the configuration.
     pub tables: String,
     /// Environment of the process.
@@ -148,14 +154,15 @@ impl TestDevice {
         };
         format!(
             "data_dir = {:?}\nrun_dir = {:?}\nname = {:?}\nlisten = {:?}\n{}{}{}\n\
-             [sync]\nheartbeat_seconds = 1\nreconnect_max_seconds = 1\n\n[log]\nlevel = \"debug\"\n\n{}",
+             [sync]\nheartbeat_seconds = 1\nreconnect_max_seconds = 1\n\n[log]\nlevel = \"debug\"\n\n[discovery]\nenabled = {}\n\n{}",
             self.data_dir(),
             self.run_dir(),
             self.name,
-            texts(&[self.address()]),
+            if self.setup.listen.is_empty() { texts(&[self.address()]) } else { texts(&self.setup.listen) },
             optional("advertise", &self.setup.advertise),
             optional("dial_only", &self.setup.dial_only),
             self.setup.top,
+            self.setup.discovery,
             self.setup.tables,
         )
     }
@@ -179,7 +186,15 @@ impl TestDevice {
     /// It was not built, or there is no log.
     pub fn command(&self, config: &Path) -> Result<Command> {
         let log = File::options().create(true).append(true).open(self.log.path())?;
-        let mut command = Command::new(daemon_path()?);
+        let mut command = match &self.setup.namespace {
+            // Becomes the daemon, so that the process is the same.
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(daemon_path()?);
+                command
+            }
+            None => Command::new(daemon_path()?),
+        };
         command.arg("--config").arg(config).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         command.env_remove("JOURNAL_STREAM").env_remove("NOTIFY_SOCKET");
         command.envs(self.setup.env.iter().map(|(name, value)| (name, value)));

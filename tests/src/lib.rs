@@ -2,7 +2,8 @@
 //!
 //! Start at [`Fleet`], a server and its clients paired by code, or at [`TestDevice`] for a single
 //! one. [`Relay`] is the cable between a client and its server, [`eventually`] the only place that
-//! waits, [`item`] builds edits, [`clock`] turns a device's clock, [`volume`] fills its disk.
+//! waits, [`item`] builds edits, [`clock`] turns a device's clock, [`volume`] fills its disk,
+//! [`lan`] is an office network of its own.
 //! [`sim`] is a fleet without any of these: one process, virtual time, luck from a seed.
 //! No product crate may depend on this one.
 
@@ -13,6 +14,7 @@ mod debug;
 mod device;
 mod fleet;
 pub mod item;
+pub mod lan;
 mod log;
 mod port;
 mod relay;

@@ -1,5 +1,6 @@
 //! `mfpsync join` and `mfpsync leave`: becoming a client of a group, and ceasing to be one.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -7,9 +8,10 @@ use mfpsync_proto::panel::{
     JoinPlanRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, StatusRequest,
 };
 use serde_json::json;
+use tonic::Code;
 
 use super::joining::{self, AcceptArgs, CancelArgs, PlanArgs, PolicyArgs, UndoArgs};
-use super::{Context, status, unsent};
+use super::{Context, discover, status, unsent};
 use crate::exit::{Exit, Failure};
 use crate::output::printable;
 use crate::render::status as render;
@@ -33,7 +35,6 @@ const CODE_DIGITS: usize = 8;
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true,
     after_help = "\
 Policies, for all kinds or with KIND= for one:
   merge        field by field, by the kind's conflict rule, this device being the later one
@@ -42,6 +43,8 @@ Policies, for all kinds or with KIND= for one:
   fresh        what the group has; nothing of this device is offered
 
 Examples:
+  mfpsync join
+  mfpsync join 'Copier, 2nd floor'
   mfpsync join 192.0.2.10:7450 --plan
   mfpsync join accept
   mfpsync join '[2001:db8::1]:7450' --code 12345678 --policy server-wins --policy shortcut=fresh
@@ -50,9 +53,10 @@ Examples:
 pub(crate) struct JoinArgs {
     #[command(subcommand)]
     command: Option<JoinCommand>,
-    /// Address and port of the server, an IPv6 address in brackets
-    #[arg(value_parser = address, required = true)]
-    address: Option<String>,
+    /// Address and port of the server, an IPv6 address in brackets; or its name or its group's, as
+    /// `mfpsync discover` shows it [default: choose from a list]
+    #[arg(value_parser = target)]
+    server: Option<Target>,
     /// The eight digits the server shows [default: ask]
     #[arg(long, value_parser = code)]
     code: Option<String>,
@@ -88,6 +92,24 @@ pub(crate) struct LeaveArgs {
     accept_unsent: Option<u64>,
 }
 
+/// The server to join, as a person gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Target {
+    Address(String),
+    Name(String),
+}
+
+/// What has a colon or is an address is meant as one; names with a colon are chosen from the list.
+fn target(text: &str) -> Result<Target, String> {
+    if text.contains(':') || text.parse::<IpAddr>().is_ok() {
+        address(text).map(Target::Address)
+    } else if text.trim().is_empty() {
+        Err("name a server, or leave it out to choose from a list".to_owned())
+    } else {
+        Ok(Target::Name(text.to_owned()))
+    }
+}
+
 /// Catches a forgotten port before anybody types a code.
 fn address(text: &str) -> Result<String, String> {
     const EXPECTED: &str = "expected HOST:PORT, for example 192.0.2.10:7450 or [2001:db8::1]:7450";
@@ -114,16 +136,18 @@ fn code(text: &str) -> Result<String, String> {
 /// # Errors
 /// A wrong code, an unreachable server, or a wait that failed.
 pub(crate) async fn join(context: &Context, args: JoinArgs) -> Result<Exit, Failure> {
-    let Some(address) = args.address else {
-        return match args.command {
-            Some(JoinCommand::Plan(args)) => joining::plan(context, &args).await,
-            Some(JoinCommand::Accept(args)) => joining::accept(context, &args).await,
-            Some(JoinCommand::Cancel(_)) => joining::cancel(context).await,
-            Some(JoinCommand::Undo(args)) => joining::undo(context, &args).await,
-            None => Err(Failure::Usage("name the server's address".to_owned())),
-        };
+    match args.command {
+        Some(JoinCommand::Plan(args)) => return joining::plan(context, &args).await,
+        Some(JoinCommand::Accept(args)) => return joining::accept(context, &args).await,
+        Some(JoinCommand::Cancel(_)) => return joining::cancel(context).await,
+        Some(JoinCommand::Undo(args)) => return joining::undo(context, &args).await,
+        None => {}
+    }
+    let addresses = match args.server {
+        Some(Target::Address(address)) => vec![address],
+        Some(Target::Name(name)) => discover::by_name(context, &name).await?,
+        None => discover::by_choice(context).await?,
     };
-    let mut panel = context.sockets.panel().await?;
     let code = match args.code {
         Some(code) => code,
         None => {
@@ -132,8 +156,9 @@ pub(crate) async fn join(context: &Context, args: JoinArgs) -> Result<Exit, Fail
         }
     };
     let policies = args.policies.wire();
-    let request = JoinRequest { address, code, policies: policies.clone(), review: args.plan };
-    let reply = context.sockets.call_patiently(JOIN_PATIENCE, panel.join(request)).await?;
+    let request =
+        JoinRequest { code, policies: policies.clone(), review: args.plan, ..JoinRequest::default() };
+    let reply = pair(context, addresses, request).await?;
     if args.plan {
         context.out.note(&joined(&reply))?;
         return joining::show_plan(context, JoinPlanRequest { policies, ..JoinPlanRequest::default() }).await;
@@ -153,6 +178,22 @@ pub(crate) async fn join(context: &Context, args: JoinArgs) -> Result<Exit, Fail
     json["status"] = render::json(&status);
     context.out.answer("everything of the group is here", &json)?;
     Ok(status::exit_of(&status))
+}
+
+/// Tries the addresses of one server until one answers: a try with the code is spent only there.
+async fn pair(context: &Context, addresses: Vec<String>, request: JoinRequest) -> Result<JoinReply, Failure> {
+    let mut panel = context.sockets.panel().await?;
+    let mut unreached = Failure::Failed("the server announces no address".to_owned());
+    for address in addresses {
+        let request = JoinRequest { address, ..request.clone() };
+        match context.sockets.call_patiently(JOIN_PATIENCE, panel.join(request)).await {
+            Err(Failure::Refused(status)) if status.code() == Code::Unavailable => {
+                unreached = Failure::Refused(status);
+            }
+            answer => return answer,
+        }
+    }
+    Err(unreached)
 }
 
 fn joined(reply: &JoinReply) -> String {
@@ -235,6 +276,15 @@ mod tests {
         }
         for bad in ["192.0.2.1", ":7401", "host:0", "host:70000", "2001:db8::1:7401", "host:"] {
             assert!(address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_server_is_given_by_address_or_by_name() {
+        assert_eq!(target("192.0.2.1:1"), Ok(Target::Address("192.0.2.1:1".to_owned())));
+        assert_eq!(target("Copier, 2nd floor"), Ok(Target::Name("Copier, 2nd floor".to_owned())));
+        for bad in ["192.0.2.1", "2001:db8::1", "host:", " "] {
+            assert!(target(bad).is_err(), "{bad}");
         }
     }
 

@@ -67,6 +67,8 @@ impl Device {
         if let Some(address) = dial_only {
             text.push_str(&format!("dial_only = [\"{address}\"]\n"));
         }
+        // A demo is nobody's business on the network.
+        text.push_str("[discovery]\nenabled = false\n");
         text
     }
 }

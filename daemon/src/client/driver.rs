@@ -1,5 +1,7 @@
 //! Carries out the round's effects: one task that owns the round, the connection and the timer.
 
+mod looking;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +25,7 @@ use tonic::transport::Channel;
 
 use super::link::{self, Servers};
 use super::report;
+use super::seek::Seek;
 use crate::authority::TrustAnchor;
 use crate::clock::unix_millis;
 use crate::communication::Tally;
@@ -56,6 +59,12 @@ pub(super) struct Driver {
     answers: mpsc::Sender<(LinkId, LinkEvent)>,
     answered: mpsc::Receiver<(LinkId, LinkEvent)>,
     connection: Option<Connection>,
+    seek: Seek,
+    /// Ends of looking around; there is one at a time.
+    looked: mpsc::Sender<()>,
+    looks: mpsc::Receiver<()>,
+    /// Something was heard that no sweep has used yet.
+    heard: bool,
 }
 
 /// A connection, or the attempt at one.
@@ -103,6 +112,7 @@ impl Driver {
         let at = At { now: Moment(Duration::ZERO), random: draw(&*device.random) };
         let (round, effects) = Round::start(start, at);
         let (answers, answered) = mpsc::channel(ANSWERS);
+        let (looked, looks) = mpsc::channel(1);
         Ok(Self {
             device,
             anchor,
@@ -118,6 +128,10 @@ impl Driver {
             answers,
             answered,
             connection: None,
+            seek: Seek::default(),
+            looked,
+            looks,
+            heard: false,
         })
     }
 
@@ -140,10 +154,14 @@ impl Driver {
                     return;
                 }
                 Some((link, event)) = self.answered.recv() => Some(Event::Link(link, event)),
+                Some(()) = self.looks.recv() => {
+                    self.looked().await;
+                    None
+                }
                 Ok(()) = edits.changed() => self.read_outbox().await.map(Event::LocalEdits),
                 event = next_event(&mut self.connection, self.round.wants_more()) => Some(event),
                 Ok(()) = settings.changed() => {
-                    self.find_servers().await;
+                    self.renew_endpoints().await;
                     None
                 }
                 _ = confirmations.tick() => {
@@ -200,7 +218,10 @@ impl Driver {
             Effect::Push(link, order) => self.push(link, order).await,
             Effect::Disconnect(link) => self.disconnect(link),
             Effect::WakeAt(moment) => self.wake_at = Some(self.began + moment.0),
-            Effect::Report(state) => report::publish(&self.device, &state),
+            Effect::Report(state) => {
+                report::publish(&self.device, &state);
+                self.look_around(&state).await;
+            }
             Effect::AdoptGreeting(greeting) => {
                 let stored = self.adopt_greeting(*greeting).await;
                 self.stored(stored).await;
@@ -317,10 +338,10 @@ impl Driver {
     /// Verified rows count from now on; new addresses of servers are tried.
     async fn take_rows(&mut self, rows: Vec<Member>) {
         self.device.roster.update(rows);
-        self.find_servers().await;
+        self.renew_endpoints().await;
     }
 
-    async fn find_servers(&mut self) {
+    async fn renew_endpoints(&mut self) {
         match Servers::of(&self.device).await {
             Ok(servers) => self.step(Event::Endpoints(servers.endpoints())),
             Err(error) => tracing::warn!(%error, "read where the servers are"),
@@ -328,6 +349,7 @@ impl Driver {
     }
 
     async fn dial(&mut self, link: LinkId, endpoint: String) {
+        self.seek.dialling();
         let ended = self.stop.child_token();
         self.connection = Some(Connection { link, channel: None, follow: None, ended: ended.clone() });
         let device = self.device.clone();
@@ -348,7 +370,12 @@ impl Driver {
                 LinkEvent::Dialled
             }
             Err(error) => {
-                LinkEvent::Failed(link::proven(link::not_dialled(error), self.anchor, &self.issuers))
+                let failure = link::proven(link::not_dialled(error), self.anchor, &self.issuers);
+                LinkEvent::Failed(if self.seek.is_hint(&endpoint) {
+                    looking::misled(failure)
+                } else {
+                    failure
+                })
             }
         };
         self.step(Event::Link(link, event));

@@ -87,6 +87,11 @@ impl Servers {
         endpoints.filter(|endpoint| seen.insert((*endpoint).clone())).cloned().collect()
     }
 
+    /// Whether hints may be followed: not where the addresses to dial were given.
+    pub(super) fn may_be_sought(&self) -> bool {
+        self.instead.is_empty()
+    }
+
     fn expected(&self, endpoint: &str) -> Option<PublicKey> {
         let named =
             self.members.iter().find(|(_, _, endpoints)| endpoints.iter().any(|known| known == endpoint));

@@ -1,6 +1,7 @@
 //! Becoming a server, joining a group and leaving it: each decision durable before its effect, each
 //! step harmless when it is repeated after a power cut.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -155,7 +156,10 @@ pub(super) async fn join(session: &Session, request: wire::JoinRequest) -> Resul
     let policies = (!request.review).then_some(policies);
     let device = &session.device;
     let known = device.membership().await.map_err(|error| storage_fault::refusal(&error))?;
-    request.address.parse::<HostPort>().map_err(Status::invalid_argument)?;
+    // A link-local address has a scope, which only a socket address can have.
+    if request.address.parse::<SocketAddr>().is_err() {
+        request.address.parse::<HostPort>().map_err(Status::invalid_argument)?;
+    }
     let code = Code::parse(&request.code).map_err(|error| Status::invalid_argument(error.to_string()))?;
     let joined = enroll::join(&request.address, &code, &device.identity, &device.config.name, JOIN_DEADLINE)
         .await

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
 use super::status::{revision, role};
-use super::{join, joining, status};
+use super::{discover, join, joining, status};
 use crate::communication::{Code as EventCode, Event};
 use crate::db::READ_DEADLINE;
 use crate::debug_socket::{DebugLock, SOCKET_NAME};
@@ -160,6 +160,13 @@ impl Panel for PanelService {
         request: Request<wire::UndoJoinRequest>,
     ) -> Result<Response<wire::UndoJoinReply>, Status> {
         joining::undo(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn discover(
+        &self,
+        request: Request<wire::DiscoverRequest>,
+    ) -> Result<Response<wire::DiscoverReply>, Status> {
+        discover::discover(&self.0, request.into_inner()).await.map(Response::new)
     }
 
     async fn start_client(

@@ -12,6 +12,7 @@
 
 mod chaos;
 mod conflicts;
+mod discovery;
 mod faults;
 mod forgotten;
 mod hostile;

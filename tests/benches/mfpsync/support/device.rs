@@ -52,7 +52,7 @@ impl Device {
         let device =
             Self { name: name.to_owned(), home, run, daemon: daemon.to_owned(), address, process: None };
         let config = format!(
-            "data_dir = \"{}\"\nrun_dir = \"{}\"\nname = \"{name}\"\nlisten = [\"{address}\"]\n",
+            "data_dir = \"{}\"\nrun_dir = \"{}\"\nname = \"{name}\"\nlisten = [\"{address}\"]\n[discovery]\nenabled = false\n",
             device.home.join("data").display(),
             device.run.path().display(),
         );
