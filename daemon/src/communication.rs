@@ -1,6 +1,6 @@
 //! The communication log: what happened between this device and others, for operators.
 //!
-//! [`ledger`] folds and bounds, [`file`] keeps it over restarts, [`code`] lists what can be said.
+//! [`ledger`] folds and bounds, [`mod@file`] keeps it over restarts, [`code`] lists what can be said.
 //! Recording costs a short lock and no I/O: a task writes in groups, so the last second may be lost
 //! with the process, and the last half minute with the power. Nothing here names a person.
 
