@@ -214,11 +214,18 @@ pub fn plan(read: &LocalRead<'_>, policies: &Policies) -> Result<Plan> {
             }
         };
         let Some(item) = read.item(&key)? else { continue };
-        let parted = if returns { read.parted(&key)? } else { None };
+        let mut group = read.mirrored(&target)?;
+        let mut parted = if returns { read.parted(&key)? } else { None };
         let unsent = returns && parted.as_ref() != Some(&item.fields);
+        let lives = group.as_ref().is_some_and(|group| group.fields.is_some());
+        if !target.device.is_empty() && !lives {
+            // Its kind became device-specific while it was away: nobody deleted anything, and what it
+            // has is its own as with any newcomer.
+            (group, parted) = (None, None);
+        }
         let side = Side {
             own: names.renamed(&key, item.fields),
-            group: read.mirrored(&target)?,
+            group,
             by_destination: target.id != key.id,
             parted: parted.map(|parted| names.renamed(&key, parted)),
         };
@@ -303,6 +310,11 @@ fn inverse(read: &LocalRead<'_>) -> Result<(Vec<LocalEdit>, TakenBack)> {
     let mut edits = Vec::new();
     let mut taken_back = TakenBack::default();
     for JoinEdit { key, before, after } in read.join_edits()? {
+        // What it made its own has become the group's since.
+        if !key.device.is_empty() && read.place(&key)? != key {
+            taken_back.standing += 1;
+            continue;
+        }
         // Gone already, by whomever.
         let Some(item) = read.item(&key)? else { continue };
         let Some(before) = before else {

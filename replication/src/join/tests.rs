@@ -6,7 +6,7 @@ use mfpsync_storage::Inline;
 use mfpsync_storage::local::{EditContext, Local, LocalEdit, LocalWrite, Membership, RetainedLimits};
 use mfpsync_storage::model::{
     Chain, Change, Cursor, DeviceId, EditOutcome, Epoch, GroupId, Incarnation, Operation, Outcome, PublicKey,
-    Revision, Sequence, Value,
+    Revision, Sequence, Value, sharing_key,
 };
 use proptest::prelude::*;
 
@@ -380,6 +380,36 @@ fn a_device_that_returns_offers_what_it_edited_and_not_what_grew_old() {
     assert_eq!(live[&key(PERSONAL, "both")], renamed, "merged field by field");
     assert_eq!(live[&key(PERSONAL, "old")], there("old", "2"));
     assert_eq!(live.len(), 5, "{:?}", live.keys());
+}
+
+#[test]
+fn what_became_each_devices_own_meanwhile_is_not_taken_for_deleted() {
+    let language = key("ui.language", "l");
+    let value = |text: &str| texts(&[("value", text)]);
+    let mut device = Device::with(&[]).joining(&[(language.clone(), Some(value("ja")))]);
+    device.accept(&Policies::default());
+    let others = ItemKey { device: DeviceId([2; 16]).to_string(), ..language.clone() };
+    let meanwhile = [
+        (language.clone(), None),
+        (others, Some(value("ja"))),
+        (sharing_key(&language.kind).unwrap(), Some(Sharing::DeviceSpecific.fields(1))),
+    ];
+    let edits = [(language.clone(), Action::Put(value("en")))];
+    let mut device = device.returning(&edits, &meanwhile);
+    let added = Tally { added: 1, unsent: 1, ..Tally::default() };
+    assert_eq!(tally(&device.plan(&all(Policy::Merge))), added);
+    device.accept(&all(Policy::Merge));
+    device.sync();
+    assert_eq!(device.sees("ui.language", "l"), Some(value("en")));
+    // What it made its own and the group then took for all is no longer this device's to take back.
+    let own = ItemKey { device: DeviceId([1; 16]).to_string(), ..language.clone() };
+    device.change(own, None);
+    device.change(language.clone(), Some(value("en")));
+    device.change(sharing_key(&language.kind).unwrap(), Some(Sharing::Shared.fields(2)));
+    let taken_back = device.database.write(|write| undo(write, 10)).unwrap();
+    assert_eq!((taken_back.removed, taken_back.standing), (0, 1));
+    device.sync();
+    assert_eq!(device.live().get(&language), Some(&value("en")));
 }
 
 #[test]

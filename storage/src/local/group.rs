@@ -153,7 +153,7 @@ impl LocalWrite<'_> {
         } else {
             self.note_parting()?;
         }
-        self.connection.execute(&format!("DELETE FROM items WHERE NOT ({SHOWN})"), [])?;
+        self.connection.execute(&format!("DELETE FROM items WHERE NOT coalesce({SHOWN}, 0)"), [])?;
         self.connection.execute_batch(
             "DELETE FROM outbox; DELETE FROM outbox_items; DELETE FROM retained;
              DELETE FROM membership; DELETE FROM lineage; DELETE FROM issuers; DELETE FROM members;
