@@ -124,7 +124,7 @@ impl CommunicationLog {
                 let mut ledger = log.ledger();
                 (what(&mut ledger), ledger.bounds().bytes)
             };
-            let appended = file.append(&entries);
+            let appended = file.append(&entries).inspect_err(|_| log.ledger().not_written(&entries));
             // Lines that others replaced, and entries that went: at most as much again as is allowed.
             let kept = appended.and_then(|()| {
                 if file.bytes() <= limit.saturating_mul(2) {

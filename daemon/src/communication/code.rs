@@ -117,6 +117,8 @@ codes! {
     ErasureBegun = "C-ERASURE-BEGUN", Notice, Never: "a user was erased from the group";
     /// An operator undid changes, at the server.
     Undone = "C-UNDONE", Notice, Never: "changes were taken back by an operator";
+    /// An operator switched the sharing of a kind.
+    SharingSwitched = "C-SHARING", Notice, Never: "the sharing of a kind was switched by an operator";
     /// Another role runs.
     Role = "C-ROLE", Notice, Hour: "the role of this device changed";
     /// A fault began; the reason is its code.

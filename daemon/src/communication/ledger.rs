@@ -285,6 +285,16 @@ impl Ledger {
         self.due()
     }
 
+    /// These could not be written after all: they are due again.
+    pub fn not_written(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            if let Some(slot) = self.place(entry.number).and_then(|place| self.slots.get_mut(place)) {
+                slot.written_times = 0;
+                self.due.extend([entry.number]);
+            }
+        }
+    }
+
     fn written(&mut self, place: usize) -> Option<Entry> {
         let slot = self.slots.get_mut(place)?;
         (slot.written_times, slot.written_at) = (slot.entry.times, slot.entry.last);

@@ -13,6 +13,7 @@ use mfpsync_storage::model::{DeviceId, Kind, Sequence, Sharing};
 use tonic::Status;
 
 use super::place;
+use crate::communication::{Code, Event};
 use crate::db::SCAN_DEADLINE;
 use crate::device::Device;
 use crate::local::convert;
@@ -88,6 +89,7 @@ pub(super) async fn set(device: &Device, request: wire::SharingOrder) -> Result<
     let switched = server.serving.master.write(Priority::Sync, switch).await;
     match place::written(&server.serving, switched)? {
         Switched::Done(plan) => {
+            device.communication.record(Event::new(Code::SharingSwitched));
             let head = server.serving.head();
             let revision = Revision { epoch: head.epoch.number, sequence: head.sequence.0 };
             Ok(shown(device, &order, plan, Some(revision)))

@@ -160,7 +160,7 @@ async fn fault_ends(device: &TestDevice, code: &str) {
 }
 
 fn full_disk_is_expected(device: &mut TestDevice) {
-    for part in ["full", "F-DISK-FULL", "storage", "push"] {
+    for part in ["full", "F-DISK-FULL", "storage", "push", "write the communication log"] {
         device.log.expect(part);
     }
 }
