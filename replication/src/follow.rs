@@ -1,7 +1,8 @@
-//! The server's side of a follow stream: where it starts. Pure.
+//! The server's side of a follow stream: where it starts, and how far its follower is. Pure.
 
-use mfpsync_storage::master::Head;
-use mfpsync_storage::model::{Chain, Cursor};
+use mfpsync_storage::Result;
+use mfpsync_storage::master::{Head, MasterWrite, Progress};
+use mfpsync_storage::model::{Chain, Cursor, DeviceId, Incarnation, Sequence};
 
 use crate::lineage::{Lineage, Standpoint};
 use crate::message::ResetReason;
@@ -36,4 +37,27 @@ pub fn start(cursor: Option<&Cursor>, head: &Head, lineage: &Lineage, chain: Opt
         Standpoint::Continue if chain != Some(cursor.chain) => Start::Reset(ResetReason::UnknownHistory),
         Standpoint::Continue => Start::Resume,
     }
+}
+/// Notes up to where a device has everything, for the device list and for forgetting deletions; false,
+/// and nothing noted, for a device in quarantine. Only pairing anew ends that, whatever incarnation the
+/// device names.
+///
+/// # Errors
+/// The database's.
+pub fn note(
+    write: &MasterWrite<'_>,
+    device: DeviceId,
+    incarnation: Incarnation,
+    sequence: Sequence,
+    settled: bool,
+) -> Result<bool> {
+    let known = write.progress(device)?;
+    if known.is_some_and(|known| known.quarantined) {
+        return Ok(false);
+    }
+    let known = known.filter(|known| known.incarnation == incarnation);
+    let before = known.map_or(Sequence::ZERO, |known| known.settled);
+    let settled = if settled { sequence } else { before.min(sequence) };
+    write.put_progress(&Progress { device, incarnation, sequence, settled, quarantined: false })?;
+    Ok(true)
 }

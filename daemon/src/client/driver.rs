@@ -88,7 +88,7 @@ impl Driver {
             Ok((read.device()?, outbox(read)?, read.lineage()?, read.issuers()?))
         });
         let (own, outbox, lineage, issuers) = read.await?;
-        let servers = Servers::of(&device).await.map(|servers| servers.endpoints()).unwrap_or_default();
+        let servers = Servers::of(&device).await?.endpoints();
         let timing = Timing {
             heartbeat: device.config.heartbeat,
             longest_wait: device.config.reconnect_max,
@@ -158,7 +158,7 @@ impl Driver {
                     self.looked().await;
                     None
                 }
-                Ok(()) = edits.changed() => self.read_outbox().await.map(Event::LocalEdits),
+                Ok(()) = edits.changed() => Some(Event::LocalEdits(self.read_outbox().await)),
                 event = next_event(&mut self.connection, self.round.wants_more()) => Some(event),
                 Ok(()) = settings.changed() => {
                     self.renew_endpoints().await;
@@ -200,14 +200,13 @@ impl Driver {
         self.effects.extend(effects);
     }
 
-    async fn read_outbox(&self) -> Option<Outbox> {
-        match self.device.own.db().read(READ_DEADLINE, outbox).await {
-            Ok(outbox) => Some(outbox),
-            Err(error) => {
-                tracing::warn!(%error, "read the outbox");
-                None
-            }
-        }
+    /// How the outbox stands. When it cannot be read something may wait in it, and the push reads again.
+    async fn read_outbox(&self) -> Outbox {
+        let read = self.device.own.db().read(READ_DEADLINE, outbox).await;
+        read.unwrap_or_else(|error| {
+            tracing::warn!(%error, "read the outbox");
+            Outbox { waiting: true, ..Outbox::default() }
+        })
     }
 
     async fn carry_out(&mut self, effect: Effect) {

@@ -62,7 +62,7 @@ pub(super) struct Servers {
 
 impl Servers {
     /// As the device knows them.
-    pub(super) async fn of(device: &Device) -> Result<Self, LinkError> {
+    pub(super) async fn of(device: &Device) -> mfpsync_storage::Result<Self> {
         let lineage = device.own.db().read(READ_DEADLINE, |read| read.lineage()).await?;
         let members = device
             .roster

@@ -7,6 +7,10 @@ use crate::codec::{DecodeError, Decoder, Encoder};
 /// SHA-256 of an operation's record: a repeated operation must be the same to the last bit.
 pub type Digest = [u8; 32];
 
+/// The highest number an operation may have: databases keep it as a signed integer, and the next one
+/// must exist.
+const MAX_NUMBER: u64 = i64::MAX as u64 - 1;
+
 /// What the author had seen of the item when editing it: the third leg of the merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Base {
@@ -85,11 +89,11 @@ impl Operation {
             return Err(DecodeError::Invalid("operation over 1 MiB"));
         }
         let mut from = Decoder::record(bytes, Self::MAGIC, Self::VERSION, "operation")?;
-        let number = OperationNumber(from.varint()?);
+        let number = Self::number(&mut from)?;
         let made_at = from.varint()?;
         let actor = from.text()?;
-        if number.0 == 0 || actor.len() > limit::NAME_BYTES {
-            return Err(DecodeError::Invalid("operation number or actor"));
+        if actor.len() > limit::NAME_BYTES {
+            return Err(DecodeError::Invalid("actor"));
         }
         let count = from.count()?;
         if count == 0 || count > limit::OPERATION_EDITS {
@@ -114,9 +118,13 @@ impl Operation {
     /// Not an operation record, or cut before its number ends.
     pub fn peek_number(bytes: &[u8]) -> Result<OperationNumber, DecodeError> {
         let mut from = Decoder::record(bytes, Self::MAGIC, u8::MAX, "operation")?;
+        Self::number(&mut from)
+    }
+
+    fn number(from: &mut Decoder<'_>) -> Result<OperationNumber, DecodeError> {
         match from.varint()? {
-            0 => Err(DecodeError::Invalid("operation number")),
-            number => Ok(OperationNumber(number)),
+            number @ 1..=MAX_NUMBER => Ok(OperationNumber(number)),
+            _ => Err(DecodeError::Invalid("operation number")),
         }
     }
 

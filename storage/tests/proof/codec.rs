@@ -190,7 +190,7 @@ proptest! {
 
     #[test]
     fn operations_come_back(
-        number in 1_000..u64::MAX,
+        number in 1_000..i64::MAX as u64,
         made_at: u64,
         edits in proptest::collection::btree_map(text(), edit(), 1..6),
     ) {
