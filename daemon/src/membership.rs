@@ -158,7 +158,7 @@ impl Roster {
 
 fn take_in(by_device: &mut HashMap<DeviceId, Entry>, row: Member, cut: &mut Vec<CancellationToken>) {
     let former = by_device.get(&row.device);
-    if former.is_some_and(|former| !supersedes(&row, &former.member)) {
+    if former.is_some_and(|former| !row.supersedes(&former.member)) {
         return;
     }
     let kept = former.filter(|former| still_permits(&former.member, &row));
@@ -170,16 +170,6 @@ fn take_in(by_device: &mut HashMap<DeviceId, Entry>, row: Member, cut: &mut Vec<
         }
     };
     by_device.insert(row.device, Entry { member: Arc::new(row), token });
-}
-
-/// Two servers that did not know of each other may give out one version twice; then the release
-/// counts, and otherwise the bytes decide, so that all devices settle on the same row.
-fn supersedes(new: &Member, old: &Member) -> bool {
-    if old.released && !new.released && new.issuer == new.device {
-        // Whoever was released cannot take itself back with an issuing key it still holds.
-        return false;
-    }
-    (new.version, new.released, new.body()) > (old.version, old.released, old.body())
 }
 
 fn still_permits(old: &Member, new: &Member) -> bool {

@@ -97,8 +97,14 @@ impl ServerPart {
             ),
             listening,
         };
-        part.serve(device, listeners)?;
+        // Whatever ends this early ends what was begun.
+        let unfinished = part.serving.stop.clone().drop_guard();
         let serving = &part.serving;
+        serving
+            .advertise(device.endpoints(&part.listening))
+            .await
+            .map_err(|status| Fault::with_detail(FaultCode::DiskIo, status.message()))?;
+        part.serve(device, listeners)?;
         serving.tasks.spawn(prune::run(
             serving.master.clone(),
             device.settings.clone(),
@@ -106,11 +112,6 @@ impl ServerPart {
         ));
         let (hub, stop, every) = (serving.hub.clone(), serving.stop.clone(), device.config.heartbeat);
         serving.tasks.spawn(async move { stop.run_until_cancelled(hub.keep_beating(every)).await });
-        let advertised = device.endpoints(&part.listening);
-        part.serving
-            .advertise(advertised)
-            .await
-            .map_err(|status| Fault::with_detail(FaultCode::DiskIo, status.message()))?;
         let announcer = Announcer {
             device: device.clone(),
             serving: part.serving.clone(),
@@ -118,6 +119,7 @@ impl ServerPart {
             listening: part.listening.clone(),
         };
         part.serving.tasks.spawn(announcer.run());
+        unfinished.disarm();
         Ok(part)
     }
 
@@ -134,6 +136,7 @@ impl ServerPart {
                     pairing: Arc::new(move || desk.accepts_connections()),
                     communication: device.communication.clone(),
                     stats: device.stats.clone(),
+                    cut: self.serving.cut.clone(),
                 },
                 Limits { connections: device.config.limits.connections as usize, ..Limits::default() },
                 &self.serving.tasks,
@@ -185,6 +188,7 @@ impl ServerPart {
         if tokio::time::timeout(DRAIN, self.serving.tasks.wait()).await.is_err() {
             tracing::warn!("connections were cut: they did not end in time");
         }
+        self.serving.cut.cancel();
         if let Err(error) = self.serving.master.close().await {
             tracing::error!(%error, "close master database");
         }

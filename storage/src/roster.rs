@@ -1,7 +1,7 @@
 //! Lineage, issuing certificates and membership rows: tables that the master and every device hold
 //! alike. Records are stored as they were signed.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::codec::DecodeError;
 use crate::error::Result;
@@ -23,7 +23,17 @@ pub(crate) fn put_issuer(connection: &Connection, issuer: &Signed<IssuingCertifi
     Ok(())
 }
 
+/// Stores a row, unless the one that is there supersedes it.
 pub(crate) fn put_member(connection: &Connection, member: &Signed<Member>) -> Result<()> {
+    let stored = connection
+        .prepare_cached("SELECT record FROM members WHERE device = ?")?
+        .query_row([member.record.device.0], |row| row.get::<_, Vec<u8>>(0))
+        .optional()?;
+    if let Some(stored) = stored
+        && !member.record.supersedes(&Member::decode(&stored)?.record)
+    {
+        return Ok(());
+    }
     connection.execute(
         "INSERT OR REPLACE INTO members (device, record) VALUES (?, ?)",
         params![member.record.device.0, member.encode()],

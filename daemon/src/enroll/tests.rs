@@ -159,6 +159,7 @@ async fn serve(own: &Identity, service: impl Enroll) -> (String, DropGuard) {
             pairing: Arc::new(|| true),
             communication: CommunicationLog::default(),
             stats: Arc::default(),
+            cut: CancellationToken::new(),
         },
         Limits::default(),
         &tasks,

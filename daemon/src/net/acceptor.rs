@@ -119,6 +119,8 @@ pub struct House {
     pub communication: CommunicationLog,
     /// Counts who was let in.
     pub stats: Arc<Stats>,
+    /// Cancelled when no connection may last any longer.
+    pub cut: CancellationToken,
 }
 
 /// What the acceptor yields; both streams end when it is stopped.
@@ -292,7 +294,11 @@ impl Door {
             // Of its own: the roster's token outlives this connection.
             token: token.child_token(),
         };
-        hand_over(&self.sync, PeerStream::new(stream, info, Box::new((slot, permit)))).await;
+        hand_over(
+            &self.sync,
+            PeerStream::new(stream, info, Box::new((slot, permit)), self.house.cut.clone()),
+        )
+        .await;
     }
 
     async fn welcome_newcomer(
@@ -323,7 +329,11 @@ impl Door {
                 () = token.cancelled() => {}
             }
         });
-        hand_over(&self.enroll, PeerStream::new(stream, info, Box::new((place, permit)))).await;
+        hand_over(
+            &self.enroll,
+            PeerStream::new(stream, info, Box::new((place, permit)), self.house.cut.clone()),
+        )
+        .await;
     }
 }
 

@@ -38,14 +38,17 @@ pub struct PeerStream {
     stream: ServerStream,
     info: Arc<PeerInfo>,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
     _held: Held,
     _gone: DropGuard,
 }
 
 impl PeerStream {
-    pub(super) fn new(stream: ServerStream, info: PeerInfo, held: Held) -> Self {
+    /// Ends by the peer's own token, or with all others by `cut`.
+    pub(super) fn new(stream: ServerStream, info: PeerInfo, held: Held, cut: CancellationToken) -> Self {
         let (ended, gone) = (Box::pin(info.token.clone().cancelled_owned()), info.token.clone().drop_guard());
-        Self { stream, info: Arc::new(info), ended, _held: held, _gone: gone }
+        let cut = Box::pin(cut.cancelled_owned());
+        Self { stream, info: Arc::new(info), ended, cut, _held: held, _gone: gone }
     }
 
     /// Who is at the other end.
@@ -55,9 +58,11 @@ impl PeerStream {
     }
 
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.ended.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "peer is cut off")),
-            Poll::Pending => Ok(()),
+        match (self.ended.as_mut().poll(cx), self.cut.as_mut().poll(cx)) {
+            (Poll::Pending, Poll::Pending) => Ok(()),
+            (Poll::Ready(()), _) | (_, Poll::Ready(())) => {
+                Err(io::Error::new(io::ErrorKind::ConnectionAborted, "peer is cut off"))
+            }
         }
     }
 }

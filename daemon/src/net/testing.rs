@@ -199,6 +199,7 @@ impl TestServer {
                 pairing: Arc::new(move || gate.accepts_connections()),
                 communication: CommunicationLog::default(),
                 stats: Arc::default(),
+                cut: CancellationToken::new(),
             },
             limits,
             &tasks,

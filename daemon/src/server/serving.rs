@@ -9,7 +9,7 @@ use bytes::Bytes;
 use mfpsync_proto::sync::{self as wire, Reason};
 use mfpsync_replication::accept;
 use mfpsync_replication::wire::membership_to_wire;
-use mfpsync_storage::master::{Head, Master};
+use mfpsync_storage::master::{Head, Master, MasterWrite};
 use mfpsync_storage::model::{Capabilities, DeviceId, Member, Promotion, PublicKey, Sequence, Signed};
 use mfpsync_storage::{Error, Priority};
 use tokio::sync::watch;
@@ -55,8 +55,10 @@ pub struct Serving {
     pub tasks: TaskTracker,
     /// Cancelled when the server stops.
     pub stop: CancellationToken,
+    /// Cancelled when it has stopped: a peer that does not read would keep its connection.
+    pub cut: CancellationToken,
     faults: FaultBoard,
-    issuing: IssuingKey,
+    issuing: Arc<IssuingKey>,
     refused: Mutex<Vec<Arc<Refused>>>,
     /// The faults of the master database.
     pub storage: StorageFaults,
@@ -68,6 +70,13 @@ impl std::fmt::Debug for Serving {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Serving").finish_non_exhaustive()
     }
+}
+
+/// What became of a device that wants to be a member.
+enum Enrolled {
+    Admitted,
+    Taken,
+    Full,
 }
 
 /// What a server is made of.
@@ -107,7 +116,8 @@ impl Serving {
             settings: made.settings,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
-            issuing: made.issuing,
+            cut: CancellationToken::new(),
+            issuing: Arc::new(made.issuing),
             refused: Mutex::default(),
             storage: StorageFaults::new(made.faults.clone()),
             faults: made.faults,
@@ -177,12 +187,28 @@ impl Serving {
         }
     }
 
-    /// Writes a membership row and makes it count at once, on open connections too.
-    async fn put_member(&self, member: Member) -> Result<(), Status> {
-        let row = self.issuing.sign_member(member);
-        let written = self.master.write(Priority::Sync, move |write| write.put_member(&row)).await;
-        written.map_err(|error| self.storage_failed(&error))?;
-        self.reload_membership().await.map_err(|error| self.storage_failed(&error))
+    /// Changes one membership row by what all of them are at that moment, and makes it count at once,
+    /// on open connections too. Without a row to write nothing changes.
+    async fn change_members<T: Send + 'static>(
+        &self,
+        mut change: impl FnMut(&MasterWrite<'_>, &[Member]) -> Result<(T, Option<Member>), Error> + Send + 'static,
+    ) -> Result<T, Status> {
+        let issuing = self.issuing.clone();
+        let write = move |write: &MasterWrite<'_>| {
+            let members: Vec<Member> = write.members()?.into_iter().map(|signed| signed.record).collect();
+            let (answer, row) = change(write, &members)?;
+            let row = row.map(|row| issuing.sign_member(row));
+            row.iter().try_for_each(|row| write.put_member(row))?;
+            Ok((answer, row.map(|row| row.record)))
+        };
+        let written = self.master.write(Priority::Sync, write).await;
+        let (answer, row) = written.map_err(|error| self.storage_failed(&error))?;
+        if let Some(row) = row {
+            // What was written counts, also if the rows cannot be read just now.
+            self.roster.update([row]);
+            self.reload_membership().await.map_err(|error| self.storage_failed(&error))?;
+        }
+        Ok(answer)
     }
 
     /// Takes a device into the group, or back into it.
@@ -193,38 +219,46 @@ impl Serving {
     /// # Cancel safety
     /// The device may be a member although the future was dropped; pairing again is harmless.
     pub async fn enrol(&self, device: DeviceId, public_key: PublicKey, name: String) -> Result<(), Status> {
-        let members = self.roster.members();
-        let known = members.iter().find(|member| member.device == device);
-        let taken = members
-            .iter()
-            .filter(|member| !member.released)
-            .any(|member| (member.device == device) != (member.public_key == public_key));
-        if taken {
-            let text = "another device of the group has this device's id or key; release that one first";
-            return Err(status(Code::AlreadyExists, Reason::DevicesFull, text));
+        let (group, issuer) = (self.head().group, self.issuing.device());
+        let enrolled = self.change_members(move |write, members| {
+            let known = members.iter().find(|member| member.device == device);
+            let mut admitted = members.iter().filter(|member| !member.released);
+            if admitted.any(|member| (member.device == device) != (member.public_key == public_key)) {
+                return Ok((Enrolled::Taken, None));
+            }
+            let admitted = members.iter().filter(|member| !member.released).count();
+            if known.is_none_or(|known| known.released) && admitted >= DEVICES {
+                return Ok((Enrolled::Full, None));
+            }
+            // A person paired it anew, with a new incarnation: a quarantine is over.
+            write.forget_progress(device)?;
+            let row = Member {
+                group,
+                device,
+                public_key,
+                name: name.clone(),
+                capabilities: Capabilities::CLIENT,
+                released: false,
+                version: known.map_or(1, |known| known.version + 1),
+                endpoints: Vec::new(),
+                issuer,
+            };
+            Ok((Enrolled::Admitted, Some(row)))
+        });
+        match enrolled.await? {
+            Enrolled::Admitted => {
+                self.communication.record(Event::new(EventCode::MemberJoined).peer(device));
+                Ok(())
+            }
+            Enrolled::Taken => {
+                let text = "another device of the group has this device's id or key; release that one first";
+                Err(status(Code::AlreadyExists, Reason::DevicesFull, text))
+            }
+            Enrolled::Full => {
+                let text = format!("the group has {DEVICES} devices already; release one first");
+                Err(status(Code::ResourceExhausted, Reason::DevicesFull, text))
+            }
         }
-        let admitted = members.iter().filter(|member| !member.released).count();
-        if known.is_none_or(|known| known.released) && admitted >= DEVICES {
-            let text = format!("the group has {DEVICES} devices already; release one first");
-            return Err(status(Code::ResourceExhausted, Reason::DevicesFull, text));
-        }
-        // A person paired it anew, with a new incarnation: a quarantine is over.
-        let begun = self.master.write(Priority::Sync, move |write| write.forget_progress(device)).await;
-        begun.map_err(|error| self.storage_failed(&error))?;
-        self.put_member(Member {
-            group: self.head().group,
-            device,
-            public_key,
-            name,
-            capabilities: Capabilities::CLIENT,
-            released: false,
-            version: known.map_or(1, |known| known.version + 1),
-            endpoints: Vec::new(),
-            issuer: self.issuing.device(),
-        })
-        .await?;
-        self.communication.record(Event::new(EventCode::MemberJoined).peer(device));
-        Ok(())
     }
 
     /// Ends a device's membership: its connections are cut, its slot is free.
@@ -235,13 +269,13 @@ impl Serving {
     /// # Cancel safety
     /// As [`Serving::enrol`].
     pub async fn release(&self, device: DeviceId) -> Result<(), Status> {
-        match self.roster.member(device) {
-            Some(member) if !member.released => {
-                let released = Member { released: true, version: member.version + 1, ..(*member).clone() };
-                self.put_member(released).await
-            }
-            _ => Ok(()),
-        }
+        let release = move |_: &MasterWrite<'_>, members: &[Member]| {
+            let known = members.iter().find(|member| member.device == device && !member.released);
+            let row =
+                known.map(|known| Member { released: true, version: known.version + 1, ..known.clone() });
+            Ok(((), row))
+        };
+        self.change_members(release).await
     }
 
     /// Makes the addresses under which this server can be reached known to all devices.
@@ -252,13 +286,20 @@ impl Serving {
     /// # Cancel safety
     /// As [`Serving::enrol`].
     pub async fn advertise(&self, endpoints: Vec<String>) -> Result<(), Status> {
-        match self.roster.member(self.issuing.device()) {
-            Some(own) if own.endpoints != endpoints => {
-                let moved = Member { endpoints, version: own.version + 1, ..(*own).clone() };
-                self.put_member(moved).await
-            }
-            _ => Ok(()),
+        let own = self.issuing.device();
+        if self.roster.member(own).is_none_or(|row| row.endpoints == endpoints) {
+            return Ok(());
         }
+        let advertise = move |_: &MasterWrite<'_>, members: &[Member]| {
+            let known = members.iter().find(|member| member.device == own);
+            let row = known.map(|known| Member {
+                endpoints: endpoints.clone(),
+                version: known.version + 1,
+                ..known.clone()
+            });
+            Ok(((), row))
+        };
+        self.change_members(advertise).await
     }
 
     /// Looks at the highest promotion record a device has seen. One that proves a higher reign means

@@ -12,7 +12,7 @@ use mfpsync_replication::follow::{self, Start};
 use mfpsync_replication::message::{Follow, Greeting, Limits, PushAnswer};
 use mfpsync_replication::wire as convert;
 use mfpsync_storage::Priority;
-use mfpsync_storage::master::{Head, MasterRead, MasterWrite, Progress};
+use mfpsync_storage::master::{Head, MasterRead, MasterWrite};
 use mfpsync_storage::model::{
     Capabilities, Cursor, DeviceId, Epoch, GroupId, OperationNumber, Outcome, Sequence,
 };
@@ -237,7 +237,8 @@ impl SyncService {
         refusal::quarantined()
     }
 
-    /// Notes how far a device is, for the device list and for collecting tombstones.
+    /// Notes how far a device is, for the device list and for collecting tombstones. A device in
+    /// quarantine is refused.
     async fn note_progress(
         &self,
         device: DeviceId,
@@ -245,18 +246,12 @@ impl SyncService {
         sequence: Sequence,
     ) -> Result<(), Status> {
         let (incarnation, settled) = (*incarnation, *settled);
-        let note = move |write: &MasterWrite<'_>| {
-            let known = write.progress(device)?.filter(|known| known.incarnation == incarnation);
-            let before = known.map_or(Sequence::ZERO, |known| known.settled);
-            write.put_progress(&Progress {
-                device,
-                incarnation,
-                sequence,
-                settled: if settled { sequence } else { before.min(sequence) },
-                quarantined: known.is_some_and(|known| known.quarantined),
-            })
-        };
-        self.0.master.write(Priority::Sync, note).await.map_err(|error| self.0.storage_failed(&error))
+        let note = move |write: &MasterWrite<'_>| follow::note(write, device, incarnation, sequence, settled);
+        let noted = self.0.master.write(Priority::Sync, note).await;
+        match noted.map_err(|error| self.0.storage_failed(&error))? {
+            true => Ok(()),
+            false => Err(self.quarantined(device)),
+        }
     }
 }
 

@@ -127,6 +127,18 @@ impl Member {
         to.finish()
     }
 
+    /// Whether this row counts where `old` is known. Two servers that did not know of each other may
+    /// give out one version twice; then the release counts, and otherwise the bytes decide, so that all
+    /// devices settle on the same row.
+    #[must_use]
+    pub fn supersedes(&self, old: &Self) -> bool {
+        if old.released && !self.released && self.issuer == self.device {
+            // Whoever was released cannot take itself back with an issuing key it still holds.
+            return false;
+        }
+        (self.version, self.released, self.body()) > (old.version, old.released, old.body())
+    }
+
     /// Parses a signed row; the signature is still to be verified.
     ///
     /// # Errors

@@ -99,11 +99,11 @@ impl World {
     }
 
     pub(super) fn join(&mut self, device: usize) {
-        let version = self.rng.random();
-        let own = &mut self.devices[device];
-        if own.joined {
+        if self.devices[device].joined {
             return;
         }
+        let version = self.server.next_row();
+        let own = &mut self.devices[device];
         let incarnation = Incarnation(self.rng.random_range(1..1 << 62));
         let membership = Membership { group: GROUP, group_name: "fleet".to_owned(), root_key: ROOT };
         let row = member(own.id, false, version);
@@ -142,7 +142,7 @@ impl World {
             return;
         }
         self.counters.sometimes("device left");
-        let version = self.rng.random();
+        let version = self.server.next_row();
         let row = member(self.devices[device].id, true, version);
         self.server.master.write(|write| write.put_member(&row)).expect("release");
         self.stop_round(device);

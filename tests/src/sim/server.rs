@@ -10,7 +10,7 @@ use mfpsync_replication::follow::{self, Start};
 use mfpsync_replication::message::{Greeting, Limits, PushAnswer, Refusal, RefusalReason, ResetReason};
 use mfpsync_replication::wire;
 use mfpsync_storage::Inline;
-use mfpsync_storage::master::{Founding, Head, Master, MasterRead, Progress};
+use mfpsync_storage::master::{Founding, Head, Master, MasterRead};
 use mfpsync_storage::model::{
     Capabilities, Cursor, DeviceId, Epoch, GroupId, Incarnation, IssuingCertificate, Member, Promotion,
     PromotionReason, PublicKey, Sequence, Signed,
@@ -59,12 +59,17 @@ pub(super) struct Server {
     pub master: Inline<Master>,
     pub streams: BTreeMap<u64, Stream>,
     published: Sequence,
+    /// The version of the last membership row.
+    row: u64,
     /// Who is behind this reads everything anew, whatever was collected.
     pub floor: Sequence,
     pub down_until: u64,
     pub full_until: u64,
     pub clock_error: i64,
 }
+
+/// Whose group it is, and who signs membership rows.
+const FOUNDER: DeviceId = DeviceId([200; 16]);
 
 /// A record with a signature in form only.
 pub(super) fn signed<T>(record: T, body: Vec<u8>) -> Signed<T> {
@@ -81,7 +86,7 @@ pub(super) fn member(device: DeviceId, released: bool, version: u64) -> Signed<M
         released,
         version,
         endpoints: Vec::new(),
-        issuer: device,
+        issuer: FOUNDER,
     };
     let body = member.body();
     signed(member, body)
@@ -89,23 +94,22 @@ pub(super) fn member(device: DeviceId, released: bool, version: u64) -> Signed<M
 
 impl Server {
     pub(super) fn found(rng: &mut StdRng) -> Self {
-        let founder = DeviceId([200; 16]);
         let promotion = Promotion {
             group: GROUP,
             epoch: Epoch { number: 1, nonce: rng.random() },
             parent: None,
-            device: founder,
+            device: FOUNDER,
             operator: "operator".to_owned(),
             reason: PromotionReason::Founded,
             made_at: 0,
         };
-        let issuer = IssuingCertificate { group: GROUP, device: founder, public_key: ROOT };
+        let issuer = IssuingCertificate { group: GROUP, device: FOUNDER, public_key: ROOT };
         let founding = Founding {
             group_name: "fleet".to_owned(),
             root_key: ROOT,
             promotion: signed(promotion.clone(), promotion.body()),
             issuer: signed(issuer.clone(), issuer.body()),
-            member: member(founder, false, 1),
+            member: member(FOUNDER, false, 1),
         };
         let mut master: Inline<Master> = Inline::in_memory().expect("memory database");
         master.write(|write| write.found(&founding)).expect("found a group");
@@ -113,11 +117,18 @@ impl Server {
             master,
             streams: BTreeMap::new(),
             published: Sequence::ZERO,
+            row: 1,
             floor: Sequence::ZERO,
             down_until: 0,
             full_until: 0,
             clock_error: 0,
         }
+    }
+
+    /// The version for a membership row that counts from now on.
+    pub(super) fn next_row(&mut self) -> u64 {
+        self.row += 1;
+        self.row
     }
 
     pub(super) fn read<T>(&self, read: impl FnOnce(&MasterRead<'_>) -> mfpsync_storage::Result<T>) -> T {
@@ -286,19 +297,9 @@ impl World {
             return Err(RefusalReason::StorageFull);
         }
         let device = self.devices[device].id;
-        let noted = self.server.master.write(|write| {
-            let known = write.progress(device)?.filter(|known| known.incarnation == incarnation);
-            let before = known.map_or(Sequence::ZERO, |known| known.settled);
-            write.put_progress(&Progress {
-                device,
-                incarnation,
-                sequence,
-                settled: if settled { sequence } else { before.min(sequence) },
-                quarantined: known.is_some_and(|known| known.quarantined),
-            })
-        });
-        noted.expect("note progress");
-        Ok(())
+        let noted =
+            self.server.master.write(|write| follow::note(write, device, incarnation, sequence, settled));
+        if noted.expect("note progress") { Ok(()) } else { Err(RefusalReason::Quarantined) }
     }
 
     /// None when the server goes down before it can answer.
