@@ -214,7 +214,7 @@ impl Panel for Service {
         let recovery_kit = if state.started.is_empty() { "armored kit\n".to_owned() } else { String::new() };
         state.started.push(request.into_inner());
         let role = Some(RoleReply { wanted: Role::Server.into() });
-        Ok(Response::new(StartServerReply { role, recovery_kit }))
+        Ok(Response::new(StartServerReply { role, recovery_kit, trouble: String::new() }))
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Reply<JoinReply> {

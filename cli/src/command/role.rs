@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::{Context, status};
 use crate::exit::{Exit, Failure};
 use crate::kit::KitFile;
+use crate::output::printable;
 use crate::render::status::{role_name, role_text};
 use crate::secret::{self, Secret};
 use crate::wait;
@@ -135,6 +136,12 @@ async fn start_server(context: &Context, args: StartServerArgs) -> Result<Exit, 
     let request = request(&args.group, &passphrase, args.client);
     let reply = context.sockets.call_patiently(START_PATIENCE, panel.start_server(request)).await?;
     let extra = hand_over(context, &reply, kit_file)?;
+    if !reply.trouble.is_empty() {
+        return Err(Failure::Failed(format!(
+            "the group was founded and its recovery kit is yours, but the server did not start: {}; start it again",
+            printable(&reply.trouble)
+        )));
+    }
     let role = reply.role.unwrap_or_default();
     settle(context, &role, args.wait, extra).await
 }

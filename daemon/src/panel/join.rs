@@ -48,12 +48,43 @@ pub(super) async fn start_server(
     }
     let device = session.device.clone();
     let with_client = request.with_client || matches!(wanted, Role::ServerClient | Role::Client);
-    let recovery_kit = found(&device, &request).await?;
     if with_client {
-        enter_own_group(&device).await?;
+        belongs_elsewhere(&device).await?;
     }
-    let role = session.switch(if with_client { Role::ServerClient } else { Role::Server }).await?;
-    Ok(wire::StartServerReply { role: Some(role), recovery_kit })
+    let recovery_kit = found(&device, &request).await?;
+    match serve(session, with_client).await {
+        Ok(role) => Ok(wire::StartServerReply { role: Some(role), recovery_kit, trouble: String::new() }),
+        Err(status) if recovery_kit.is_empty() => Err(status),
+        // The kit exists nowhere else: it goes out whatever happened after it.
+        Err(status) => {
+            let trouble = status.message().to_owned();
+            Ok(wire::StartServerReply { role: None, recovery_kit, trouble })
+        }
+    }
+}
+
+async fn serve(session: &Session, with_client: bool) -> Result<wire::RoleReply, Status> {
+    if with_client {
+        enter_own_group(&session.device).await?;
+    }
+    session.switch(if with_client { Role::ServerClient } else { Role::Server }).await
+}
+
+/// Refuses to found a group beside one that the own data belongs to.
+async fn belongs_elsewhere(device: &Arc<Device>) -> Result<(), Status> {
+    let membership = device.membership().await.map_err(|error| storage_fault::refusal(&error))?;
+    match membership {
+        Some(_) if holds_its_group(device).await? => Ok(()),
+        Some(known) => Err(other_group(&known)),
+        None => Ok(()),
+    }
+}
+
+fn other_group(known: &Membership) -> Status {
+    Status::failed_precondition(format!(
+        "this device's own data belongs to group {} already; leave that first",
+        known.group_name
+    ))
 }
 
 /// Founds a group unless this device holds one; an empty kit says that it did.
@@ -122,10 +153,7 @@ async fn enter_own_group(device: &Arc<Device>) -> Result<(), Status> {
     };
     match device.membership().await.map_err(|error| storage_fault::refusal(&error))? {
         Some(known) if known.group == membership.group => Ok(()),
-        Some(known) => Err(Status::failed_precondition(format!(
-            "this device's own data belongs to group {} already; leave that first",
-            known.group_name
-        ))),
+        Some(known) => Err(other_group(&known)),
         None => enter(device, membership, Some(Policies::default())).await,
     }
 }
