@@ -2,7 +2,7 @@
 //!
 //! A file is a format line, `#` header lines, an empty line, a row of column names and a row per entry. What each
 //! column becomes is decided in `columns.rs`, how bytes are cut into cells in `cells.rs`, how groups name their
-//! members in `members.rs`. Passwords never pass: they are neither read nor written. Character sets other than UTF-8
+//! members in `members.rs` beside this module. Passwords never pass: they are neither read nor written. Character sets other than UTF-8
 //! are refused.
 //!
 //! # Fields
@@ -27,7 +27,6 @@
 mod cells;
 mod columns;
 mod header;
-mod members;
 mod read;
 mod write;
 
@@ -38,6 +37,7 @@ pub use read::read;
 pub use write::write;
 
 use crate::entry::Entry;
+use crate::members;
 
 /// Longest file read or written, in bytes.
 pub const MAX_FILE_BYTES: usize = 64 * 1024 * 1024;

@@ -10,7 +10,10 @@
 pub mod csv;
 mod entry;
 mod error;
+mod identity;
+mod members;
 mod natural_key;
+mod numbers;
 
 pub use entry::{Entry, Value, class, field};
 pub use error::{
