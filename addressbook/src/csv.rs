@@ -25,7 +25,7 @@
 //! **Source**: the vendor's user manuals, chapter on address-book items of the CSV file, and exported files.
 
 mod cells;
-mod columns;
+pub(crate) mod columns;
 mod header;
 mod read;
 mod write;
@@ -143,7 +143,7 @@ pub enum LineEnd {
 }
 
 impl LineEnd {
-    const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::CrLf => "\r\n",
             Self::Lf => "\n",

@@ -139,6 +139,39 @@ pub enum ProblemKind {
         /// The limit.
         limit: usize,
     },
+    /// A line that is no `name: value`, or whose name has characters that names do not have.
+    #[error("not of the form `name: value`")]
+    NotAnAttribute,
+    /// A continuation line with nothing before it to continue.
+    #[error("continues no line")]
+    ContinuesNothing,
+    /// A value marked as base64 that is not.
+    #[error("value is not base64")]
+    NotBase64,
+    /// A value given by its address; nothing is fetched.
+    #[error("value is given by a URL and is not fetched; put the value itself into the file")]
+    UrlValue,
+    /// An entry without an attribute it cannot do without.
+    #[error("attribute is missing")]
+    MissingAttribute,
+    /// An attribute of which an entry has one at most.
+    #[error("attribute appears twice")]
+    DuplicateAttribute,
+    /// A record that changes a directory instead of describing an entry.
+    #[error("change records are not imported; export the entries themselves")]
+    ChangeRecord,
+    /// More attributes than an entry may have fields.
+    #[error("more than {limit} attributes")]
+    TooManyAttributes {
+        /// The limit.
+        limit: usize,
+    },
+    /// Bytes that are no text in the file's character set.
+    #[error("not text in {charset}")]
+    NotInCharSet {
+        /// As files name it.
+        charset: &'static str,
+    },
     /// A cell or header line exceeds a limit.
     #[error("longer than {limit_bytes} bytes")]
     CellTooLarge {
@@ -204,6 +237,15 @@ pub enum NoticeKind {
     UnknownMembers {
         /// How many.
         count: usize,
+    },
+    /// An entry of no destination: nothing in it that a machine could send to.
+    #[error("entry left out: it has no mail address, fax number or members")]
+    NoDestination,
+    /// An attribute of no use to a machine that is too long to be kept.
+    #[error("value left out: an entry keeps at most {limit_bytes} bytes of what machines do not use")]
+    ValueTooLarge {
+        /// The limit.
+        limit_bytes: usize,
     },
     /// A row without any content was left out.
     #[error("empty row left out")]
@@ -273,12 +315,42 @@ pub enum WriteError {
     /// A character between members that would not be read back as one.
     #[error("unusable separator of members")]
     BadMemberSeparator,
+    /// Characters that the file's character set does not have.
+    #[error(
+        "{charset} has no {}; first in field `{field}` of entry {entry}. Nothing was written; choose UTF-8",
+        Characters(characters)
+    )]
+    NotInCharSet {
+        /// As files name it.
+        charset: &'static str,
+        /// The characters of the first field that has some, each once.
+        characters: Vec<char>,
+        /// Position among the entries, from 0.
+        entry: usize,
+        /// Name of the field.
+        field: String,
+    },
     /// A header line that could not be read back as one, from 0.
     #[error("unusable header line {line}")]
     BadHeaderLine {
         /// Position among the header lines, from 0.
         line: usize,
     },
+}
+
+struct Characters<'a>(&'a [char]);
+
+impl fmt::Display for Characters<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, character) in self.0.iter().enumerate() {
+            let separator = if at == 0 { "" } else { ", " };
+            write!(f, "{separator}U+{:04X}", u32::from(*character))?;
+            if character.is_alphanumeric() {
+                write!(f, " `{character}`")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Something of an entry that the written file does not hold as it was.
@@ -299,6 +371,9 @@ pub enum LeftOutKind {
     /// The file has no column for it.
     #[error("no column for this field")]
     NoColumn,
+    /// The format has no such kind of destination, so the whole entry is not in the file.
+    #[error("entry left out: the format has no destinations of this class")]
+    NoSuchClass,
     /// Members of a group that are not among the entries.
     #[error("{count} members are not among the entries")]
     UnknownMembers {

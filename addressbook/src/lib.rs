@@ -7,10 +7,14 @@
 //! Reading is all or nothing: a file with a single problem yields no entry, and the problems are located by line and
 //! column. Texts of errors and notices never repeat what a cell holds, since that is personal data.
 
+pub mod abk;
+mod attributes;
 pub mod csv;
+mod draft;
 mod entry;
 mod error;
 mod identity;
+mod lines;
 mod members;
 mod natural_key;
 mod numbers;
