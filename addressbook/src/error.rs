@@ -232,6 +232,12 @@ pub enum NoticeKind {
         /// The earlier one.
         first_line: u64,
     },
+    /// The distinguished name of an earlier entry; a group's members of that name could be either.
+    #[error("name already stands in line {first_line}; both are kept, members of that name are not followed")]
+    DuplicateName {
+        /// The earlier one.
+        first_line: u64,
+    },
     /// A group lists numbers that no entry of the file has; they are kept as they are.
     #[error("{count} members are not in the file")]
     UnknownMembers {
@@ -380,6 +386,9 @@ pub enum LeftOutKind {
         /// How many.
         count: usize,
     },
+    /// An earlier entry has the same distinguished name; this one was given another.
+    #[error("name is taken by another entry; replaced by a free one")]
+    NameReplaced,
     /// An earlier entry has the same index; this one was given a free one.
     #[error("index is taken by another entry; replaced by a free one")]
     IndexReplaced,

@@ -14,6 +14,7 @@ mod draft;
 mod entry;
 mod error;
 mod identity;
+pub mod ldif;
 mod lines;
 mod members;
 mod natural_key;

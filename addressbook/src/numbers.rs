@@ -139,6 +139,6 @@ pub(crate) fn text<'a>(at: usize, entry: &'a Entry, field_name: &str) -> Result<
 }
 
 /// A field of another type than its name demands.
-fn wrong_type(at: usize, field_name: &str) -> WriteError {
+pub(crate) fn wrong_type(at: usize, field_name: &str) -> WriteError {
     WriteError::WrongType { entry: at, field: field_name.to_owned() }
 }

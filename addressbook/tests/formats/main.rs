@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may panic as the tests do")]
 
 mod abk;
+mod ldif;
 
 use mfpsync_addressbook::{Entry, Notice, ReadError, Value};
 use proptest::collection::{btree_map, btree_set, vec};
