@@ -65,6 +65,9 @@ pub enum ProblemKind {
     /// The file begins with something else than its format demands.
     #[error("not an address book of this format")]
     UnknownFormat,
+    /// The file begins like none of the formats.
+    #[error("not an address book: neither AddressBook CSV, ABK, LDIF nor vCard")]
+    NoFormat,
     /// The format's name is followed by something that is no version.
     #[error("unreadable version number")]
     BadVersion,
@@ -154,6 +157,15 @@ pub enum ProblemKind {
     /// An entry without an attribute it cannot do without.
     #[error("attribute is missing")]
     MissingAttribute,
+    /// A version of the format that is not read.
+    #[error("version is not read; export as 3.0 or 4.0")]
+    UnsupportedVersion,
+    /// A card that does not end, in the line where it begins.
+    #[error("card has no END:VCARD: the file may have been cut")]
+    UnclosedCard,
+    /// A line between cards.
+    #[error("line belongs to no card")]
+    OutsideCard,
     /// An attribute of which an entry has one at most.
     #[error("attribute appears twice")]
     DuplicateAttribute,

@@ -4,6 +4,8 @@
 
 mod abk;
 mod ldif;
+mod mutation;
+mod vcard;
 
 use mfpsync_addressbook::{Entry, Notice, ReadError, Value};
 use proptest::collection::{btree_map, btree_set, vec};
