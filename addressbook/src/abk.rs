@@ -129,8 +129,7 @@ impl WriteOptions {
 }
 
 /// Whether a file has a place for the field.
-#[must_use]
-pub fn carries(name: &str) -> bool {
+pub(crate) fn carries(name: &str) -> bool {
     matches!(name, field::CLASS | field::INDEX | field::MEMBERS)
         || text_attributes().any(|(_, field)| field == name)
         || name.starts_with(PREFIX)

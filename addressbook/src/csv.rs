@@ -39,6 +39,8 @@ pub use write::write;
 use crate::entry::Entry;
 use crate::members;
 
+/// What this format's own fields begin with.
+pub(crate) const PREFIX: &str = "csv.";
 /// Longest file read or written, in bytes.
 pub const MAX_FILE_BYTES: usize = 64 * 1024 * 1024;
 /// Most entries in a file.

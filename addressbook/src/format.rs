@@ -75,6 +75,28 @@ impl Format {
         }
     }
 
+    /// As commands and answers name it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Csv => "csv",
+            Self::Abk => "abk",
+            Self::Ldif => "ldif",
+            Self::Vcard => "vcard",
+        }
+    }
+
+    /// What the names of its own fields begin with.
+    #[must_use]
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Self::Csv => csv::PREFIX,
+            Self::Abk => abk::PREFIX,
+            Self::Ldif => ldif::PREFIX,
+            Self::Vcard => vcard::PREFIX,
+        }
+    }
+
     /// Reads a file of this format.
     ///
     /// # Errors

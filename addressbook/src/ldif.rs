@@ -53,8 +53,7 @@ pub struct Book {
 }
 
 /// Whether a file has a place for the field.
-#[must_use]
-pub fn carries(name: &str) -> bool {
+pub(crate) fn carries(name: &str) -> bool {
     matches!(name, field::CLASS | field::MEMBERS)
         || TEXT_ATTRIBUTES.iter().any(|(_, field)| *field == name)
         || name.starts_with(PREFIX)
