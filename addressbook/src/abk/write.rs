@@ -139,10 +139,9 @@ impl<'a> Block<'a> {
             self.line(name, value, field.unwrap_or(name))?;
         }
         let mut more = kept.iter().filter(|(kept, _)| *kept == name).peekable();
-        if value.is_empty() && more.peek().is_none() {
-            if let Some(default) = self.options.defaults.get(name) {
-                return self.line(name, default, name);
-            }
+        let default = self.options.defaults.get(name).filter(|_| value.is_empty() && more.peek().is_none());
+        if let Some(default) = default {
+            return self.line(name, default, name);
         }
         more.try_for_each(|(_, value)| self.line(name, value, &format!("{PREFIX}{name}")))
     }

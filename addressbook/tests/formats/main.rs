@@ -1,11 +1,13 @@
 //! ABK, LDIF and vCard through their doors: real files, broken files, made-up entries, mutations.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of tests may panic as the tests do")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests may panic as the tests do")]
 
 mod abk;
 mod ldif;
 mod mutation;
 mod vcard;
+
+use std::collections::BTreeMap;
 
 use mfpsync_addressbook::{Entry, Notice, ReadError, Value};
 use proptest::collection::{btree_map, btree_set, vec};
@@ -31,6 +33,9 @@ fn entry(id: &str, fields: &[(&str, &str)]) -> Entry {
 
 const UUID: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
 
+/// Class, texts and members by their place among all.
+type Drawn = (&'static str, BTreeMap<&'static str, String>, Vec<Index>);
+
 /// Entries of these classes and text fields; groups list some of all entries.
 fn entries(
     classes: &'static [&'static str],
@@ -40,10 +45,7 @@ fn entries(
     let draft = (select(classes), btree_map(select(fields), text, 0..6), vec(any::<Index>(), 0..4));
     (vec(draft, 0..8), btree_set(UUID, 8)).prop_map(|(drafts, ids)| {
         let ids: Vec<String> = ids.into_iter().take(drafts.len()).collect();
-        let made = |((class, texts, members), id): (
-            (&str, std::collections::BTreeMap<&str, String>, Vec<Index>),
-            &String,
-        )| {
+        let made = |((class, texts, members), id): (Drawn, &String)| {
             let mut made = entry(id, &[("class", class)]);
             made.fields.extend(texts.into_iter().map(|(name, text)| (name.to_owned(), Value::Text(text))));
             match class {
