@@ -2,7 +2,7 @@
 //!
 //! A file is a format line, `#` header lines, an empty line, a row of column names and a row per entry. What each
 //! column becomes is decided in `columns.rs`, how bytes are cut into cells in `cells.rs`, how groups name their
-//! members in `members.rs`. Passwords never pass: they are neither read nor written. Character sets other than UTF-8
+//! members in `members.rs` beside this module. Passwords never pass: they are neither read nor written. Character sets other than UTF-8
 //! are refused.
 //!
 //! # Fields
@@ -25,9 +25,8 @@
 //! **Source**: the vendor's user manuals, chapter on address-book items of the CSV file, and exported files.
 
 mod cells;
-mod columns;
+pub(crate) mod columns;
 mod header;
-mod members;
 mod read;
 mod write;
 
@@ -38,7 +37,10 @@ pub use read::read;
 pub use write::write;
 
 use crate::entry::Entry;
+use crate::members;
 
+/// What this format's own fields begin with.
+pub(crate) const PREFIX: &str = "csv.";
 /// Longest file read or written, in bytes.
 pub const MAX_FILE_BYTES: usize = 64 * 1024 * 1024;
 /// Most entries in a file.
@@ -143,7 +145,7 @@ pub enum LineEnd {
 }
 
 impl LineEnd {
-    const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::CrLf => "\r\n",
             Self::Lf => "\n",

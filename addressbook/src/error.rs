@@ -7,6 +7,10 @@ use std::fmt;
 
 use thiserror::Error;
 
+mod writing;
+
+pub use writing::{LeftOut, LeftOutKind, WriteError};
+
 /// At most so many problems are listed; the rest are counted.
 pub const MAX_PROBLEMS: usize = 100;
 
@@ -65,6 +69,9 @@ pub enum ProblemKind {
     /// The file begins with something else than its format demands.
     #[error("not an address book of this format")]
     UnknownFormat,
+    /// The file begins like none of the formats.
+    #[error("not an address book: neither AddressBook CSV, ABK, LDIF nor vCard")]
+    NoFormat,
     /// The format's name is followed by something that is no version.
     #[error("unreadable version number")]
     BadVersion,
@@ -139,6 +146,48 @@ pub enum ProblemKind {
         /// The limit.
         limit: usize,
     },
+    /// A line that is no `name: value`, or whose name has characters that names do not have.
+    #[error("not of the form `name: value`")]
+    NotAnAttribute,
+    /// A continuation line with nothing before it to continue.
+    #[error("continues no line")]
+    ContinuesNothing,
+    /// A value marked as base64 that is not.
+    #[error("value is not base64")]
+    NotBase64,
+    /// A value given by its address; nothing is fetched.
+    #[error("value is given by a URL and is not fetched; put the value itself into the file")]
+    UrlValue,
+    /// An entry without an attribute it cannot do without.
+    #[error("attribute is missing")]
+    MissingAttribute,
+    /// A version of the format that is not read.
+    #[error("version is not read; export as 3.0 or 4.0")]
+    UnsupportedVersion,
+    /// A card that does not end, in the line where it begins.
+    #[error("card has no END:VCARD: the file may have been cut")]
+    UnclosedCard,
+    /// A line between cards.
+    #[error("line belongs to no card")]
+    OutsideCard,
+    /// An attribute of which an entry has one at most.
+    #[error("attribute appears twice")]
+    DuplicateAttribute,
+    /// A record that changes a directory instead of describing an entry.
+    #[error("change records are not imported; export the entries themselves")]
+    ChangeRecord,
+    /// More attributes than an entry may have fields.
+    #[error("more than {limit} attributes")]
+    TooManyAttributes {
+        /// The limit.
+        limit: usize,
+    },
+    /// Bytes that are no text in the file's character set.
+    #[error("not text in {charset}")]
+    NotInCharSet {
+        /// As files name it.
+        charset: &'static str,
+    },
     /// A cell or header line exceeds a limit.
     #[error("longer than {limit_bytes} bytes")]
     CellTooLarge {
@@ -199,11 +248,26 @@ pub enum NoticeKind {
         /// The earlier one.
         first_line: u64,
     },
+    /// The distinguished name of an earlier entry; a group's members of that name could be either.
+    #[error("name already stands in line {first_line}; both are kept, members of that name are not followed")]
+    DuplicateName {
+        /// The earlier one.
+        first_line: u64,
+    },
     /// A group lists numbers that no entry of the file has; they are kept as they are.
     #[error("{count} members are not in the file")]
     UnknownMembers {
         /// How many.
         count: usize,
+    },
+    /// An entry of no destination: nothing in it that a machine could send to.
+    #[error("entry left out: it has no mail address, fax number or members")]
+    NoDestination,
+    /// An attribute of no use to a machine that is too long to be kept.
+    #[error("value left out: an entry keeps at most {limit_bytes} bytes of what machines do not use")]
+    ValueTooLarge {
+        /// The limit.
+        limit_bytes: usize,
     },
     /// A row without any content was left out.
     #[error("empty row left out")]
@@ -211,103 +275,6 @@ pub enum NoticeKind {
     /// The last line has no line end and the format cannot tell a shortened last cell from a whole one.
     #[error("last line has no line end: the file may have been cut")]
     NoFinalLineEnd,
-}
-
-/// Why entries cannot be written.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum WriteError {
-    /// An entry lacks its class, without which no row can be made.
-    #[error("entry {entry} has no class")]
-    NoClass {
-        /// Position among the entries, from 0.
-        entry: usize,
-    },
-    /// A text where a set belongs, or a set where a text belongs.
-    #[error("field `{field}` of entry {entry} has the wrong type")]
-    WrongType {
-        /// Position among the entries, from 0.
-        entry: usize,
-        /// Name of the field.
-        field: String,
-    },
-    /// An index that is not a number of one to nine digits.
-    #[error("index of entry {entry} is not a number of one to nine digits")]
-    NotANumber {
-        /// Position among the entries, from 0.
-        entry: usize,
-    },
-    /// Two entries of the same id.
-    #[error("entry {entry} has the id of entry {first}")]
-    DuplicateId {
-        /// Position among the entries, from 0.
-        entry: usize,
-        /// The earlier one.
-        first: usize,
-    },
-    /// A value longer than a reader accepts.
-    #[error("field `{field}` of entry {entry} is longer than {limit_bytes} bytes")]
-    CellTooLarge {
-        /// Position among the entries, from 0.
-        entry: usize,
-        /// Name of the field.
-        field: String,
-        /// The limit.
-        limit_bytes: usize,
-    },
-    /// More entries than a reader accepts.
-    #[error("more than {limit} entries")]
-    TooManyEntries {
-        /// The limit.
-        limit: usize,
-    },
-    /// More bytes than a reader accepts.
-    #[error("file would be longer than {limit_bytes} bytes")]
-    FileTooLarge {
-        /// The limit.
-        limit_bytes: usize,
-    },
-    /// Column names that could not be read back.
-    #[error("unusable column names")]
-    BadColumns,
-    /// A character between members that would not be read back as one.
-    #[error("unusable separator of members")]
-    BadMemberSeparator,
-    /// A header line that could not be read back as one, from 0.
-    #[error("unusable header line {line}")]
-    BadHeaderLine {
-        /// Position among the header lines, from 0.
-        line: usize,
-    },
-}
-
-/// Something of an entry that the written file does not hold as it was.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeftOut {
-    /// Position among the entries, from 0.
-    pub entry: usize,
-    /// Name of the field.
-    pub field: String,
-    /// What happened to it.
-    pub what: LeftOutKind,
-}
-
-/// What happened to a field that could not be written as it was.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum LeftOutKind {
-    /// The file has no column for it.
-    #[error("no column for this field")]
-    NoColumn,
-    /// Members of a group that are not among the entries.
-    #[error("{count} members are not among the entries")]
-    UnknownMembers {
-        /// How many.
-        count: usize,
-    },
-    /// An earlier entry has the same index; this one was given a free one.
-    #[error("index is taken by another entry; replaced by a free one")]
-    IndexReplaced,
 }
 
 fn located(f: &mut fmt::Formatter<'_>, line: u64, column: Option<&str>) -> fmt::Result {

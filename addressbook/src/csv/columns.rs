@@ -64,7 +64,7 @@ const VENDOR_COLUMNS: [&str; 50] = [
 ];
 
 /// Columns that hold a shared text field.
-const TEXT_COLUMNS: [(&str, &str); 9] = [
+pub(crate) const TEXT_COLUMNS: [(&str, &str); 9] = [
     ("cn", field::NAME),
     ("cnread", field::READING),
     ("cnshort", field::SHORT_NAME),
@@ -143,12 +143,12 @@ pub(super) fn vendor_columns(version: Version) -> &'static [&'static str] {
 }
 
 /// Our word for the vendor's, or the vendor's own.
-pub(super) fn class_of(vendor_word: &str) -> &str {
+pub(crate) fn class_of(vendor_word: &str) -> &str {
     CLASSES.iter().find(|(vendor, _)| *vendor == vendor_word).map_or(vendor_word, |(_, ours)| ours)
 }
 
 /// The vendor's word for ours.
-pub(super) fn vendor_word(class: &str) -> &str {
+pub(crate) fn vendor_word(class: &str) -> &str {
     CLASSES.iter().find(|(_, ours)| *ours == class).map_or(class, |(vendor, _)| vendor)
 }
 

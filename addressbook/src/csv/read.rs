@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cells::{Row, Scanner};
 use super::columns::{self, Column, Columns};
-use super::{Book, MAX_FILE_BYTES, MAX_ROWS, header, members};
-use crate::entry::{Entry, Value, derived_id, field, is_uuid};
+use super::{Book, MAX_FILE_BYTES, MAX_ROWS, header};
+use crate::entry::{Entry, Value, field};
 use crate::error::{Notice, NoticeKind, Problem, ProblemKind, Problems, ReadError};
+use crate::identity::{Ids, Stated};
+use crate::members;
 
 /// Reads a whole file or nothing of it; the notices tell what was left out or looked odd.
 ///
@@ -206,13 +208,23 @@ fn finish(
     notices: &mut Vec<Notice>,
 ) -> Vec<Entry> {
     let mut ids = Ids::default();
-    let ids: Vec<String> = drafts.iter_mut().map(|draft| ids.give(draft, notices)).collect();
+    let ids: Vec<String> = drafts.iter_mut().map(|draft| identify(draft, &mut ids, notices)).collect();
     for draft in &mut drafts {
         if let Some(cell) = draft.members.take() {
             put_members(draft, &cell, |number| numbers.get(&number).map(|&at| &ids[at]), separator, notices);
         }
     }
     ids.iter().zip(drafts).map(|(id, draft)| Entry { id: id.clone(), fields: draft.fields }).collect()
+}
+
+fn identify(draft: &mut Draft, ids: &mut Ids, notices: &mut Vec<Notice>) -> String {
+    let cell = draft.uuid.take();
+    let stated = cell.as_ref().map(|cell| Stated { line: cell.line, column: &cell.column, text: &cell.text });
+    let id = ids.give(draft.line, stated, &draft.fields, notices);
+    if let Some(cell) = cell.filter(|cell| cell.text != id) {
+        draft.put(columns::RAW_UUID, &cell.text);
+    }
+    id
 }
 
 fn put_members<'a>(
@@ -239,58 +251,5 @@ fn put_members<'a>(
         let what = NoticeKind::UnknownMembers { count: unknown.len() };
         notices.push(Notice { line: cell.line, column: Some(cell.column.clone()), what });
         draft.put(columns::RAW_MEMBER, &unknown.join(&separator.to_string()));
-    }
-}
-
-/// Ids given so far, each with the line of its entry.
-#[derive(Default)]
-struct Ids {
-    from_uuid: HashMap<String, u64>,
-    /// By the id that the content alone gives: the line where it is first, and how often it was.
-    from_content: HashMap<String, (u64, u32)>,
-}
-
-impl Ids {
-    fn give(&mut self, draft: &mut Draft, notices: &mut Vec<Notice>) -> String {
-        let Some(cell) = draft.uuid.take() else { return self.derive(draft, notices) };
-        let id = cell.text.to_ascii_lowercase();
-        let mut fault = (!is_uuid(&cell.text)).then_some(NoticeKind::NotAUuid);
-        if fault.is_none() {
-            match self.from_uuid.entry(id.clone()) {
-                Slot::Vacant(slot) => {
-                    slot.insert(draft.line);
-                }
-                Slot::Occupied(first) => {
-                    fault = Some(NoticeKind::DuplicateUuid { first_line: *first.get() });
-                }
-            }
-        }
-        if fault.is_some() || id != cell.text {
-            draft.put(columns::RAW_UUID, &cell.text);
-        }
-        match fault {
-            None => id,
-            Some(what) => {
-                notices.push(Notice { line: cell.line, column: Some(cell.column), what });
-                self.derive(draft, notices)
-            }
-        }
-    }
-
-    fn derive(&mut self, draft: &Draft, notices: &mut Vec<Notice>) -> String {
-        let id = derived_id(&draft.fields, 0);
-        match self.from_content.entry(id.clone()) {
-            Slot::Vacant(slot) => {
-                slot.insert((draft.line, 0));
-                id
-            }
-            Slot::Occupied(mut first) => {
-                let (first_line, repeats) = first.get_mut();
-                *repeats += 1;
-                let what = NoticeKind::DuplicateEntry { first_line: *first_line };
-                notices.push(Notice { line: draft.line, column: None, what });
-                derived_id(&draft.fields, *repeats)
-            }
-        }
     }
 }

@@ -5,14 +5,15 @@
 //! [`super::write`].
 
 use std::borrow::Cow;
-use std::collections::hash_map::{Entry as Slot, HashMap};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use super::cells::push_cell;
 use super::columns::{self, Column};
-use super::{MAX_CELL_BYTES, MAX_COLUMNS, MAX_FILE_BYTES, MAX_ROWS, WriteOptions, members};
-use crate::entry::{Entry, Value, field, is_uuid};
+use super::{MAX_CELL_BYTES, MAX_COLUMNS, MAX_FILE_BYTES, MAX_ROWS, WriteOptions};
+use crate::entry::{Entry, field, is_uuid};
 use crate::error::{LeftOut, LeftOutKind, WriteError};
+use crate::members;
+use crate::numbers::{Numbers, text};
 
 /// Writes entries in the given order, and tells what the file does not hold as it was.
 ///
@@ -101,83 +102,6 @@ fn note_fields_without_column(at: usize, entry: &Entry, columns: &[Column], left
     }));
 }
 
-/// The number each entry is written with, and by which groups name it.
-struct Numbers<'a> {
-    /// Position of every entry.
-    positions: HashMap<&'a str, usize>,
-    /// Which entry has the number.
-    owners: HashMap<u32, usize>,
-    /// Numbers by position; nothing where the file has no column for them or nobody needs one.
-    numbers: Vec<Option<u32>>,
-    /// Positions whose number is not the one in their field.
-    given: HashSet<usize>,
-}
-
-impl<'a> Numbers<'a> {
-    fn assign(
-        entries: &'a [Entry],
-        has_column: bool,
-        left_out: &mut Vec<LeftOut>,
-    ) -> Result<Self, WriteError> {
-        let mut this = Self {
-            positions: HashMap::new(),
-            owners: HashMap::new(),
-            numbers: vec![None; entries.len()],
-            given: HashSet::new(),
-        };
-        for (at, entry) in entries.iter().enumerate() {
-            if let Some(first) = this.positions.insert(&entry.id, at) {
-                return Err(WriteError::DuplicateId { entry: at, first });
-            }
-        }
-        if !has_column {
-            return Ok(this);
-        }
-        let mut wanting = this.claim(entries, left_out)?;
-        for id in entries.iter().filter_map(|entry| entry.set(field::MEMBERS)).flatten() {
-            wanting.extend(this.positions.get(id.as_str()).filter(|&&at| this.numbers[at].is_none()));
-        }
-        let free = this.owners.keys().max().map_or(1, |greatest| greatest + 1);
-        for (number, at) in (free..).zip(wanting) {
-            this.owners.insert(number, at);
-            this.numbers[at] = Some(number);
-            this.given.insert(at);
-        }
-        Ok(this)
-    }
-
-    /// Gives every entry the number in its field, and returns those that come second to theirs.
-    fn claim(
-        &mut self,
-        entries: &[Entry],
-        left_out: &mut Vec<LeftOut>,
-    ) -> Result<BTreeSet<usize>, WriteError> {
-        let mut second = BTreeSet::new();
-        for (at, entry) in entries.iter().enumerate() {
-            let Some(index) = text(at, entry, field::INDEX)?.filter(|index| !index.is_empty()) else {
-                continue;
-            };
-            let number = members::number(index).ok_or(WriteError::NotANumber { entry: at })?;
-            match self.owners.entry(number) {
-                Slot::Vacant(slot) => {
-                    slot.insert(at);
-                    self.numbers[at] = Some(number);
-                }
-                Slot::Occupied(_) => {
-                    let what = LeftOutKind::IndexReplaced;
-                    left_out.push(LeftOut { entry: at, field: field::INDEX.to_owned(), what });
-                    second.insert(at);
-                }
-            }
-        }
-        Ok(second)
-    }
-
-    fn of(&self, id: &str) -> Option<u32> {
-        self.positions.get(id).and_then(|&at| self.numbers[at])
-    }
-}
-
 /// Makes the cells of one row.
 struct Writer<'a> {
     at: usize,
@@ -226,59 +150,15 @@ impl<'a> Writer<'a> {
     }
 
     fn index(&self) -> Result<Cow<'a, str>, WriteError> {
-        match self.numbers.numbers[self.at] {
-            Some(number) if self.numbers.given.contains(&self.at) => Ok(Cow::Owned(number.to_string())),
-            Some(_) | None => self.text(field::INDEX).map(Cow::Borrowed),
+        match self.numbers.given(self.at) {
+            Some(number) => Ok(Cow::Owned(number.to_string())),
+            None => self.text(field::INDEX).map(Cow::Borrowed),
         }
     }
 
-    /// Numbers in ascending order, then what no entry of the file was when the list was read. A number among the
-    /// latter that has an owner by now is not written: mail must not go to whoever inherited it.
     fn members(&mut self) -> Result<String, WriteError> {
-        let mut numbers = BTreeSet::new();
-        let mut unknown = 0;
-        match self.entry.fields.get(field::MEMBERS) {
-            None => {}
-            Some(Value::Text(_)) => return Err(wrong_type(self.at, field::MEMBERS)),
-            Some(Value::Set(ids)) => {
-                for id in ids {
-                    match self.numbers.of(id) {
-                        Some(number) => {
-                            numbers.insert(number);
-                        }
-                        None => unknown += 1,
-                    }
-                }
-            }
-        }
-        let owned = |token: &&str| {
-            members::number(token).is_some_and(|number| self.numbers.owners.contains_key(&number))
-        };
-        let (taken, kept): (Vec<_>, Vec<_>) =
-            members::listed(self.text(columns::RAW_MEMBER)?).partition(owned);
-        let numbers = numbers.iter().map(u32::to_string);
-        let tokens: Vec<String> = numbers.chain(kept.into_iter().map(str::to_owned)).collect();
-        self.note_members(field::MEMBERS, unknown);
-        self.note_members(columns::RAW_MEMBER, taken.len());
+        let raw = self.text(columns::RAW_MEMBER)?;
+        let tokens = self.numbers.members(self.at, self.entry, (columns::RAW_MEMBER, raw), self.left_out)?;
         Ok(tokens.join(&self.options.layout.member_separator.to_string()))
     }
-
-    fn note_members(&mut self, field_name: &str, count: usize) {
-        if count > 0 {
-            let what = LeftOutKind::UnknownMembers { count };
-            self.left_out.push(LeftOut { entry: self.at, field: field_name.to_owned(), what });
-        }
-    }
-}
-
-fn text<'a>(at: usize, entry: &'a Entry, field_name: &str) -> Result<Option<&'a str>, WriteError> {
-    match entry.fields.get(field_name) {
-        None => Ok(None),
-        Some(Value::Text(text)) => Ok(Some(text)),
-        Some(Value::Set(_)) => Err(wrong_type(at, field_name)),
-    }
-}
-
-fn wrong_type(at: usize, field_name: &str) -> WriteError {
-    WriteError::WrongType { entry: at, field: field_name.to_owned() }
 }

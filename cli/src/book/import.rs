@@ -4,8 +4,7 @@
 //! fails the earlier ones stay, which the failure says, and the same import again does the rest.
 
 use indicatif::ProgressBar;
-use mfpsync_addressbook::csv::{self, Book};
-use mfpsync_addressbook::{Notice, ReadError};
+use mfpsync_addressbook::{Book, Format, Notice, ReadError};
 
 use super::plan::{Plan, is_entry};
 use super::{Target, layout};
@@ -19,23 +18,30 @@ const SHOWN_PROBLEMS: usize = 20;
 /// A sound file, and what storing it would do.
 #[derive(Debug)]
 pub(crate) struct Prepared {
+    pub(crate) format: Format,
     pub(crate) plan: Plan,
     pub(crate) notices: Vec<Notice>,
 }
 
-/// Reads a file's bytes and compares them with what is there.
+/// Reads a file's bytes, of the given format or the one they tell, and compares them with what is there.
 ///
 /// # Errors
 /// `Failure::BadInput` naming line and column, or an unreachable daemon. Nothing is stored.
-pub(crate) async fn prepare(sockets: &Sockets, target: &Target, bytes: &[u8]) -> Result<Prepared, Failure> {
-    let (book, notices) = read(bytes)?;
+pub(crate) async fn prepare(
+    sockets: &Sockets,
+    target: &Target,
+    bytes: &[u8],
+    format: Option<Format>,
+) -> Result<Prepared, Failure> {
+    let (book, notices) = read(bytes, format)?;
     let present = item::list(sockets, &target.scope, &target.kind).await?;
     let looks = item::list(sockets, &target.scope, layout::KIND).await?;
-    Ok(Prepared { plan: Plan::new(&book, target, &present, &looks), notices })
+    Ok(Prepared { format: book.format(), plan: Plan::new(&book, target, &present, &looks), notices })
 }
 
-fn read(bytes: &[u8]) -> Result<(Book, Vec<Notice>), Failure> {
-    csv::read(bytes).map_err(|error| Failure::BadInput(problems(&error)))
+fn read(bytes: &[u8], format: Option<Format>) -> Result<(Book, Vec<Notice>), Failure> {
+    let read = format.map_or_else(|| mfpsync_addressbook::read(bytes), |format| format.read(bytes));
+    read.map_err(|error| Failure::BadInput(problems(&error)))
 }
 
 fn problems(error: &ReadError) -> String {
@@ -81,9 +87,11 @@ mod tests {
 
     #[test]
     fn a_bad_file_is_named_by_line_and_column() {
-        let failure = read(b"not an address book\n").unwrap_err();
-        assert_eq!(failure.exit(), Exit::BadInput);
-        let text = failure.to_string();
-        assert!(text.starts_with("nothing was stored") && text.contains("line 1"), "{text}");
+        for format in [None, Some(Format::Csv), Some(Format::Vcard)] {
+            let failure = read(b"not an address book\n", format).unwrap_err();
+            assert_eq!(failure.exit(), Exit::BadInput);
+            let text = failure.to_string();
+            assert!(text.starts_with("nothing was stored") && text.contains("line 1"), "{text}");
+        }
     }
 }

@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 
-use mfpsync_addressbook::csv::{self, Book, WriteOptions};
-use mfpsync_addressbook::{Entry, LeftOutKind};
+use mfpsync_addressbook::csv::{self, WriteOptions};
+use mfpsync_addressbook::{Book, Entry, Format, LeftOutKind};
 use mfpsync_proto::local::edit::Edit as EditKind;
 use mfpsync_proto::local::value::Value as Kind;
 use mfpsync_proto::local::{Edit, Field, Item, ItemKey, Patch, Put};
@@ -34,18 +34,22 @@ pub(crate) struct Plan {
 impl Plan {
     /// Compares a file with what is there.
     pub(crate) fn new(book: &Book, target: &Target, present: &[Item], looks: &[Item]) -> Self {
-        let options = book.options();
+        let format = book.format();
+        let options = match book {
+            Book::Csv(book) => Some(book.options()),
+            Book::Abk(_) | Book::Ldif(_) | Book::Vcard(_) => None,
+        };
         let present: HashMap<&str, &Item> =
             present.iter().filter_map(|item| Some((id_of(item)?, item))).collect();
         let mut plan = Self::default();
-        for incoming in &book.entries {
+        for incoming in book.entries() {
             let key = target.key(&incoming.id);
             match present.get(incoming.id.as_str()) {
                 None => {
                     plan.added += 1;
                     plan.edits.push(put(key, entry::fields(incoming)));
                 }
-                Some(item) => match difference(incoming, item, &options) {
+                Some(item) => match difference(incoming, item, format, options.as_ref()) {
                     Some((set, remove)) => {
                         plan.changed += 1;
                         plan.edits.push(patch(key, set, remove));
@@ -55,7 +59,7 @@ impl Plan {
             }
         }
         plan.untouched = (present.len() as u64).saturating_sub(plan.changed + plan.identical);
-        plan.edits.extend(looks_edit(book, &options, target, looks));
+        plan.edits.extend(options.and_then(|options| looks_edit(book.entries(), &options, target, looks)));
         plan
     }
 
@@ -90,7 +94,12 @@ fn id_of(item: &Item) -> Option<&str> {
     item.key.as_ref().map(|key| key.id.as_str())
 }
 
-fn difference(incoming: &Entry, item: &Item, options: &WriteOptions) -> Option<(Vec<Field>, Vec<String>)> {
+fn difference(
+    incoming: &Entry,
+    item: &Item,
+    format: Format,
+    options: Option<&WriteOptions>,
+) -> Option<(Vec<Field>, Vec<String>)> {
     let wanted = entry::fields(incoming);
     let there = by_name(&item.fields);
     let normal = by_name(&wanted);
@@ -100,13 +109,18 @@ fn difference(incoming: &Entry, item: &Item, options: &WriteOptions) -> Option<(
         .cloned()
         .collect();
     let surplus = there.keys().any(|name| !normal.contains_key(name));
-    let remove = if surplus { emptied(incoming, item, options) } else { Vec::new() };
+    let remove = if surplus { emptied(incoming, item, format, options) } else { Vec::new() };
     (!set.is_empty() || !remove.is_empty()).then_some((set, remove))
 }
 
-/// Fields of the item that the file could have carried and does not: its columns say which.
-fn emptied(incoming: &Entry, item: &Item, options: &WriteOptions) -> Vec<String> {
+/// Fields of the item that the file could have carried and does not: the columns of a CSV say which. Other formats have
+/// none, so an attribute that is missing says nothing of the shared fields, and only the format's own ones go.
+fn emptied(incoming: &Entry, item: &Item, format: Format, options: Option<&WriteOptions>) -> Vec<String> {
     let stored = entry::entry(item);
+    let Some(options) = options else {
+        let gone = |name: &String| name.starts_with(format.prefix()) && !incoming.fields.contains_key(name);
+        return stored.fields.into_keys().filter(gone).collect();
+    };
     // An entry no file could hold tells nothing about columns; then nothing is removed.
     let Ok((_bytes, left_out)) = csv::write(std::slice::from_ref(&stored), options) else {
         return Vec::new();
@@ -118,9 +132,9 @@ fn emptied(incoming: &Entry, item: &Item, options: &WriteOptions) -> Vec<String>
 }
 
 /// The file's looks are written with the last entries, and only when they changed.
-fn looks_edit(book: &Book, options: &WriteOptions, target: &Target, looks: &[Item]) -> Option<Edit> {
+fn looks_edit(entries: &[Entry], options: &WriteOptions, target: &Target, looks: &[Item]) -> Option<Edit> {
     let key = layout::key(&target.scope);
-    let wanted = layout::to_fields(options, &book.entries);
+    let wanted = layout::to_fields(options, entries);
     let same = looks
         .iter()
         .filter(|item| item.key.as_ref() == Some(&key))

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use mfpsync_addressbook::abk::CharSet;
 use mfpsync_addressbook::csv::{MAX_FILE_BYTES, Version};
-use mfpsync_addressbook::{LeftOut, Notice};
+use mfpsync_addressbook::{Format, LeftOut, Notice, vcard};
 use serde_json::{Value, json};
 
 use super::Context;
+use crate::book::export::Form;
 use crate::book::plan::Plan;
 use crate::book::{Target, export, import};
 use crate::exit::{Exit, Failure};
@@ -24,7 +26,8 @@ const SHOWN_REMARKS: usize = 10;
 
 /// Store an address-book file's entries in the group
 ///
-/// The whole file is read first: when anything in it is wrong, line and column are named and nothing is
+/// AddressBook CSV, ABK text, LDIF and vCard are told apart by their content. The whole file is read
+/// first: when anything in it is wrong, line and column are named and nothing is
 /// stored. Entries are matched by their id; what differs is changed, what is missing in the file stays.
 /// Importing the same file again stores nothing.
 #[derive(Debug, Args)]
@@ -32,12 +35,16 @@ const SHOWN_REMARKS: usize = 10;
 Examples:
   mfpsync import address-list.csv --scope shared --dry-run
   mfpsync import address-list.csv --scope shared
-  mfpsync import mine.csv --scope user/alice")]
+  mfpsync import directory.ldif --scope shared --format ldif
+  mfpsync import mine.vcf --scope user/alice")]
 pub(crate) struct ImportArgs {
-    /// AddressBook CSV file as a machine exports it
+    /// The file, as a machine, a directory or an address book exports it
     file: PathBuf,
     #[command(flatten)]
     target: TargetArgs,
+    /// Read it as this format [default: the one its content tells]
+    #[arg(long, value_enum)]
+    format: Option<ReadFormat>,
     /// Only show what would be done
     #[arg(long)]
     dry_run: bool,
@@ -45,21 +52,27 @@ pub(crate) struct ImportArgs {
 
 /// Write the group's entries as an address-book file
 ///
-/// A list that was imported comes out as it went in: header, columns and order included. An existing
-/// file is replaced as a whole.
+/// A CSV that was imported comes out as it went in: header, columns and order included. The file's suffix
+/// (.csv, .abk, .ldif, .vcf) tells the format, and what that format cannot hold is named. An existing file
+/// is replaced as a whole.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   mfpsync export address-list.csv --scope shared
+  mfpsync export address-list.abk --scope shared --charset shift_jis
+  mfpsync export contacts.vcf --scope user/alice --format vcard-3
   mfpsync export - --scope user/alice --format csv-3")]
 pub(crate) struct ExportArgs {
     /// The file to write; `-` is standard output
     file: PathBuf,
     #[command(flatten)]
     target: TargetArgs,
-    /// Write this version as machines do, not as the imported file was
+    /// Write this format [default: by the suffix, else the CSV as it was imported]
     #[arg(long, value_enum)]
-    format: Option<Format>,
+    format: Option<WriteFormat>,
+    /// Character set of ABK text [default: utf-8]
+    #[arg(long, value_enum)]
+    charset: Option<CharSetName>,
 }
 
 /// Whose book.
@@ -79,24 +92,92 @@ impl TargetArgs {
     }
 }
 
-/// Versions that can be written.
+/// Formats that can be read.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
-    /// AddressBook CSV 0x0002
-    #[value(name = "csv-2")]
-    Csv2,
-    /// AddressBook CSV 0x0003
-    #[value(name = "csv-3")]
-    Csv3,
+enum ReadFormat {
+    /// The vendor's AddressBook CSV
+    Csv,
+    /// The vendor's ABK text
+    Abk,
+    /// LDIF of a directory
+    Ldif,
+    /// vCard 3.0 or 4.0
+    Vcard,
 }
 
-impl From<Format> for Version {
-    fn from(format: Format) -> Self {
+impl From<ReadFormat> for Format {
+    fn from(format: ReadFormat) -> Self {
         match format {
-            Format::Csv2 => Self::V2,
-            Format::Csv3 => Self::V3,
+            ReadFormat::Csv => Self::Csv,
+            ReadFormat::Abk => Self::Abk,
+            ReadFormat::Ldif => Self::Ldif,
+            ReadFormat::Vcard => Self::Vcard,
         }
     }
+}
+
+/// Formats and versions that can be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum WriteFormat {
+    /// AddressBook CSV 0x0002 as machines write it
+    #[value(name = "csv-2")]
+    Csv2,
+    /// AddressBook CSV 0x0003 as machines write it
+    #[value(name = "csv-3")]
+    Csv3,
+    /// The vendor's ABK text
+    Abk,
+    /// LDIF of people and groups
+    Ldif,
+    /// vCard 4.0
+    Vcard,
+    /// vCard 3.0
+    #[value(name = "vcard-3")]
+    Vcard3,
+}
+
+/// Character sets of ABK text.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum CharSetName {
+    /// All characters
+    #[value(name = "utf-8")]
+    Utf8,
+    /// Western European
+    Wcp1252,
+    /// Japanese
+    #[value(name = "shift_jis")]
+    ShiftJis,
+}
+
+impl From<CharSetName> for CharSet {
+    fn from(name: CharSetName) -> Self {
+        match name {
+            CharSetName::Utf8 => Self::Utf8,
+            CharSetName::Wcp1252 => Self::Wcp1252,
+            CharSetName::ShiftJis => Self::ShiftJis,
+        }
+    }
+}
+
+/// What to write: as asked for, else as the file's name says.
+fn form(file: &Path, format: Option<WriteFormat>, charset: Option<CharSetName>) -> Result<Form, Failure> {
+    let form = match (format, Format::of_name(file)) {
+        (Some(WriteFormat::Csv2), _) => Form::Csv(Version::V2),
+        (Some(WriteFormat::Csv3), _) => Form::Csv(Version::V3),
+        (Some(WriteFormat::Abk), _) | (None, Some(Format::Abk)) => {
+            Form::Abk(charset.map_or(CharSet::Utf8, CharSet::from))
+        }
+        (Some(WriteFormat::Ldif), _) | (None, Some(Format::Ldif)) => Form::Ldif,
+        (Some(WriteFormat::Vcard), _) | (None, Some(Format::Vcard)) => Form::Vcard(vcard::Version::V4),
+        (Some(WriteFormat::Vcard3), _) => Form::Vcard(vcard::Version::V3),
+        (None, Some(Format::Csv) | None) => Form::AsImported,
+    };
+    if charset.is_some() && !matches!(form, Form::Abk(_)) {
+        return Err(Failure::Usage(
+            "--charset is for ABK text alone; the other formats are UTF-8".to_owned(),
+        ));
+    }
+    Ok(form)
 }
 
 /// Imports a file.
@@ -106,11 +187,11 @@ impl From<Format> for Version {
 pub(crate) async fn import(context: &Context, args: ImportArgs) -> Result<Exit, Failure> {
     let target = args.target.target()?;
     let bytes = read(&args.file)?;
-    let prepared = import::prepare(&context.sockets, &target, &bytes).await?;
+    let prepared = import::prepare(&context.sockets, &target, &bytes, args.format.map(Format::from)).await?;
     remark(context, &prepared.notices, Notice::to_string)?;
     let plan = prepared.plan;
     let summary = planned(&plan, &target);
-    let json = plan_json(&plan, &prepared.notices);
+    let json = plan_json(&plan, prepared.format, &prepared.notices);
     if args.dry_run {
         let mut json = json;
         json["stored"] = json!(null);
@@ -164,8 +245,9 @@ fn planned(plan: &Plan, target: &Target) -> String {
     )
 }
 
-fn plan_json(plan: &Plan, notices: &[Notice]) -> Value {
+fn plan_json(plan: &Plan, format: Format, notices: &[Notice]) -> Value {
     json!({
+        "format": format.name(),
         "added": plan.added,
         "changed": plan.changed,
         "identical": plan.identical,
@@ -191,7 +273,8 @@ fn remark<T>(context: &Context, remarks: &[T], text: impl Fn(&T) -> String) -> R
 /// Entries that no file can hold, or a file that cannot be written.
 pub(crate) async fn export(context: &Context, args: ExportArgs) -> Result<Exit, Failure> {
     let target = args.target.target()?;
-    let exported = export::export(&context.sockets, &target, args.format.map(Version::from)).await?;
+    let form = form(&args.file, args.format, args.charset)?;
+    let exported = export::export(&context.sockets, &target, form).await?;
     let left_out = |left: &LeftOut| format!("entry {}, field {}: {}", left.entry + 1, left.field, left.what);
     remark(context, &exported.left_out, left_out)?;
     if args.file == Path::new("-") {
@@ -220,4 +303,27 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
         File::open(directory)?.sync_all()
     };
     durable().map_err(|source| Failure::File { action: "write", path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_tells_the_format_unless_one_is_asked_for() {
+        for (name, format, expected) in [
+            ("a.csv", None, Form::AsImported),
+            ("-", None, Form::AsImported),
+            ("a.abk", None, Form::Abk(CharSet::Utf8)),
+            ("a.ldif", None, Form::Ldif),
+            ("a.vcf", None, Form::Vcard(vcard::Version::V4)),
+            ("a.vcf", Some(WriteFormat::Csv3), Form::Csv(Version::V3)),
+            ("-", Some(WriteFormat::Vcard3), Form::Vcard(vcard::Version::V3)),
+        ] {
+            assert_eq!(form(Path::new(name), format, None).unwrap(), expected, "{name}");
+        }
+        let charset = Some(CharSetName::ShiftJis);
+        assert_eq!(form(Path::new("a.abk"), None, charset).unwrap(), Form::Abk(CharSet::ShiftJis));
+        assert!(form(Path::new("a.csv"), None, charset).is_err());
+    }
 }

@@ -124,7 +124,7 @@ async fn import_list(narrator: &Narrator, fleet: &Fleet, target: &Target) -> Res
     narrator.chapter("An address list is imported at copier-1")?;
     let (copier, printer, scanner) =
         (&fleet.device(COPIER)?.sockets, &fleet.device(PRINTER)?.sockets, &fleet.device(SCANNER)?.sockets);
-    let plan = import::prepare(copier, target, ADDRESS_LIST).await?.plan;
+    let plan = import::prepare(copier, target, ADDRESS_LIST, None).await?.plan;
     let expected = usize::try_from(plan.entries()).unwrap_or(usize::MAX);
     let begun = Barrier::new(3);
     let (imported, at_printer, at_scanner) = tokio::try_join!(

@@ -6,7 +6,7 @@ use crate::value::field;
 const SAMPLE: &[u8] = include_bytes!("../../../../tests/samples/address-list.csv");
 
 fn book() -> Book {
-    csv::read(SAMPLE).unwrap().0
+    mfpsync_addressbook::read(SAMPLE).unwrap().0
 }
 
 fn target() -> Target {
@@ -88,4 +88,19 @@ fn large_entries_make_smaller_batches() {
     let batches = plan.into_batches();
     assert!(batches.len() > 1);
     assert!(batches.iter().all(|batch| batch.iter().map(weight).sum::<usize>() <= BATCH_BYTES));
+}
+
+#[test]
+fn a_format_without_columns_removes_only_its_own_fields() {
+    let (mut items, looks) = first();
+    items[0].fields.push(field("vcard.NOTE=NOTE:old").unwrap());
+    let cards = include_bytes!("../../../../tests/samples/contacts.vcf");
+    let cards = mfpsync_addressbook::read(cards).unwrap().0;
+    let plan = Plan::new(&cards, &target(), &items, &looks);
+    assert_eq!((plan.added, plan.changed, plan.identical, plan.untouched), (0, 1, 119, 80));
+    let [Edit { edit: Some(EditKind::Patch(patch)) }] = plan.edits.as_slice() else {
+        panic!("not one patch")
+    };
+    assert!(patch.set.is_empty());
+    assert_eq!(patch.remove, ["vcard.NOTE"]);
 }

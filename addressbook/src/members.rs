@@ -1,22 +1,22 @@
 //! Groups name their members by number in a file and by entry id in the product: the list in a `member` cell, and
 //! which number an entry has.
 //!
-//! Called by `read.rs` and `write.rs`. It neither reads nor writes rows.
+//! Called by the two formats of the vendor. It neither reads nor writes rows.
 //!
 //! The vendor's manuals do not say what separates the numbers, so the usual ones are all understood, and whatever is
 //! no number of the file is kept as it stands rather than guessed at.
 
 /// What may stand between numbers; the first is ours.
-pub(super) const SEPARATORS: [char; 4] = [',', ';', '|', ' '];
+pub(crate) const SEPARATORS: [char; 4] = [',', ';', '|', ' '];
 
 /// What the cell lists, in its order.
-pub(super) fn listed(cell: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn listed(cell: &str) -> impl Iterator<Item = &str> {
     cell.split(|char: char| SEPARATORS.contains(&char) || char.is_whitespace())
         .filter(|token| !token.is_empty())
 }
 
 /// What separates the numbers in this cell, if there are two.
-pub(super) fn separator(cell: &str) -> Option<char> {
+pub(crate) fn separator(cell: &str) -> Option<char> {
     let mut found = cell.trim().matches(SEPARATORS).filter_map(|text| text.chars().next());
     let first = found.next()?;
     // A blank beside another separator is only decoration.
@@ -24,7 +24,7 @@ pub(super) fn separator(cell: &str) -> Option<char> {
 }
 
 /// The number an index stands for: one to nine digits, so that free ones above it exist.
-pub(super) fn number(index: &str) -> Option<u32> {
+pub(crate) fn number(index: &str) -> Option<u32> {
     let digits = index.trim();
     let sound = (1..=9).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
     sound.then(|| digits.parse().ok()).flatten()
