@@ -20,7 +20,8 @@ test: tools ## All tests, over real files, sockets and processes (MFPSYNC_NO_SKI
 	$(CARGO) build --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace
 
-check: tools ## Formatting, lints as errors, documentation
+check: tools ## Formatting, lints as errors, documentation, invariants
+	scripts/invariants
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet

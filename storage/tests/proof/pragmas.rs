@@ -46,7 +46,7 @@ fn assert_set(connection: &Connection, who: &str, own: &[(&str, i64)]) {
     assert_eq!(journal, "wal", "journal_mode of {who}");
 }
 
-/// I-01
+/// Proves I-01.
 #[test]
 fn the_writer_and_both_readers_are_set_as_durability_and_secrecy_demand() {
     let directory = tempfile::tempdir().unwrap();
@@ -69,7 +69,7 @@ fn the_writer_and_both_readers_are_set_as_durability_and_secrecy_demand() {
     store.close().unwrap();
 }
 
-/// I-01
+/// Proves I-01.
 #[test]
 fn a_database_used_on_ones_own_thread_is_set_like_a_writer() {
     let directory = tempfile::tempdir().unwrap();

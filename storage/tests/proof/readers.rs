@@ -10,7 +10,7 @@ use crate::faults::open;
 /// Only so that a test that fails ends.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// I-30: while more scans are asked for than there are connections, and none of them comes to an end,
+/// Proves I-30: more scans are asked for than there are connections, none of them comes to an end, and
 /// what somebody waits for is read nevertheless.
 #[test]
 fn a_short_read_is_answered_while_scans_hold_what_they_may() {
