@@ -15,11 +15,13 @@ demo: build ## Three daemons on this machine, one address book, a cut and a merg
 build: tools
 	$(CARGO) build --locked -p mfpsync-daemon -p mfpsync-cli
 
-test: tools ## All tests, over real files, sockets and processes
+test: tools ## All tests, over real files, sockets and processes (MFPSYNC_NO_SKIP=1, as root: none skipped)
+	@scripts/need ip:iproute2 openssl:openssl mount:mount unshare:util-linux
 	$(CARGO) build --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace
 
-check: tools ## Formatting, lints as errors, documentation
+check: tools ## Formatting, lints as errors, documentation, invariants
+	scripts/invariants
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
@@ -41,7 +43,7 @@ package-test: package ## Install, run, upgrade, remove and purge it in a Debian 
 
 .PHONY: tools
 tools:
-	@scripts/need cc:build-essential ip:iproute2
+	@scripts/need cc:build-essential
 	@scripts/need-rust
 
 clean: ## Remove everything that was built

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use mfpsync_storage::{Database, Error, Priority, Result, Store};
+use mfpsync_storage::{Database, Error, Priority, Result, SHORT_READ, Store};
 use tokio::sync::oneshot;
 
-/// Bound on a read a person or a device waits for.
-pub const READ_DEADLINE: Duration = Duration::from_secs(2);
+/// Bound on a read a person or a device waits for; no scan keeps it from its connection.
+pub const READ_DEADLINE: Duration = SHORT_READ;
 /// Bound on a read that walks the whole database: hashes, counts.
 pub const SCAN_DEADLINE: Duration = Duration::from_secs(60);
 

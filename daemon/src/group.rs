@@ -67,7 +67,7 @@ impl Founder<'_> {
         self.data_dir.join(MASTER_FILE)
     }
 
-    /// Makes the group and returns its recovery kit. The root key exists only in it from then on.
+    /// Makes the group and returns its recovery kit. I-25: the root key exists only in it from then on.
     ///
     /// Blocks for about a second: the kit's passphrase is made expensive to guess.
     ///
@@ -103,6 +103,7 @@ impl Founder<'_> {
         random: &dyn SecureRandom,
     ) -> Result<Founding, FoundError> {
         let anchor = root.anchor();
+        // I-13: two groups, or two reigns, never share an epoch.
         let mut nonce = [0; 16];
         random.fill(&mut nonce).map_err(|_| KeyError::Random)?;
         let capabilities = Capabilities::CLIENT
@@ -153,4 +154,51 @@ pub fn head(path: &Path) -> Result<Option<Head>, Error> {
 #[must_use]
 pub fn membership_of(head: &Head) -> Membership {
     Membership { group: head.group, group_name: head.group_name.clone(), root_key: head.root_key }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use data_encoding::{BASE64, HEXLOWER};
+    use ring::rand::SystemRandom;
+
+    use super::*;
+    use crate::keystore::FileKeyStore;
+
+    const PASSPHRASE: &str = "seven quiet printers";
+
+    fn files_below(directory: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+    }
+
+    /// Whether some file holds these 32 bytes, as they are or as text.
+    fn on_disk(directory: &Path, secret: &[u8; 32]) -> bool {
+        let forms = [secret.to_vec(), HEXLOWER.encode(secret).into(), BASE64.encode(secret).into()];
+        files_below(directory).iter().any(|file| {
+            let bytes = fs::read(file).unwrap();
+            forms.iter().any(|form| bytes.windows(form.len()).any(|part| part == form))
+        })
+    }
+
+    /// Proves I-25.
+    #[test]
+    fn a_founded_groups_root_key_is_in_its_kit_and_in_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let (data, random) = (directory.path(), SystemRandom::new());
+        let keys = FileKeyStore::open(data.join("keys")).unwrap();
+        let identity = Identity::load_or_create(&keys, &random).unwrap();
+        let founder =
+            Founder { identity: &identity, name: "copier", keys: &keys, data_dir: data, endpoints: &[] };
+        let text = founder.found("Office", PASSPHRASE, &random).unwrap();
+
+        let head = head(&founder.master_path()).unwrap().unwrap();
+        let (root, _name) = kit::open(&text, PASSPHRASE).unwrap();
+        assert_eq!(root.anchor().root, head.root_key);
+        // What is there is found: the same root's public half, and this device's own secret.
+        assert!(on_disk(data, &head.root_key.0));
+        assert!(on_disk(data, identity.pkcs8().last_chunk().unwrap()));
+        assert!(!on_disk(data, root.seed()));
+    }
 }

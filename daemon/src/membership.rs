@@ -69,7 +69,7 @@ impl Roster {
     }
 
     /// Takes in rows that were verified against the group's root. Of each device the highest
-    /// version counts, whatever the order of arrival; connections it no longer permits are cut.
+    /// version counts, whatever the order of arrival; connections it no longer permits are cut (I-21).
     pub fn update(&self, rows: impl IntoIterator<Item = Member>) {
         let _one_at_a_time = self.lock();
         let mut by_device = self.view.load().by_device.clone();

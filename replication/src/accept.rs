@@ -108,6 +108,7 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: Limits) 
     for (number, record) in numbers.into_iter().zip(&submission.operations) {
         let digest = Operation::digest(record);
         let due = ledger.last().max(ledger.confirmed());
+        // I-03: what is known is answered from the ledger and not decided again.
         // Repetitions come before what is new: whatever ends this early has taken nothing.
         let earlier = write.ledger_of(submission.incarnation, &ledger, number)?;
         let place = earlier.as_ref().unwrap_or(&ledger);

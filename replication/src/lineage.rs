@@ -100,7 +100,8 @@ impl Lineage {
         Ok(lineage)
     }
 
-    /// Adds the record of the reign that follows.
+    /// Adds the record of the reign that follows. I-13: a parent has one successor, told from a pretender
+    /// by the nonce in its epoch.
     ///
     /// # Errors
     /// Of another group, or not following the highest.

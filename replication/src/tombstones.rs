@@ -1,6 +1,6 @@
 //! Which deletions may be forgotten. Pure.
 //!
-//! A tombstone keeps a deleted item from coming back by an edit of somebody who has not heard of the
+//! I-07: only a tombstone deletes. It keeps a deleted item from coming back by an edit of somebody who has not heard of the
 //! deletion. When every member that may still offer such an edit has heard, it has done its work.
 
 use mfpsync_storage::Result;
@@ -25,7 +25,7 @@ pub struct Horizon {
     pub held_by: Option<DeviceId>,
 }
 
-/// Decides up to where tombstones may go. `archive` is the newest verified archive's revision, which a
+/// Decides up to where tombstones may go, by sequences alone (I-09). `archive` is the newest verified archive's revision, which a
 /// restore would bring back; none while there is no archive, which then nobody can restore.
 #[must_use]
 pub fn horizon(

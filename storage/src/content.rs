@@ -1,4 +1,5 @@
-//! Content hashes computed from the rows themselves, so that they prove what is stored.
+//! Content hashes computed from the rows themselves, so that they prove what is stored: by them I-06 is
+//! judged.
 
 use std::collections::BTreeMap;
 

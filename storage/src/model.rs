@@ -28,7 +28,7 @@ pub use revision::{Cursor, Epoch, Revision};
 pub use sharing::{SHARING_KIND, Sharing, sharing_key};
 pub use value::{FieldSequences, Fields, Sealed, Value};
 
-/// Limits of one item and one operation. **Source**: blueprint of limits in `docs/protocol.md`.
+/// Limits of one item and one operation (I-29). **Source**: blueprint of limits in `docs/protocol.md`.
 pub mod limit {
     /// Encoded fields of one item, in bytes.
     pub const ITEM_BYTES: usize = 64 << 10;

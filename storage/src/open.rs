@@ -50,7 +50,7 @@ pub(crate) fn writable(path: &Path, kind: FileKind, create: bool) -> Result<Conn
     check_identity(&connection, path, kind, create)?;
     // A write-ahead log lets readers go on while a commit is written.
     connection.pragma_update(None, "journal_mode", "wal")?;
-    // An acknowledged change survives a power cut; grouping commits makes this as fast as NORMAL.
+    // I-01: an acknowledged change survives a power cut; grouping commits makes this as fast as NORMAL.
     connection.pragma_update(None, "synchronous", "full")?;
     // `checkpoint.rs` decides when the log is folded back.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;

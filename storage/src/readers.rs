@@ -1,8 +1,9 @@
-//! A few read-only connections, each lent to one closure at a time, with a deadline.
+//! Two read-only connections, each lent to one closure at a time, with a deadline. One of them is for
+//! short reads alone.
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -12,18 +13,47 @@ use crate::error::{Error, Result};
 use crate::open;
 use crate::store::Database;
 
-/// Connections of one database: one for a long scan, one that stays free for a person at the panel.
-const READERS: usize = 2;
-/// Reads waiting; beyond it new ones are answered [`Error::Busy`] at once.
+/// The longest deadline of a short read; one that may take longer is a scan. I-30: scans, however many
+/// there are, share one connection, and the other stays free for those that somebody waits for.
+pub const SHORT_READ: Duration = Duration::from_secs(2);
+/// Reads of either length that wait; beyond it new ones are answered [`Error::Busy`] at once.
 const QUEUE: usize = 4096;
 /// Virtual-machine steps between two looks at the clock: well under a millisecond.
 const STEPS: i32 = 10_000;
 
 type Job = Box<dyn FnOnce(Result<&mut Connection>) + Send>;
 
+/// What a connection is lent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Duty {
+    /// Short reads alone.
+    Short,
+    /// Scans, and short reads while there is none.
+    Any,
+}
+
+struct Waiting {
+    short: VecDeque<Job>,
+    scans: VecDeque<Job>,
+    open: bool,
+}
+
+impl Waiting {
+    fn next(&mut self, duty: Duty) -> Option<Job> {
+        let scan = if duty == Duty::Any { self.scans.pop_front() } else { None };
+        scan.or_else(|| self.short.pop_front())
+    }
+}
+
 struct Shared {
-    queue: Mutex<(VecDeque<Job>, bool)>,
+    waiting: Mutex<Waiting>,
     filled: Condvar,
+}
+
+impl Shared {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 pub(crate) struct Readers<D: Database> {
@@ -34,15 +64,16 @@ pub(crate) struct Readers<D: Database> {
 
 impl<D: Database> Readers<D> {
     pub(crate) fn start(path: &Path) -> Result<Self> {
-        let shared = Arc::new(Shared { queue: Mutex::new((VecDeque::new(), true)), filled: Condvar::new() });
+        let waiting = Waiting { short: VecDeque::new(), scans: VecDeque::new(), open: true };
+        let shared = Arc::new(Shared { waiting: Mutex::new(waiting), filled: Condvar::new() });
         let readers = Self { shared, threads: Mutex::new(Vec::new()), database: std::marker::PhantomData };
-        for _ in 0..READERS {
+        for duty in [Duty::Short, Duty::Any] {
             let mut connection = open::read_only(path)?;
             let shared = readers.shared.clone();
             let thread = std::thread::Builder::new()
                 .name("db-reader".into())
                 .stack_size(512 << 10)
-                .spawn(move || serve(&mut connection, &shared))
+                .spawn(move || serve(&mut connection, &shared, duty))
                 .map_err(|_| Error::Busy)?;
             readers.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
@@ -60,25 +91,28 @@ impl<D: Database> Readers<D> {
             done(connection.and_then(|connection| read_until::<D, T>(connection, until, read)));
         });
         let refused = {
-            let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
-            match queue.1 {
+            let mut waiting = self.shared.waiting();
+            let open = waiting.open;
+            let queue = if deadline <= SHORT_READ { &mut waiting.short } else { &mut waiting.scans };
+            match open {
                 false => Some((job, Error::Closed)),
-                true if queue.0.len() >= QUEUE => Some((job, Error::Busy)),
+                true if queue.len() >= QUEUE => Some((job, Error::Busy)),
                 true => {
-                    queue.0.push_back(job);
+                    queue.push_back(job);
                     None
                 }
             }
         };
         match refused {
             Some((job, error)) => job(Err(error)),
-            None => self.shared.filled.notify_one(),
+            // Both: one of them may not take what came.
+            None => self.shared.filled.notify_all(),
         }
     }
 
     /// Refuses further reads, finishes those queued, and waits for the threads.
     pub(crate) fn stop(&self) {
-        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).1 = false;
+        self.shared.waiting().open = false;
         self.shared.filled.notify_all();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
@@ -95,18 +129,18 @@ impl<D: Database> Drop for Readers<D> {
     }
 }
 
-fn serve(connection: &mut Connection, shared: &Shared) {
+fn serve(connection: &mut Connection, shared: &Shared, duty: Duty) {
     loop {
         let job = {
-            let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = shared.waiting();
             loop {
-                if let Some(job) = queue.0.pop_front() {
+                if let Some(job) = waiting.next(duty) {
                     break job;
                 }
-                if !queue.1 {
+                if !waiting.open {
                     return;
                 }
-                queue = shared.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                waiting = shared.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
             }
         };
         job(Ok(connection));

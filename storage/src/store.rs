@@ -87,7 +87,8 @@ impl<D: Database> Store<D> {
         self.inner.writer.submit(priority, write, done);
     }
 
-    /// Queues a read of one consistent state. `done` runs on a reader thread and must not block.
+    /// Queues a read of one consistent state; with a deadline beyond [`SHORT_READ`](crate::SHORT_READ) it
+    /// is a scan, and waits for other scans. `done` runs on a reader thread and must not block.
     pub fn read<T: Send + 'static>(
         &self,
         deadline: Duration,

@@ -3,7 +3,7 @@
 //! Whatever waits in the queue goes into one transaction, so that a hundred devices share one sync of
 //! the disk. When one of them fails, which is rare, all run once more with a savepoint each, so that
 //! its failure does not touch its neighbours.
-//! Requesters are answered after the commit is on stable storage, never before.
+//! I-01: requesters are answered after the commit is on stable storage, never before.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};

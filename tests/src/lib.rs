@@ -19,6 +19,7 @@ mod log;
 mod port;
 mod relay;
 pub mod sim;
+mod skip;
 pub mod volume;
 mod wait;
 
@@ -30,6 +31,7 @@ pub use fleet::{Fleet, PASSPHRASE, current, join, open_pairing, running, start_s
 pub use log::Log;
 pub use port::Port;
 pub use relay::Relay;
+pub use skip::skip;
 pub use wait::{PATIENCE, eventually};
 
 /// Connections to the local API.

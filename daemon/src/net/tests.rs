@@ -223,8 +223,12 @@ async fn openssl_fails_with_tls_1_2_and_without_a_certificate() {
                 .stdin(Stdio::piped())
                 .output()
         };
-        // Not every build machine has it; the raw ClientHello above is always tried.
-        let Ok(output) = tokio::task::spawn_blocking(run).await.unwrap() else { return };
+        let Ok(output) = tokio::task::spawn_blocking(run).await.unwrap() else {
+            // Not every build machine has it; the raw ClientHello above is always tried.
+            let asked = std::env::var_os("MFPSYNC_NO_SKIP").is_some_and(|set| set == "1");
+            assert!(!asked, "not proven: openssl is not installed");
+            return;
+        };
         assert!(!output.stdout.windows(8).any(|part| part == b"SETTINGS"));
     }
     reached(&server.refused.handshake, 2).await;

@@ -1,5 +1,5 @@
-//! Becoming a server, joining a group and leaving it: each decision durable before its effect, each
-//! step harmless when it is repeated after a power cut.
+//! Becoming a server, joining a group and leaving it. I-10: each decision is durable before its effect,
+//! each step harmless when it is repeated after a power cut.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -75,6 +75,7 @@ fn a_lineage_may_begin_after_the_founding() {
     assert_eq!(tail.highest().epoch, epoch(4, 4));
 }
 
+/// Proves I-13.
 #[test]
 fn records_that_form_no_chain_are_refused() {
     let founded = || reign(epoch(1, 1), None);

@@ -1,6 +1,6 @@
 //! Field by field: an edit of a living item.
 //!
-//! Takes what the author may overwrite, asks the rule about the rest, and remembers who lost.
+//! Takes what the author may overwrite, asks the rule about the rest, and remembers who lost (I-05).
 //! Called by `merge` alone.
 
 use std::collections::BTreeSet;

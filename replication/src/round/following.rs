@@ -189,7 +189,7 @@ impl Following {
         Ok(())
     }
 
-    /// I-04: the cursor stays in this reign, leaves nothing out and never goes back.
+    /// I-04, I-06: the cursor stays in this reign, leaves nothing out and never goes back.
     fn advance(&mut self, previous: Sequence, cursor: Cursor, step: &Step) -> Result<(), Trouble> {
         if cursor.group != step.facts.start.group || cursor.epoch != self.session.epoch {
             return Err(Trouble::Malformed);

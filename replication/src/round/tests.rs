@@ -245,6 +245,7 @@ fn a_reset_is_finished_only_when_everything_came_and_survives_a_cut() {
     assert!(matches!(bench.state(), LinkState::Following { caught_up: true, .. }));
 }
 
+/// Proves I-04.
 #[test]
 fn i04_a_cursor_never_goes_back_within_an_epoch() {
     let other_chain = Cursor { chain: Chain::START, ..cursor(1, 50) };

@@ -1,4 +1,5 @@
-//! Edits made at this device: they change what readers see and enter the outbox in one transaction.
+//! Edits made at this device. I-02: they change what readers see and enter the outbox in one transaction,
+//! and leave it only with the server's answer.
 
 use rusqlite::params;
 

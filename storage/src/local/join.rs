@@ -189,6 +189,7 @@ impl LocalWrite<'_> {
         Ok(())
     }
 
+    /// I-10: in the caller's one transaction, so that a power cut leaves the device joining or joined.
     /// Keeps a copy of the own items, and from now on shows the group's: own items that are still
     /// there belong to it and are no longer alone.
     ///

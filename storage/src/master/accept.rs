@@ -237,7 +237,7 @@ impl MasterWrite<'_> {
         Ok(())
     }
 
-    /// Keeps an edit that was not taken.
+    /// Keeps an edit that was not taken. I-05: it can be looked up, and by whom it was overruled.
     ///
     /// # Errors
     /// The database's.

@@ -1,4 +1,5 @@
-//! The ledger: what became of a device's latest operations, so that a repetition gets the same answer.
+//! The ledger: what became of a device's latest operations. I-03: a repetition gets the same answer and
+//! changes nothing.
 //!
 //! One short row for each incarnation, rewritten with each push: the outcomes that the device has not
 //! confirmed yet. A commit of a hundred devices' pushes then touches a few pages, where a row for each

@@ -30,7 +30,7 @@ pub enum Value {
     Set(BTreeSet<String>),
     /// A sealed secret.
     Sealed(Sealed),
-    /// A value of a type this build does not know, kept as it came.
+    /// A value of a type this build does not know, kept as it came (I-26).
     Opaque {
         /// The unknown type's number.
         type_number: u64,

@@ -38,6 +38,7 @@ fn writes_until_it_is_killed() {
     workers.into_iter().for_each(|worker| worker.join().unwrap());
 }
 
+/// Proves I-01 and I-02.
 #[test]
 fn every_acknowledged_row_survives_a_kill_at_any_moment() {
     let directory = tempfile::tempdir().unwrap();

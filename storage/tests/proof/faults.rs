@@ -9,7 +9,7 @@ use mfpsync_storage::local::{EditContext, Local, LocalEdit, LocalWrite};
 use mfpsync_storage::model::{Action, DeviceId, Fields, Incarnation, ItemKey, Value};
 use mfpsync_storage::{Class, Error, Inline, Result, Store};
 
-use crate::support::context;
+use crate::support::{context, skip};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -192,8 +192,7 @@ fn the_log_stays_bounded_beside_slow_readers() {
 /// mount what it likes. Needs root.
 fn in_namespace(name: &str, setup: &str) {
     if !rustix::process::geteuid().is_root() {
-        println!("skipped: mounting needs root");
-        return;
+        return skip("mounting needs root");
     }
     let directory = tempfile::tempdir().unwrap();
     let script = format!("{setup} && exec \"$1\" --exact {name} --ignored --nocapture");
@@ -203,9 +202,9 @@ fn in_namespace(name: &str, setup: &str) {
         .env("MFPSYNC_MOUNT", directory.path())
         .output();
     match output {
-        Err(error) => println!("skipped: unshare: {error}"),
+        Err(error) => skip(&format!("unshare: {error}")),
         Ok(output) if String::from_utf8_lossy(&output.stderr).contains("unshare failed") => {
-            println!("skipped: no mount namespaces here");
+            skip("no mount namespaces here");
         }
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);

@@ -23,4 +23,6 @@ mod mirror;
 mod outbox;
 mod place;
 mod plans;
+mod pragmas;
+mod readers;
 mod support;

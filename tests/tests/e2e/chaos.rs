@@ -105,7 +105,7 @@ struct Chaos {
     fates: BTreeMap<usize, Fate>,
     down: [bool; 3],
     whole: [bool; 2],
-    kills: usize,
+    kills: [usize; 3],
     cuts: usize,
 }
 
@@ -151,9 +151,14 @@ impl Chaos {
             let at = self.random.random_range(0..3);
             return self.start(at).await;
         }
-        let at = running[self.random.random_range(0..running.len())];
+        // Luck may spare a device; in the second half it does not.
+        let spared = (self.next >= OPERATIONS / 2)
+            .then(|| running.iter().copied().find(|at| self.kills[*at] == 0))
+            .flatten();
+        let at = spared.unwrap_or_else(|| running[self.random.random_range(0..running.len())]);
         let count = self.random.random_range(1..=BURST).min(OPERATIONS - self.next);
-        let killed_after = self.random.random_bool(0.25).then(|| self.random.random_range(0..count));
+        let kill = spared.is_some() || self.random.random_bool(0.25);
+        let killed_after = kill.then(|| self.random.random_range(0..count));
         let mut answers = JoinSet::new();
         for number in self.next..self.next + count {
             let plan = Plan::draw(&mut self.random);
@@ -169,7 +174,7 @@ impl Chaos {
             if killed_after == Some(answered) && !self.down[at] {
                 self.device(at).kill().unwrap();
                 self.down[at] = true;
-                self.kills += 1;
+                self.kills[at] += 1;
             }
             let Some(answer) = answers.join_next().await else { return };
             answered += 1;
@@ -275,20 +280,22 @@ async fn nothing_acknowledged_is_lost_or_doubled_whatever_is_killed_or_cut() {
         fates: BTreeMap::new(),
         down: [false; 3],
         whole: [true; 2],
-        kills: 0,
+        kills: [0; 3],
         cuts: 0,
     };
     while chaos.next < OPERATIONS {
         chaos.disturb().await;
         chaos.burst().await;
     }
+    assert!(chaos.kills.iter().all(|kills| *kills > 0), "somebody was spared: {:?}", chaos.kills);
+    assert!(chaos.cuts > 0, "no cable was cut");
     chaos.heal().await;
     let contents = chaos.fleet.converged(&SCOPES, HEALING).await.unwrap();
 
     let landed = chaos.landed(&contents);
     let acknowledged: BTreeSet<usize> = chaos.acknowledged().map(|(number, _, _)| number).collect();
     println!(
-        "{} operations, {} acknowledged, {} landed; {} kills, {} cuts; {:.1} s",
+        "{} operations, {} acknowledged, {} landed; {:?} kills, {} cuts; {:.1} s",
         chaos.next,
         acknowledged.len(),
         landed.len(),

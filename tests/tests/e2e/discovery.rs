@@ -18,14 +18,13 @@ use mfpsync_storage::model::GroupId;
 use mfpsync_tests::item::{key, put, text};
 use mfpsync_tests::lan::Lan;
 use mfpsync_tests::{
-    PATIENCE, TestDevice, command_path, current, eventually, open_pairing, running, start_server,
+    PATIENCE, TestDevice, command_path, current, eventually, open_pairing, running, skip, start_server,
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
-#[expect(clippy::print_stderr, reason = "a proof that was not made must be seen")]
 fn lan(name: &str) -> Option<Lan> {
-    Lan::new(name).inspect_err(|error| eprintln!("SKIPPED, no network of its own: {error:#}")).ok()
+    Lan::new(name).inspect_err(|error| skip(&format!("no network of its own: {error:#}"))).ok()
 }
 
 async fn device(name: &str, namespace: &str, port: u16) -> TestDevice {

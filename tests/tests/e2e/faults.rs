@@ -1,5 +1,6 @@
 //! Processes that die, files that are in the way, configurations and clocks that are wrong.
 
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ async fn waiting(device: &TestDevice, number: u64) {
     .unwrap();
 }
 
+/// Proves I-02.
 #[tokio::test]
 async fn a_client_killed_with_edits_waiting_sends_them_after_its_restart() {
     let mut fleet = Fleet::start(2).await.unwrap();
@@ -57,7 +59,10 @@ async fn a_killed_server_comes_back_with_everything_it_acknowledged() {
 #[tokio::test]
 async fn clients_find_a_server_that_returns_at_another_of_its_addresses() {
     let mut server = TestDevice::new("server").unwrap();
-    let other = Port::reserve().unwrap();
+    let other = Port::reserve_at(Ipv4Addr::new(127, 0, 0, 2)).unwrap();
+    assert!(
+        other.address().ip() != server.address().ip() && other.address().port() != server.address().port()
+    );
     server.setup.advertise = vec![server.address(), other.address()];
     server.start().await.unwrap();
     start_server(&server, "Office").await.unwrap();
@@ -125,6 +130,7 @@ async fn unknown_configuration_keys_are_named_with_their_path() {
     }
 }
 
+/// Proves I-09.
 #[tokio::test]
 async fn wrong_clocks_decide_nothing() {
     let libraries = tempfile::tempdir().unwrap();

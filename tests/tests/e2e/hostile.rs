@@ -151,6 +151,7 @@ async fn another_group_or_epoch_is_refused() {
     member.nothing_happened(head, 0).await;
 }
 
+/// Proves I-03.
 #[tokio::test]
 async fn a_repeated_operation_gets_its_first_answer_and_happens_once() {
     let mut member = Member::connected().await;
@@ -221,6 +222,7 @@ async fn malformed_operations_are_refused_or_set_aside_and_block_nothing() {
     member.nothing_happened(head, 1).await;
 }
 
+/// Proves I-29.
 #[tokio::test]
 async fn what_is_too_large_or_too_much_is_refused() {
     let mut member = Member::connected().await;

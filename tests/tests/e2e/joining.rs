@@ -195,6 +195,7 @@ async fn a_plan_that_others_made_untrue_is_refused() {
     in_phase(&newcomer, JoinPhase::Joining).await.unwrap();
 }
 
+/// Proves I-10.
 #[tokio::test]
 async fn a_join_and_its_undo_outlast_power_failures() {
     let mut fleet = Fleet::start(1).await.unwrap();

@@ -14,7 +14,7 @@ use mfpsync_proto::panel::client_status::Link;
 use mfpsync_proto::panel::{LeaveRequest, ReleaseDeviceRequest};
 use mfpsync_proto::sync::Reason;
 use mfpsync_tests::item::{key, patch, put, text};
-use mfpsync_tests::{Fleet, PATIENCE, TestDevice, current, eventually};
+use mfpsync_tests::{Fleet, PATIENCE, TestDevice, current, eventually, skip};
 use ring::rand::SystemRandom;
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -121,6 +121,7 @@ async fn a_device_that_left_is_refused_when_its_old_disk_returns() {
     current(&fleet.clients[1]).await.unwrap();
 }
 
+/// Proves I-21.
 #[tokio::test]
 async fn a_released_device_loses_its_stream_at_once_and_gets_nothing_again_also_as_a_clone() {
     let mut fleet = Fleet::start(2).await.unwrap();
@@ -202,7 +203,7 @@ async fn a_peer_that_speaks_only_older_tls_is_refused_in_the_handshake() {
         .args(["s_client", "-tls1_2", "-connect", &fleet.server.address().to_string()])
         .stdin(Stdio::null())
         .output();
-    let Ok(output) = spoken else { return println!("skipped: openssl is not installed") };
+    let Ok(output) = spoken else { return skip("openssl is not installed") };
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
     assert!(!output.status.success(), "{said}");

@@ -8,7 +8,7 @@ use mfpsync_proto::local::Field;
 use mfpsync_proto::panel::JoinPolicy;
 use mfpsync_tests::item::{key, put, text};
 use mfpsync_tests::volume::{Volume, may_mount};
-use mfpsync_tests::{Fleet, PATIENCE, TestDevice, current, eventually, start_server};
+use mfpsync_tests::{Fleet, PATIENCE, TestDevice, current, eventually, skip, start_server};
 use tonic::Code;
 
 /// Starts a daemon that must complain with a fault code: at the panel if it runs, else in its last
@@ -168,7 +168,7 @@ fn full_disk_is_expected(device: &mut TestDevice) {
 #[tokio::test]
 async fn a_full_disk_at_a_client_refuses_new_edits_and_loses_none() {
     if !may_mount() {
-        return println!("skipped: only root may mount the small disk this needs");
+        return skip("only root may mount the small disk this needs");
     }
     let mut fleet = Fleet::start(1).await.unwrap();
     let mut client = TestDevice::new("small").unwrap();
@@ -200,7 +200,7 @@ async fn a_full_disk_at_a_client_refuses_new_edits_and_loses_none() {
 #[tokio::test]
 async fn a_full_disk_at_a_client_heals_without_a_restart() {
     if !may_mount() {
-        return println!("skipped: only root may mount the small disk this needs");
+        return skip("only root may mount the small disk this needs");
     }
     let mut fleet = Fleet::start(0).await.unwrap();
     let mut client = TestDevice::new("small").unwrap();
@@ -228,7 +228,7 @@ async fn a_full_disk_at_a_client_heals_without_a_restart() {
 #[tokio::test]
 async fn a_full_disk_at_the_server_keeps_edits_waiting_and_loses_none() {
     if !may_mount() {
-        return println!("skipped: only root may mount the small disk this needs");
+        return skip("only root may mount the small disk this needs");
     }
     let mut server = TestDevice::new("server").unwrap();
     full_disk_is_expected(&mut server);
@@ -259,7 +259,7 @@ async fn a_full_disk_at_the_server_keeps_edits_waiting_and_loses_none() {
 #[tokio::test]
 async fn a_read_only_disk_is_a_clear_fault_and_harms_nothing() {
     if !may_mount() {
-        return println!("skipped: only root may mount the disk this needs");
+        return skip("only root may mount the disk this needs");
     }
     let mut fleet = Fleet::start(0).await.unwrap();
     let mut client = TestDevice::new("read-only").unwrap();
@@ -288,7 +288,7 @@ async fn a_read_only_disk_is_a_clear_fault_and_harms_nothing() {
 #[tokio::test]
 async fn a_read_only_disk_at_the_server_keeps_clients_working_and_loses_nothing() {
     if !may_mount() {
-        return println!("skipped: only root may mount the disk this needs");
+        return skip("only root may mount the disk this needs");
     }
     let mut server = TestDevice::new("server").unwrap();
     let disk = server.home().join("disk");

@@ -105,6 +105,7 @@ async fn puts_patches_and_deletes_travel_in_both_directions() {
     assert!(fleet.converged(&["user/alice"], PATIENCE).await.unwrap().is_empty());
 }
 
+/// Proves I-26.
 #[tokio::test]
 async fn what_no_device_knows_survives_an_edit_of_its_neighbour() {
     let fleet = Fleet::start(2).await.unwrap();

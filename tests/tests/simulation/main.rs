@@ -111,24 +111,28 @@ fn noticed(defect: Defect) -> String {
     runs.into_iter().find_map(|run| run.violation).expect("nobody noticed")
 }
 
+/// Proves I-03.
 #[test]
 fn i_03_a_push_applied_twice_is_noticed() {
     let violation = noticed(Defect::AppliesTwice);
     assert!(violation.starts_with("I-03") || violation.starts_with("I-05"), "{violation}");
 }
 
+/// Proves I-02.
 #[test]
 fn i_02_an_edit_that_never_reaches_the_server_is_noticed() {
     let violation = noticed(Defect::LosesAnEdit);
     assert!(violation.starts_with("I-02") || violation.starts_with("I-06"), "{violation}");
 }
 
+/// Proves I-05.
 #[test]
 fn i_05_a_conflict_shown_as_a_success_is_noticed() {
     let violation = noticed(Defect::HidesAConflict);
     assert!(violation.starts_with("I-02") || violation.starts_with("I-05"), "{violation}");
 }
 
+/// Proves I-06.
 #[test]
 fn i_06_a_change_left_out_is_noticed() {
     let violation = noticed(Defect::SkipsAChange);
@@ -136,12 +140,14 @@ fn i_06_a_change_left_out_is_noticed() {
     assert!(violation.starts_with("I-06") || violation.starts_with("I-07"), "{violation}");
 }
 
+/// Proves I-07.
 #[test]
 fn i_07_a_deletion_forgotten_too_early_is_noticed() {
     let violation = noticed(Defect::ForgetsTooEarly);
     assert!(violation.starts_with("I-07"), "{violation}");
 }
 
+/// Proves I-07.
 #[test]
 fn i_07_absence_taken_for_deletion_is_noticed() {
     let violation = noticed(Defect::TakesAbsenceForDeletion);
