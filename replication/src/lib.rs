@@ -6,7 +6,7 @@
 //! back to how it was, [`operator`] what is changed at the server itself, [`join`] what becomes of a
 //! device's own items when it enters a group, [`sharing`] what devices have together and what each
 //! for itself,
-//! [`tombstones`] which deletions may be forgotten.
+//! [`tombstones`] which deletions may be forgotten, [`window`] how far back old values are kept.
 
 pub mod accept;
 pub mod backoff;
@@ -21,6 +21,7 @@ pub mod round;
 pub mod sharing;
 pub mod tombstones;
 pub mod undo;
+pub mod window;
 pub mod wire;
 
 pub use error::WireError;

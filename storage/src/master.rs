@@ -4,6 +4,7 @@
 //! Rules are decided in `mfpsync_replication`; here is what they read and write.
 
 mod accept;
+mod age;
 mod browse;
 mod group;
 mod history;
@@ -22,6 +23,7 @@ use crate::schema;
 use crate::store::Database;
 
 pub use accept::{Author, ItemWrite, Loss, Prior};
+pub use age::{Extent, Mark};
 pub use browse::{HistoryFilter, HistoryLine, HistoryPage, HistoryPlace, LostEdit, before};
 pub use group::{Founding, Progress};
 pub use history::{Before, HistoryEntry};

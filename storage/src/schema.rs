@@ -12,7 +12,9 @@ pub(crate) const LOCAL: FileKind = FileKind { application_id: 0x4d46_506c, migra
 /// operation: the rowid then gives changes in order by one sequential scan, and an operation of
 /// several items keeps one sequence. An update moves the row to its new position; each change names
 /// the position before, so that an item's history is followed without an index. `superseded` holds
-/// edits of which nothing was taken, each behind the sequence after which it came. `ledger` has one
+/// edits of which nothing was taken, each behind the sequence after which it came; its numbers never
+/// come twice, because `marks` name them: how far both reached at the end of each day of running, which
+/// `head.hours_run` counts. `ledger` has one
 /// short row for each incarnation, which each of its pushes rewrites, and more while little is confirmed.
 const MASTER_1: &str = "
 CREATE TABLE head (
@@ -25,8 +27,10 @@ CREATE TABLE head (
     sequence INTEGER NOT NULL,
     chain BLOB NOT NULL,
     items INTEGER NOT NULL,
-    tombstone_floor INTEGER NOT NULL
+    tombstone_floor INTEGER NOT NULL,
+    hours_run INTEGER NOT NULL
 );
+CREATE TABLE marks (day INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, superseded INTEGER NOT NULL);
 CREATE TABLE items (
     position INTEGER PRIMARY KEY,
     scope TEXT NOT NULL,
@@ -60,7 +64,7 @@ CREATE TABLE changes (
     lost_fields BLOB
 );
 CREATE TABLE superseded (
-    number INTEGER PRIMARY KEY,
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
     scope TEXT NOT NULL,
     kind TEXT NOT NULL,
     device TEXT NOT NULL,
@@ -127,7 +131,8 @@ CREATE TABLE membership (
     phase INTEGER NOT NULL,
     wishes BLOB
 );
-CREATE TABLE joined (id INTEGER PRIMARY KEY CHECK (id = 1), at INTEGER NOT NULL, parted_from BLOB);
+CREATE TABLE joined (id INTEGER PRIMARY KEY CHECK (id = 1), at INTEGER NOT NULL, hours_run INTEGER NOT NULL,
+    parted_from BLOB);
 CREATE TABLE kept_own (
     scope TEXT NOT NULL,
     kind TEXT NOT NULL,

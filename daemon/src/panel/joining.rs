@@ -16,15 +16,14 @@ use tonic::Status;
 use super::join::leave_group;
 use super::service::Session;
 use crate::client::Link;
-use crate::clock::unix_millis;
+use crate::clock::{running_hours, unix_millis};
 use crate::communication::{Code, Event};
 use crate::db::{READ_DEADLINE, SCAN_DEADLINE};
 use crate::device::Device;
 use crate::storage_fault;
 
-/// What a join replaced is kept for so long.
-const KEPT: Duration = Duration::from_secs(30 * DAY.as_secs());
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// What a join replaced is kept for so many hours of running: 30 days.
+const KEPT_HOURS: u64 = 30 * 24;
 /// A plan is asked for right after pairing: so long its reader waits for the group's data.
 const ARRIVAL: Duration = Duration::from_secs(10);
 /// After a failure the next attempt comes this much later.
@@ -227,7 +226,7 @@ pub(super) async fn undo(
     let read = own.db().read(SCAN_DEADLINE, read).await.map_err(|error| storage_fault::refusal(&error))?;
     let (Some(mut taken_back), Some(joined_at), own_items) = read else {
         return Err(Status::failed_precondition(
-            "nothing is kept of this device's join any more (it is for 30 days); to part from the group and \
+            "nothing is kept of this device's join any more (it is for 30 days of running); to part from the group and \
              keep its data, leave it",
         ));
     };
@@ -256,22 +255,19 @@ pub async fn carry_joins_on(session: Arc<Session>) {
     let device = &session.device;
     let (mut phases, mut links) = (device.own.phase(), device.link.subscribe());
     let mut settlements = device.own.settlements();
-    let mut day = tokio::time::interval(DAY);
+    let mut hours = running_hours();
     loop {
-        let again = match carry_on(&session).await {
-            Ok(()) => DAY,
-            Err(error) => {
-                tracing::warn!(%error, "carry the join on");
-                RETRY
-            }
-        };
+        let carried_on = carry_on(&session).await;
+        if let Err(error) = &carried_on {
+            tracing::warn!(%error, "carry the join on");
+        }
         tokio::select! {
             () = session.stop.cancelled() => return,
             Ok(()) = phases.changed() => {}
             Ok(()) = links.changed() => {}
             Ok(()) = settlements.changed() => {}
-            _ = day.tick() => forget(device).await,
-            () = tokio::time::sleep(again) => {}
+            _ = hours.tick() => age(device).await,
+            () = tokio::time::sleep(RETRY), if carried_on.is_err() => {}
         }
     }
 }
@@ -297,9 +293,9 @@ async fn carry_on(session: &Session) -> Result<(), Status> {
     }
 }
 
-async fn forget(device: &Device) {
-    let before = unix_millis().saturating_sub(u64::try_from(KEPT.as_millis()).unwrap_or(u64::MAX));
-    if let Err(error) = device.own.note(move |write| write.forget_join_before(before)).await {
-        tracing::warn!(%error, "forget what was kept of a join");
+async fn age(device: &Device) {
+    if let Err(error) = device.own.note(|write| write.age_join(KEPT_HOURS)).await {
+        // An hour that was not counted: the copy is kept longer.
+        tracing::warn!(%error, "count the hours since a join");
     }
 }

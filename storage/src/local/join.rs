@@ -201,8 +201,8 @@ impl LocalWrite<'_> {
         }
         self.forget_join()?;
         self.connection.execute(
-            "INSERT INTO joined (id, at, parted_from)
-                VALUES (1, ?, (SELECT parted_from FROM device WHERE id = 1))",
+            "INSERT INTO joined (id, at, hours_run, parted_from)
+                VALUES (1, ?, 0, (SELECT parted_from FROM device WHERE id = 1))",
             [now as i64],
         )?;
         self.connection.execute_batch(
@@ -309,14 +309,17 @@ impl LocalWrite<'_> {
         Ok(unsent)
     }
 
-    /// Drops what is kept of a join that was carried out before `at` (Unix milliseconds).
+    /// Counts an hour of running since the join, and drops what is kept of it when that makes `limit`.
     ///
     /// # Errors
     /// The database's.
-    pub fn forget_join_before(&self, at: u64) -> Result<()> {
+    pub fn age_join(&self, limit: u64) -> Result<()> {
+        const SQL: &str = "UPDATE joined SET hours_run = hours_run + 1 WHERE id = 1 RETURNING hours_run";
+        let hours: Option<i64> =
+            self.connection.prepare_cached(SQL)?.query_row([], |row| row.get(0)).optional()?;
         let undoing = self.phase()? == Some(Phase::Undoing);
-        match self.joined_at()? {
-            Some(joined) if joined < at && !undoing => self.forget_join(),
+        match hours {
+            Some(hours) if hours as u64 >= limit && !undoing => self.forget_join(),
             Some(_) | None => Ok(()),
         }
     }

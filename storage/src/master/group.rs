@@ -49,8 +49,8 @@ impl MasterWrite<'_> {
         let record = &founding.promotion.record;
         self.connection.execute(
             "INSERT INTO head (id, group_id, group_name, root_key, epoch, nonce, sequence, chain, items,
-                    tombstone_floor)
-                VALUES (1, ?, ?, ?, ?, ?, 0, ?, 0, 0)",
+                    tombstone_floor, hours_run)
+                VALUES (1, ?, ?, ?, ?, ?, 0, ?, 0, 0, 0)",
             params![
                 record.group.0,
                 founding.group_name,

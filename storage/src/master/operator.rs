@@ -5,7 +5,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{Author, MasterRead, MasterWrite};
+use super::{Author, Extent, MasterRead, MasterWrite, position};
 use crate::error::Result;
 use crate::model::{
     DeviceId, ERASED_KIND, ErasedMark, Erasure, Fields, GroupId, Incarnation, OperationNumber, Scope,
@@ -66,30 +66,28 @@ pub struct Pruned {
 }
 
 impl MasterWrite<'_> {
-    /// Forgets prior and losing values accepted before `before` (Unix milliseconds), looking at no
-    /// more than `rows` changes behind the position `after`. The order of changes stays.
+    /// Forgets prior and losing values accepted up to `through`, looking at no more than `rows` changes
+    /// behind the position `after`. The order of changes stays.
     ///
     /// # Errors
     /// The database's.
-    pub fn prune_history(&self, before: u64, after: i64, rows: u32) -> Result<Pruned> {
-        const END: &str =
-            "SELECT position FROM changes WHERE position > ? ORDER BY position LIMIT 1 OFFSET ?";
+    pub fn prune_history(&self, through: Extent, after: i64, rows: u32) -> Result<Pruned> {
+        const END: &str = "SELECT position FROM changes WHERE position > ? AND position < ? ORDER BY position LIMIT 1 OFFSET ?";
         const FORGET: &str = "UPDATE changes SET prior_fields = NULL, lost_fields = NULL
-            WHERE position > ?1 AND position <= ?2 AND accepted_at < ?3
-                AND (prior_fields IS NOT NULL OR lost_fields IS NOT NULL)";
+            WHERE position > ?1 AND position <= ?2 AND (prior_fields IS NOT NULL OR lost_fields IS NOT NULL)";
+        let bound = position(Sequence(through.sequence.0.saturating_add(1)), 0);
         let end: Option<i64> = self
             .connection
             .prepare_cached(END)?
-            .query_row(params![after, rows.saturating_sub(1)], |row| row.get(0))
+            .query_row(params![after, bound, rows.saturating_sub(1)], |row| row.get(0))
             .optional()?;
-        let through = end.unwrap_or(i64::MAX);
-        let mut forgotten =
-            self.connection.prepare_cached(FORGET)?.execute(params![after, through, before as i64])?;
+        let last = end.unwrap_or(bound - 1);
+        let mut forgotten = self.connection.prepare_cached(FORGET)?.execute([after, last])?;
         if end.is_none() {
             forgotten += self
                 .connection
-                .prepare_cached("DELETE FROM superseded WHERE accepted_at < ?")?
-                .execute([before as i64])?;
+                .prepare_cached("DELETE FROM superseded WHERE number <= ?")?
+                .execute([through.superseded])?;
         }
         Ok(Pruned { rows: forgotten, next: end })
     }

@@ -18,23 +18,16 @@ pub struct Collected {
 }
 
 impl MasterWrite<'_> {
-    /// Drops tombstones of changes up to `through` that were accepted before `before` (Unix
-    /// milliseconds), looking at no more than `rows` items behind the position `after`. The floor
-    /// rises to the last one dropped: who is not that far reads everything anew.
+    /// Drops tombstones of changes up to `through`, looking at no more than `rows` items behind the
+    /// position `after`. The floor rises to the last one dropped: who is not that far reads
+    /// everything anew.
     ///
     /// # Errors
     /// The database's.
-    pub fn collect_tombstones(
-        &self,
-        through: Sequence,
-        before: u64,
-        after: i64,
-        rows: u32,
-    ) -> Result<Collected> {
+    pub fn collect_tombstones(&self, through: Sequence, after: i64, rows: u32) -> Result<Collected> {
         const END: &str = "SELECT position FROM items WHERE position > ?1 AND position < ?2
             ORDER BY position LIMIT 1 OFFSET ?3";
-        const MEANT: &str = "position > ?1 AND position <= ?2 AND deleted = 1 AND NOT EXISTS (
-            SELECT 1 FROM changes WHERE changes.position = items.position AND accepted_at >= ?3)";
+        const MEANT: &str = "position > ?1 AND position <= ?2 AND deleted = 1";
         let bound = position(Sequence(through.0.saturating_add(1)), 0);
         let end: Option<i64> = self
             .connection
@@ -42,7 +35,7 @@ impl MasterWrite<'_> {
             .query_row(params![after, bound, rows.saturating_sub(1)], |row| row.get(0))
             .optional()?;
         let last = end.unwrap_or(bound - 1);
-        let span = params![after, last, i64::try_from(before).unwrap_or(i64::MAX)];
+        let span = [after, last];
         let highest: Option<i64> = self
             .connection
             .prepare_cached(&format!("SELECT max(position) FROM items WHERE {MEANT}"))?

@@ -1,7 +1,7 @@
 //! The master: order, history, ledger, and that a mirror fed by its changes holds the same.
 
 use mfpsync_storage::Inline;
-use mfpsync_storage::master::{ItemWrite, Ledger, Loss, Master};
+use mfpsync_storage::master::{Extent, ItemWrite, Ledger, Loss, Mark, Master};
 use mfpsync_storage::model::{
     Chain, DeviceId, EditOutcome, Incarnation, Operation, OperationNumber, Outcome, Sequence,
 };
@@ -156,7 +156,8 @@ fn pruned_history_forgets_values_and_keeps_the_order() {
     assert_eq!(superseded, [OperationNumber(1)]);
     let (mut forgotten, mut after) = (0, Some(-1));
     while let Some(from) = after {
-        let pruned = server.0.write(|write| write.prune_history(2_003, from, 1)).unwrap();
+        let through = Extent { sequence: Sequence(2), superseded: 1 };
+        let pruned = server.0.write(|write| write.prune_history(through, from, 1)).unwrap();
         (forgotten, after) = (forgotten + pruned.rows, pruned.next);
     }
     assert_eq!(forgotten, 2, "one change and the lost edit");
@@ -165,6 +166,38 @@ fn pruned_history_forgets_values_and_keeps_the_order() {
     assert_eq!(history.len(), 3);
     assert!(server.0.read(|read| read.superseded_operations(Incarnation(12))).unwrap().is_empty());
     assert!(server.0.read(|read| read.chain_at(Sequence(1))).unwrap().is_some());
+}
+
+#[test]
+fn a_day_of_running_ends_with_a_mark_of_how_far_the_history_reached() {
+    let mut server = Server::founded();
+    let day_passes = |server: &mut Server| {
+        let ended: Vec<_> = (0..24).map(|_| server.0.write(|write| write.pass_hour()).unwrap()).collect();
+        assert_eq!(ended, [[false; 23].as_slice(), &[true]].concat());
+    };
+    let loss = Loss { key: key("a"), by: Sequence(1), fields: fields(&[("x", "lost")]) };
+    server.accept(1, &[write("a", &[("x", "1")])]);
+    server.0.write(|write| write.keep_loss(&author(1), &loss)).unwrap();
+    day_passes(&mut server);
+    // Nothing is accepted, but another edit is lost: it belongs to the second day.
+    server.0.write(|write| write.keep_loss(&author(2), &loss)).unwrap();
+    day_passes(&mut server);
+    let mark =
+        |day, sequence, superseded| Mark { day, extent: Extent { sequence: Sequence(sequence), superseded } };
+    assert_eq!(server.0.read(|read| read.marks()).unwrap(), [mark(1, 1, 1), mark(2, 1, 2)]);
+
+    let forget = |server: &mut Server, through| {
+        server.0.write(|write| write.prune_history(through, -1, 100)).unwrap();
+        server.0.read(|read| read.superseded_operations(Incarnation(12))).unwrap()
+    };
+    assert_eq!(forget(&mut server, mark(1, 1, 1).extent), [OperationNumber(2)]);
+    assert!(forget(&mut server, mark(2, 1, 2).extent).is_empty());
+    // What is lost after everything was forgotten is not taken for something older.
+    server.0.write(|write| write.keep_loss(&author(3), &loss)).unwrap();
+    assert_eq!(forget(&mut server, mark(2, 1, 2).extent), [OperationNumber(3)]);
+    server.0.write(|write| write.drop_marks_before(2)).unwrap();
+    assert_eq!(server.0.read(|read| read.marks()).unwrap(), [mark(2, 1, 2)]);
+    assert_eq!(server.0.read(|read| read.days_run()).unwrap(), 2);
 }
 
 #[test]

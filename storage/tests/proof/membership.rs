@@ -119,10 +119,23 @@ fn what_is_kept_of_a_join_is_dropped_when_it_is_old() {
     let mut device = Device::alone();
     device.edit(vec![put("a", &[("x", "own")])]);
     device.join();
-    device.0.write(|write| write.forget_join_before(1)).unwrap();
-    assert!(device.0.read(|read| read.joined_at()).unwrap().is_some());
-    device.0.write(|write| write.forget_join_before(u64::MAX)).unwrap();
-    assert_eq!(device.0.read(|read| read.joined_at()).unwrap(), None);
+    let hour_passes = |device: &mut Device| {
+        device.0.write(|write| write.age_join(3)).unwrap();
+        device.0.read(|read| read.joined_at()).unwrap().is_some()
+    };
+    assert_eq!([(); 3].map(|()| hour_passes(&mut device)), [true, true, false]);
+    assert!(!hour_passes(&mut device), "nothing is left to grow old");
+}
+
+#[test]
+fn a_join_that_is_being_taken_back_does_not_grow_too_old_for_it() {
+    let mut device = Device::alone();
+    device.edit(vec![put("a", &[("x", "own")])]);
+    device.join();
+    device.0.write(|write| write.begin_undo()).unwrap();
+    device.0.write(|write| write.age_join(1)).unwrap();
+    device.0.write(|write| write.leave_as_before(0)).unwrap();
+    assert_eq!(device.sees("a", "x").as_deref(), Some("own"));
 }
 
 #[test]

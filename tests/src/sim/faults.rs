@@ -65,8 +65,7 @@ impl World {
         let head = self.server.head().sequence;
         let through = if too_early { head } else { self.server.read(horizon_of).through };
         self.check_all_saw(through);
-        let collected =
-            self.server.master.write(|write| write.collect_tombstones(through, u64::MAX, -1, u32::MAX));
+        let collected = self.server.master.write(|write| write.collect_tombstones(through, -1, u32::MAX));
         let rows = collected.expect("collect tombstones").rows;
         self.note(format_args!("{rows} tombstones up to {} are collected", through.0));
         (0..rows).for_each(|_| self.counters.sometimes("tombstone collected"));

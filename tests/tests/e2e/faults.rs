@@ -5,7 +5,8 @@ use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use anyhow::ensure;
-use mfpsync_proto::panel::JoinPolicy;
+use mfpsync_proto::panel::{JoinPolicy, UndoJoinRequest};
+use mfpsync_proto::records::{Event, HistoryRequest, ItemHistoryRequest};
 use mfpsync_tests::item::{key, patch, put, text};
 use mfpsync_tests::{
     Fleet, PATIENCE, Port, TestDevice, clock, current, eventually, join, open_pairing, start_server,
@@ -172,6 +173,54 @@ async fn a_server_whose_clock_jumps_goes_on() {
         let item = key("shared", "shortcut", &format!("shift {shift}"));
         fleet.clients[0].write(vec![put(item, vec![text("value", "x")])]).await.unwrap();
         fleet.converged(&["shared"], PATIENCE).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn no_clock_decides_what_is_forgotten() {
+    async fn restart(device: &mut TestDevice, shift: i64, libraries: &std::path::Path) {
+        device.stop().await.unwrap();
+        device.setup.env = clock::shifted_by(shift, libraries).unwrap();
+        device.start().await.unwrap();
+        current(device).await.unwrap();
+    }
+    let libraries = tempfile::tempdir().unwrap();
+    let mut fleet = Fleet::start(1).await.unwrap();
+    restart(&mut fleet.server, clock::back_to_1970(), libraries.path()).await;
+    let mut newcomer = TestDevice::new("newcomer").unwrap();
+    newcomer.setup.env = clock::shifted_by(clock::back_to_1970(), libraries.path()).unwrap();
+    newcomer.start().await.unwrap();
+    let item = key("shared", "address.shared", "a");
+    newcomer.write(vec![put(key("shared", "address.shared", "own"), vec![text("name", "O")])]).await.unwrap();
+    fleet.add(newcomer, JoinPolicy::Merge).await.unwrap();
+    fleet.server.write(vec![put(item.clone(), vec![text("name", "A")])]).await.unwrap();
+    fleet.converged(&["shared"], PATIENCE).await.unwrap();
+    fleet.cut(1).await.unwrap();
+    fleet.clients[0].write(vec![put(item.clone(), vec![text("name", "first")])]).await.unwrap();
+    fleet.clients[1].write(vec![put(item.clone(), vec![text("name", "second")])]).await.unwrap();
+    waiting(&fleet.clients[0], 0).await;
+    fleet.mend(1).await.unwrap();
+    fleet.converged(&["shared"], PATIENCE).await.unwrap();
+
+    // All that was made in 1970 is decades old now, and then of the last decade.
+    for shift in [0, clock::years(10), 0] {
+        restart(&mut fleet.server, shift, libraries.path()).await;
+        restart(&mut fleet.clients[1], shift, libraries.path()).await;
+        // Behind this write the server has forgotten what it means to forget at its start.
+        let next = key("shared", "shortcut", "s");
+        fleet.server.write(vec![put(next, vec![text("value", &shift.to_string())])]).await.unwrap();
+        let contents = fleet.converged(&["shared"], PATIENCE).await.unwrap();
+        assert_eq!(contents.text(&item, "name"), Some("first"));
+        let mut records = fleet.server.records().unwrap();
+        let request = ItemHistoryRequest { key: Some(item.clone()), limit: 0 };
+        let changes = records.item_history(request).await.unwrap().into_inner().changes;
+        assert_eq!(changes[0].before, [text("name", "A")], "the value before");
+        let request = HistoryRequest { scope: "shared".to_owned(), limit: 100, ..HistoryRequest::default() };
+        let lines = records.history(request).await.unwrap().into_inner().changes;
+        assert_eq!(lines.iter().filter(|line| line.event() == Event::Lost).count(), 1, "the losing value");
+        let undo = UndoJoinRequest { preview: true };
+        let undo = fleet.clients[1].panel().unwrap().undo_join(undo).await.unwrap().into_inner();
+        assert_eq!(undo.own_items, 1, "what takes the join back");
     }
 }
 
