@@ -1,7 +1,7 @@
 //! One content line: name, parameters, value, and how a text value is escaped.
 //!
-//! A scanner of our own: a file is refused by line, and what we do not know must come back to the byte; crates that
-//! parse cards leniently tell neither. Called by `read.rs` and `write.rs`.
+//! A scanner of our own: a file is refused by line, and what we do not know must come back to the byte. Called by
+//! `read.rs` and `write.rs`.
 //!
 //! **Source**: RFC 6350 sections 3.3 and 3.4.
 
