@@ -11,6 +11,7 @@ pub(crate) mod entry;
 pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod layout;
+mod meeting;
 pub(crate) mod plan;
 
 /// Where the entries of one book live.

@@ -12,6 +12,7 @@ use mfpsync_proto::local::edit::Edit as EditKind;
 use mfpsync_proto::local::value::Value as Kind;
 use mfpsync_proto::local::{Edit, Field, Item, ItemKey, Patch, Put};
 
+use super::meeting::met;
 use super::{Target, entry, layout};
 use crate::value::by_name;
 
@@ -39,10 +40,11 @@ impl Plan {
             Book::Csv(book) => Some(book.options()),
             Book::Abk(_) | Book::Ldif(_) | Book::Vcard(_) => None,
         };
+        let entries = met(book.entries(), present);
         let present: HashMap<&str, &Item> =
             present.iter().filter_map(|item| Some((id_of(item)?, item))).collect();
         let mut plan = Self::default();
-        for incoming in book.entries() {
+        for incoming in entries.iter() {
             let key = target.key(&incoming.id);
             match present.get(incoming.id.as_str()) {
                 None => {
@@ -59,7 +61,7 @@ impl Plan {
             }
         }
         plan.untouched = (present.len() as u64).saturating_sub(plan.changed + plan.identical);
-        plan.edits.extend(options.and_then(|options| looks_edit(book.entries(), &options, target, looks)));
+        plan.edits.extend(options.and_then(|options| looks_edit(&entries, &options, target, looks)));
         plan
     }
 

@@ -28,7 +28,8 @@ const SHOWN_REMARKS: usize = 10;
 ///
 /// AddressBook CSV, ABK text, LDIF and vCard are told apart by their content. The whole file is read
 /// first: when anything in it is wrong, line and column are named and nothing is
-/// stored. Entries are matched by their id; what differs is changed, what is missing in the file stays.
+/// stored. Entries are matched by their id, else by their destination; what differs is changed, what is
+/// missing in the file stays.
 /// Importing the same file again stores nothing.
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -176,7 +176,8 @@ fn operations_and_outcomes_are_frozen() {
 #[test]
 fn the_numbers_of_reasons_are_frozen() {
     use RejectReason::*;
-    let reasons = [Malformed, NumberReused, OverLimit, ReadOnlyKind, NotSealed, BuildsOnRejected];
+    let reasons =
+        [Malformed, NumberReused, OverLimit, ReadOnlyKind, NotSealed, BuildsOnRejected, Erased, OtherDevice];
     for (number, reason) in (0..).zip(reasons) {
         assert_eq!(Outcome::Rejected { reason, edit: 0 }.encode()[6], number, "{}", reason.as_str());
     }
