@@ -93,7 +93,13 @@ async fn what_happens_between_devices_is_in_the_log_of_both() {
     assert_eq!(logged(&fleet.clients[0], "C-REFUSED").await.reason, "released");
     assert_eq!(logged(&fleet.clients[0], "C-FAULT").await.reason, "F-RELEASED");
 
-    let everything = fs::read_to_string(fleet.server.data_dir().join("communication.log")).unwrap();
+    let file = fleet.server.data_dir().join("communication.log");
+    let everything = eventually(PATIENCE, "the release to be written", async || {
+        let written = fs::read_to_string(&file)?;
+        ensure!(written.contains("C-MEMBER-RELEASED"), "{written}");
+        Ok(written)
+    });
+    let everything = everything.await.unwrap();
     assert!(!everything.contains("alice"), "{everything}");
     let bad = CommunicationsRequest { codes: vec!["C-NOTHING".to_owned()], ..Default::default() };
     let refused = monitor(&fleet.server).communications(bad).await.unwrap_err();
