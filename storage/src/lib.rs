@@ -12,6 +12,7 @@ pub mod local;
 pub mod master;
 pub mod model;
 mod open;
+pub mod physical;
 mod readers;
 mod roster;
 mod schema;

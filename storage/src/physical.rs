@@ -1,0 +1,13 @@
+//! The master database as pages: what a replica is fed from, and the copy it keeps.
+//!
+//! [`page`], [`position`], [`wal`] and [`page_set`] are pure. What they stand for is decided in
+//! `mfpsync_replication`.
+
+pub mod page;
+pub mod page_set;
+pub mod position;
+pub mod wal;
+
+pub use page::{PAGE_BYTES, Page, PageDigest, PageHash, PageNumber};
+pub use page_set::PageSet;
+pub use position::{LogId, Position};
