@@ -20,6 +20,16 @@ pub enum Error {
     /// The device could not read or write.
     #[error("storage does not read or write")]
     Io(#[source] rusqlite::Error),
+    /// A file beside the databases could not be read or written.
+    #[error("storage does not read or write a file")]
+    File(#[source] std::io::Error),
+    /// The write-ahead log is not what the last commit left: where the database stands has to be found
+    /// out anew.
+    #[error("write-ahead log is not what was written last")]
+    LogLost,
+    /// What was written is on stable storage here, and a second device did not confirm it in time.
+    #[error("written here, not confirmed by the replica yet")]
+    Unconfirmed,
     /// The file is damaged, or no SQLite database.
     #[error("database is damaged")]
     Corrupt(#[source] rusqlite::Error),
@@ -93,7 +103,7 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Busy | Self::Deadline | Self::Closed => Class::Busy,
+            Self::Busy | Self::Deadline | Self::Closed | Self::Unconfirmed => Class::Busy,
             Self::OutboxFull { .. }
             | Self::ItemTooLarge
             | Self::Unacceptable(_)
@@ -102,6 +112,8 @@ impl Error {
             Self::Full
             | Self::ReadOnly
             | Self::Io(_)
+            | Self::File(_)
+            | Self::LogLost
             | Self::Corrupt(_)
             | Self::Record(_)
             | Self::Foreign(_)
@@ -129,6 +141,9 @@ impl Error {
             Self::Newer { found, known } => Self::Newer { found: *found, known: *known },
             Self::Closed => Self::Closed,
             Self::Record(_)
+            | Self::File(_)
+            | Self::LogLost
+            | Self::Unconfirmed
             | Self::Deadline
             | Self::Busy
             | Self::OutboxFull { .. }
@@ -156,6 +171,16 @@ impl From<rusqlite::Error> for Error {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
             Some(ErrorCode::OperationInterrupted) => Self::Deadline,
             _ => Self::Statement(error),
+        }
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::Full,
+            std::io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
+            _ => Self::File(error),
         }
     }
 }

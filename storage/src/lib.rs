@@ -6,6 +6,7 @@
 mod checkpoint;
 pub mod codec;
 mod content;
+mod durable;
 mod error;
 pub mod figures;
 pub mod local;
@@ -17,6 +18,7 @@ mod readers;
 mod roster;
 mod schema;
 mod store;
+pub mod tap;
 mod users;
 mod writer;
 
