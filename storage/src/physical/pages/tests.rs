@@ -111,7 +111,7 @@ fn fill(from: u32, count: u32, text: &str) -> String {
 fn a_copy_follows_through_growth_deletion_vacuum_and_schema_changes() {
     let mut watched = Watched::new();
     for round in 0..6 {
-        watched.run(&fill(round * 300, 400, "growing "));
+        watched.run(&fill(round * 100, 150, "growing "));
         watched.run("UPDATE t SET text = text || 'x' WHERE id % 17 = 0");
         watched.run("CREATE INDEX IF NOT EXISTS i ON t (text); ALTER TABLE t ADD COLUMN c");
         watched.run("ALTER TABLE t DROP COLUMN c");
