@@ -10,7 +10,7 @@
 //! [`tombstones`] which deletions may be forgotten, [`window`] how far back old values are kept.
 
 pub mod accept;
-// pub mod apply;
+pub mod apply;
 pub mod backoff;
 pub mod batch;
 mod error;

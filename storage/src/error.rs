@@ -27,6 +27,9 @@ pub enum Error {
     /// out anew.
     #[error("write-ahead log is not what was written last")]
     LogLost,
+    /// A copy's pages are not what the position that was to be committed says. The copy is as it was.
+    #[error("pages are not those of the position they are said to lead to")]
+    Diverged,
     /// What was written is on stable storage here, and a second device did not confirm it in time.
     #[error("written here, not confirmed by the replica yet")]
     Unconfirmed,
@@ -114,6 +117,7 @@ impl Error {
             | Self::Io(_)
             | Self::File(_)
             | Self::LogLost
+            | Self::Diverged
             | Self::Corrupt(_)
             | Self::Record(_)
             | Self::Foreign(_)
@@ -143,6 +147,7 @@ impl Error {
             Self::Record(_)
             | Self::File(_)
             | Self::LogLost
+            | Self::Diverged
             | Self::Unconfirmed
             | Self::Deadline
             | Self::Busy
