@@ -134,7 +134,10 @@ impl Part {
         for _ in 0..count {
             let page = u32::try_from(from.varint()?).ok().filter(|step| *step > 0);
             before = page.and_then(|step| before.checked_add(step)).ok_or(OUT_OF_ORDER)?;
-            heads.push((PageNumber(before), if from.flag()? { Some(u32::from_be_bytes(from.array()?)) } else { None }));
+            heads.push((
+                PageNumber(before),
+                if from.flag()? { Some(u32::from_be_bytes(from.array()?)) } else { None },
+            ));
         }
         let mut pages = Vec::with_capacity(heads.len());
         for (page, old) in heads {

@@ -152,7 +152,9 @@ impl Shipping {
     pub fn lacks(&self) -> u32 {
         match &self.mode {
             Mode::Live { pending, .. } => pending.len() as u32,
-            Mode::Away | Mode::Broken | Mode::Comparing { .. } | Mode::CatchingUp { .. } => self.lacking.len(),
+            Mode::Away | Mode::Broken | Mode::Comparing { .. } | Mode::CatchingUp { .. } => {
+                self.lacking.len()
+            }
         }
     }
 
@@ -267,7 +269,16 @@ impl Shipping {
     pub fn position(&self, pages: &Pages) -> Option<Position> {
         let Logical { group, epoch, sequence, chain } = self.logical?;
         let (log, transaction) = (pages.log(), pages.transaction());
-        Some(Position { group, log, transaction, pages: pages.count(), digest: pages.digest()?, epoch, sequence, chain })
+        Some(Position {
+            group,
+            log,
+            transaction,
+            pages: pages.count(),
+            digest: pages.digest()?,
+            epoch,
+            sequence,
+            chain,
+        })
     }
 
     fn all_lacking(&self) -> PageSet {
@@ -331,7 +342,9 @@ impl Shipping {
                 Question::Ranges | Question::Each(_) => Next::Wait,
             },
             _ => {
-                PageNumber::all(pages.count()).skip_while(|page| page.0 <= common).for_each(|page| self.lacking.insert(page));
+                PageNumber::all(pages.count())
+                    .skip_while(|page| page.0 <= common)
+                    .for_each(|page| self.lacking.insert(page));
                 self.mode = Mode::CatchingUp { next: PageNumber(1), begun: false };
                 Next::Again
             }
@@ -345,7 +358,9 @@ impl Shipping {
             return Ok(());
         };
         let mut differ = Vec::new();
-        for (first, theirs) in (*next..).step_by(RANGE_PAGES as usize).zip(digests.iter().take(RANGES as usize)) {
+        for (first, theirs) in
+            (*next..).step_by(RANGE_PAGES as usize).zip(digests.iter().take(RANGES as usize))
+        {
             let mut digest = PageDigest::EMPTY;
             for page in range(PageNumber(first), self.theirs) {
                 if page.0 > common {
@@ -505,7 +520,13 @@ impl Shipping {
         let to = part.end.map(|end| end.to);
         let pages = part.pages.into_iter().map(|(page, _)| page).collect();
         self.flight.push_back(Sent { number: self.number, to, pages });
-        Ok(ToReplica::Part { attempt: self.attempt, number: self.number, begins, beside: self.beside, packed })
+        Ok(ToReplica::Part {
+            attempt: self.attempt,
+            number: self.number,
+            begins,
+            beside: self.beside,
+            packed,
+        })
     }
 }
 
@@ -522,3 +543,6 @@ fn decode_kept(bytes: &[u8]) -> std::result::Result<(Position, PageSet), DecodeE
     from.finish()?;
     Ok((base, lacking))
 }
+
+#[cfg(test)]
+mod tests;

@@ -87,7 +87,9 @@ impl<D: Database, J> Tapped<D, J> {
             self.tap.begin(&mut pages, kept, &D::read(connection));
             self.pages = Some(pages);
         }
-        self.pages.as_mut().ok_or(Error::LogLost)
+        let pages = self.pages.as_mut().ok_or(Error::LogLost)?;
+        pages.look_again()?;
+        Ok(pages)
     }
 
     /// Reads what was committed, the log being `frames` long, and holds its requests.
@@ -125,7 +127,9 @@ impl<D: Database, J> Tapped<D, J> {
             if !confirmed && !given_up {
                 break;
             }
-            due.extend(self.held.pop_front().into_iter().flat_map(|held| held.jobs).map(|job| (job, confirmed)));
+            due.extend(
+                self.held.pop_front().into_iter().flat_map(|held| held.jobs).map(|job| (job, confirmed)),
+            );
         }
         due
     }

@@ -14,7 +14,9 @@ use std::path::Path;
 use super::anchor::{Anchor, Evidence};
 use super::page::{PAGE_BYTES, Page, PageDigest, PageHash, PageNumber};
 use super::position::LogId;
-use super::wal::{Checksum, FRAME_BYTES, FRAME_HEADER_BYTES, HEADER_BYTES, WalHeader, frame_offset};
+use super::wal::{
+    Checksum, FRAME_BYTES, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, Salts, WalHeader, frame_offset,
+};
 use crate::error::{Error, Result};
 use crate::open::with_suffix;
 
@@ -65,7 +67,10 @@ impl Hashed {
 #[derive(Debug)]
 struct Log {
     file: File,
+    /// None while it is empty.
     header: Option<WalHeader>,
+    /// Of the header that was there last.
+    salts: Salts,
     checksum: Checksum,
     frames: u32,
     /// The last frame of each page.
@@ -233,15 +238,19 @@ impl Pages {
         }
     }
 
-    /// Where the log stands; none before all pages are in the digest.
+    /// Sees whether the log was emptied since the last commit.
+    pub(crate) fn look_again(&mut self) -> Result<()> {
+        self.log.look_for_restart()
+    }
+
+    /// Where the database stands; none before all pages are in the digest.
     pub(crate) fn anchor(&self, kept: Vec<u8>) -> Option<Anchor> {
-        let header = self.log.header?;
         Some(Anchor {
             log: self.id,
             transaction: self.transaction,
             pages: self.count,
             digest: self.digest()?,
-            salts: header.salts,
+            salts: self.log.salts,
             frames: self.log.frames,
             closed: None,
             kept,
@@ -251,25 +260,21 @@ impl Pages {
     /// [`Pages::anchor`], of a database whose log is empty and that is being closed.
     pub(crate) fn closing_anchor(&self, kept: Vec<u8>) -> Result<Option<Anchor>> {
         let closed = Some(evidence(&self.main)?);
-        let salts = self.log.header.map_or(super::wal::Salts { count: 0, random: 0 }, |header| header.salts);
-        Ok(self.digest().map(|digest| Anchor {
-            log: self.id,
-            transaction: self.transaction,
-            pages: self.count,
-            digest,
-            salts,
-            frames: self.log.frames,
-            closed,
-            kept,
-        }))
+        Ok(self.anchor(kept).map(|anchor| Anchor { closed, ..anchor }))
     }
 }
 
 impl Log {
     fn open(path: &Path) -> Result<Self> {
         let file = File::open(with_suffix(path, "-wal"))?;
-        let mut log =
-            Self { file, header: None, checksum: Checksum::default(), frames: 0, index: HashMap::new() };
+        let mut log = Self {
+            file,
+            header: None,
+            salts: Salts { count: 0, random: 0 },
+            checksum: Checksum::default(),
+            frames: 0,
+            index: HashMap::new(),
+        };
         log.look_for_restart()?;
         Ok(log)
     }
@@ -280,15 +285,17 @@ impl Log {
         read_or_zero(&self.file, &mut bytes, 0)?;
         let header = WalHeader::parse(&bytes);
         if header != self.header {
-            self.checksum = header.map(|header| header.checksum).unwrap_or_default();
-            (self.header, self.frames) = (header, 0);
+            (self.header, self.frames, self.checksum) = (header, 0, Checksum::default());
             self.index.clear();
+            if let Some(header) = header {
+                (self.salts, self.checksum) = (header.salts, header.checksum);
+            }
         }
         Ok(())
     }
 
     /// The frame behind those accepted; none if there is no valid one.
-    fn next(&mut self) -> Result<Option<(super::wal::FrameHeader, Page)>> {
+    fn next(&mut self) -> Result<Option<(FrameHeader, Page)>> {
         let Some((header, checksum, page)) = self.frame(self.frames, self.checksum)? else { return Ok(None) };
         self.checksum = checksum;
         Ok(Some((header, page)))
@@ -299,11 +306,7 @@ impl Log {
         self.frames += 1;
     }
 
-    fn frame(
-        &self,
-        number: u32,
-        before: Checksum,
-    ) -> Result<Option<(super::wal::FrameHeader, Checksum, Page)>> {
+    fn frame(&self, number: u32, before: Checksum) -> Result<Option<(FrameHeader, Checksum, Page)>> {
         let Some(log) = self.header else { return Ok(None) };
         let mut bytes = [0; FRAME_BYTES];
         read_or_zero(&self.file, &mut bytes, frame_offset(number))?;

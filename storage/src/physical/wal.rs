@@ -109,9 +109,7 @@ impl WalHeader {
     /// or left from an earlier log.
     #[must_use]
     pub fn frame(&self, before: Checksum, bytes: &[u8; FRAME_BYTES]) -> Option<(FrameHeader, Checksum)> {
-        let word = |at: usize| {
-            bytes[at..].first_chunk::<4>().map_or(0, |word| u32::from_be_bytes(*word))
-        };
+        let word = |at: usize| bytes[at..].first_chunk::<4>().map_or(0, |word| u32::from_be_bytes(*word));
         let salts = Salts { count: word(8), random: word(12) };
         let checksum = self.after_frame(before, bytes);
         let (page, pages) = (PageNumber(word(0)), word(4));
@@ -120,7 +118,13 @@ impl WalHeader {
     }
 
     /// Writes a frame into `to`, behind one whose running checksum was `before`; returns its own.
-    pub fn write_frame(&self, before: Checksum, header: FrameHeader, page: &Page, to: &mut Vec<u8>) -> Checksum {
+    pub fn write_frame(
+        &self,
+        before: Checksum,
+        header: FrameHeader,
+        page: &Page,
+        to: &mut Vec<u8>,
+    ) -> Checksum {
         let at = to.len();
         to.extend_from_slice(&header.page.0.to_be_bytes());
         to.extend_from_slice(&header.commit.unwrap_or(0).to_be_bytes());

@@ -89,8 +89,8 @@ impl Watched {
         std::fs::copy(&self.path, &path).unwrap();
         std::fs::copy(with_suffix(&self.path, "-wal"), with_suffix(&path, "-wal")).unwrap();
         let mut heard = Vec::new();
-        let pages =
-            Pages::open(&path, LogId([2; 16]), Some(anchor), &mut |changed| heard.push(changed.page)).unwrap();
+        let pages = Pages::open(&path, LogId([2; 16]), Some(anchor), &mut |changed| heard.push(changed.page))
+            .unwrap();
         (pages, heard)
     }
 }
@@ -116,7 +116,9 @@ fn a_copy_follows_through_growth_deletion_vacuum_and_schema_changes() {
         watched.run("CREATE INDEX IF NOT EXISTS i ON t (text); ALTER TABLE t ADD COLUMN c");
         watched.run("ALTER TABLE t DROP COLUMN c");
         watched.run("BEGIN; DELETE FROM t; INSERT INTO t VALUES (1, 'gone'); ROLLBACK");
-        watched.run("BEGIN; SAVEPOINT s; DELETE FROM t; ROLLBACK TO s; INSERT INTO t (text) VALUES ('a'); COMMIT");
+        watched.run(
+            "BEGIN; SAVEPOINT s; DELETE FROM t; ROLLBACK TO s; INSERT INTO t (text) VALUES ('a'); COMMIT",
+        );
         watched.run("DELETE FROM t WHERE id > 100");
         watched.fold(["PASSIVE", "RESTART", "TRUNCATE"][round as usize % 3]);
         watched.run("VACUUM");
