@@ -1,46 +1,16 @@
 //! The replica's half: takes what the server sends into the copy, or says what does not fit.
 //!
-//! No I/O of its own but what [`Copy`] does. Nothing that comes makes the copy anything but what the
+//! No I/O of its own but what [`Standby`] does. Nothing that comes makes the copy anything but what the
 //! server had at some moment: each difference names the page it goes onto, each transaction the digest of
 //! all pages after it, and one that does not lead there is not committed. I-11.
 
 use mfpsync_storage::codec::DecodeError;
-use mfpsync_storage::physical::{Page, PageDigest, PageHash, PageNumber, Position};
+use mfpsync_storage::physical::{PageDigest, PageHash, PageNumber, Position, Standby};
 use mfpsync_storage::{Error, Result};
 
 use crate::batch::{Before, Body, Part};
 use crate::ship::range;
 use crate::stream::{FromReplica, RANGE_PAGES, RANGES, ToReplica};
-
-/// A copy of the server's database on this device's disk.
-pub trait Copy {
-    /// Where it stands; none before it was whole once.
-    fn position(&self) -> Option<Position>;
-    /// How many pages it has, whole or not.
-    fn pages(&self) -> u32;
-    /// A page as it was committed last; zeros where there is none.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    fn page(&self, page: PageNumber) -> Result<Page>;
-    /// Begins a transaction; another one that did not end is void. `beside` makes it that of a new copy,
-    /// which replaces this one at its end.
-    ///
-    /// # Errors
-    /// The device's.
-    fn begin(&mut self, beside: bool) -> Result<()>;
-    /// Has the transaction write a page; the latest counts.
-    ///
-    /// # Errors
-    /// The device's; the transaction is void.
-    fn stage(&mut self, page: PageNumber, content: &Page) -> Result<()>;
-    /// Ends the transaction on stable storage, all or nothing.
-    ///
-    /// # Errors
-    /// [`Error::Diverged`] if its pages are not what the position says, or the device's; the transaction
-    /// is void and the copy as it was.
-    fn commit(&mut self, position: &Position) -> Result<()>;
-}
 
 /// What a message asks of the replica besides an answer.
 #[derive(Debug, PartialEq)]
@@ -73,7 +43,7 @@ pub struct Applying {
 impl Applying {
     /// The first word on the connection.
     #[must_use]
-    pub fn stands(copy: &impl Copy) -> FromReplica {
+    pub fn stands(copy: &Standby) -> FromReplica {
         FromReplica::Stands { position: copy.position(), pages: copy.pages() }
     }
 
@@ -81,7 +51,7 @@ impl Applying {
     ///
     /// # Errors
     /// What is malformed, and the device's: end the connection. The copy is as it was committed last.
-    pub fn take(&mut self, copy: &mut impl Copy, message: ToReplica) -> Result<Applied> {
+    pub fn take(&mut self, copy: &mut Standby, message: ToReplica) -> Result<Applied> {
         match message {
             ToReplica::Compare { first } => Ok(Applied::Answer(FromReplica::Ranges(digests(copy, first)?))),
             ToReplica::CompareEach { ranges } => {
@@ -101,7 +71,7 @@ impl Applying {
 
     fn part(
         &mut self,
-        copy: &mut impl Copy,
+        copy: &mut Standby,
         number: u64,
         begins: Option<bool>,
         packed: &[u8],
@@ -137,7 +107,7 @@ impl Applying {
         }
     }
 
-    fn taken(&self, copy: &impl Copy) -> Applied {
+    fn taken(&self, copy: &Standby) -> Applied {
         Applied::Answer(FromReplica::Taken { number: self.number, position: copy.position() })
     }
 
@@ -149,7 +119,7 @@ impl Applying {
 }
 
 /// Stages pages; those that are differences to something else than what is here.
-fn stage(copy: &mut impl Copy, pages: Vec<(PageNumber, Body)>) -> Result<Vec<PageNumber>> {
+fn stage(copy: &mut Standby, pages: Vec<(PageNumber, Body)>) -> Result<Vec<PageNumber>> {
     let mut wrong = Vec::new();
     for (page, body) in pages {
         let content = match &body {
@@ -164,7 +134,7 @@ fn stage(copy: &mut impl Copy, pages: Vec<(PageNumber, Body)>) -> Result<Vec<Pag
     Ok(wrong)
 }
 
-fn digests(copy: &impl Copy, first: PageNumber) -> Result<Vec<PageDigest>> {
+fn digests(copy: &mut Standby, first: PageNumber) -> Result<Vec<PageDigest>> {
     let firsts = (first.0..=copy.pages()).step_by(RANGE_PAGES as usize).take(RANGES as usize);
     firsts
         .map(|first| {
@@ -177,6 +147,6 @@ fn digests(copy: &impl Copy, first: PageNumber) -> Result<Vec<PageDigest>> {
         .collect()
 }
 
-fn hashes(copy: &impl Copy, first: PageNumber) -> Result<Vec<u64>> {
+fn hashes(copy: &mut Standby, first: PageNumber) -> Result<Vec<u64>> {
     range(first, copy.pages()).map(|page| Ok(PageHash::of(page, &copy.page(page)?).short())).collect()
 }

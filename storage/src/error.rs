@@ -30,6 +30,9 @@ pub enum Error {
     /// A copy's pages are not what the position that was to be committed says. The copy is as it was.
     #[error("pages are not those of the position they are said to lead to")]
     Diverged,
+    /// Another program touched the files of a copy: what is in it has to be found out anew.
+    #[error("another program touched the copy's files")]
+    Tampered,
     /// What was written is on stable storage here, and a second device did not confirm it in time.
     #[error("written here, not confirmed by the replica yet")]
     Unconfirmed,
@@ -118,6 +121,7 @@ impl Error {
             | Self::File(_)
             | Self::LogLost
             | Self::Diverged
+            | Self::Tampered
             | Self::Corrupt(_)
             | Self::Record(_)
             | Self::Foreign(_)
@@ -148,6 +152,7 @@ impl Error {
             | Self::File(_)
             | Self::LogLost
             | Self::Diverged
+            | Self::Tampered
             | Self::Unconfirmed
             | Self::Deadline
             | Self::Busy

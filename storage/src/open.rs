@@ -83,6 +83,34 @@ pub(crate) fn read_only(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
+/// Opens a replica's copy for reading, as its log says now; nothing is folded, and nothing left beside it.
+///
+/// # Errors
+/// As [`writable`].
+pub(crate) fn copy(path: &Path) -> Result<Connection> {
+    // SQLite locks a file only if it may write it.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    prepare(&connection)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // Alone with the file, SQLite keeps the log's index in memory, and reads the log once.
+    connection.pragma_update(None, "locking_mode", "exclusive")?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema")?;
+    Ok(connection)
+}
+
+/// Folds the log of a replica's copy into it and empties it.
+///
+/// # Errors
+/// As [`writable`].
+pub(crate) fn fold_copy(path: &Path) -> Result<()> {
+    let connection = copy(path)?;
+    connection.execute_batch("COMMIT; PRAGMA query_only = off; PRAGMA synchronous = full")?;
+    let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy { Err(Error::Busy) } else { Ok(()) }
+}
+
 /// Renames a damaged database and its log, so that a person can look at them, and returns the new
 /// name. Nothing is deleted or replaced. The log goes first: left behind, it would be taken for the
 /// log of the next database of this name.

@@ -8,9 +8,11 @@ pub mod page;
 pub mod page_set;
 pub mod pages;
 pub mod position;
+pub mod standby;
 pub mod wal;
 
 pub use page::{PAGE_BYTES, Page, PageDigest, PageHash, PageNumber};
 pub use page_set::PageSet;
 pub use pages::{Changed, Pages};
 pub use position::{LogId, Position};
+pub use standby::{Prover, Standby};

@@ -1,7 +1,7 @@
-//! A server's real database and a copy in memory, with everything between them that can go wrong: in the
+//! A server's real database and a replica's real copy, with everything between them that can go wrong: in the
 //! end the copy is the database, and on the way it never is anything the database was not.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
 
@@ -11,12 +11,12 @@ use mfpsync_storage::model::{
     Capabilities, DeviceId, Fields, Incarnation, IssuingCertificate, ItemKey, Member, OperationNumber,
     Promotion, PromotionReason, PublicKey, Signed, Value,
 };
-use mfpsync_storage::physical::{LogId, PAGE_BYTES};
+use mfpsync_storage::physical::{LogId, Standby};
 use mfpsync_storage::tap::{Tap, Verdict};
 use proptest::prelude::*;
 
 use super::*;
-use crate::apply::{Applied, Applying, Copy};
+use crate::apply::{Applied, Applying};
 
 const GROUP: GroupId = GroupId([7; 16]);
 const EPOCH: Epoch = Epoch { number: 1, nonce: [9; 16] };
@@ -95,77 +95,14 @@ impl Tap<Master> for Shipper {
     }
 }
 
-/// A copy in memory, which loses what it staged when it is cut off, as a disk does.
-#[derive(Default)]
-struct Memory {
-    whole: Option<(Position, BTreeMap<PageNumber, Page>)>,
-    unfinished: BTreeMap<PageNumber, Page>,
-    staged: BTreeMap<PageNumber, Page>,
-    beside: bool,
-}
-
-impl Memory {
-    fn cut_off(&mut self) {
-        self.staged.clear();
-    }
-}
-
-impl Copy for Memory {
-    fn position(&self) -> Option<Position> {
-        self.whole.as_ref().map(|(position, _)| *position)
-    }
-
-    fn pages(&self) -> u32 {
-        let pages = self.whole.as_ref().map_or(&self.unfinished, |(_, pages)| pages);
-        pages.last_key_value().map_or(0, |(page, _)| page.0)
-    }
-
-    fn page(&self, page: PageNumber) -> Result<Page> {
-        let pages = self.whole.as_ref().map_or(&self.unfinished, |(_, pages)| pages);
-        Ok(pages.get(&page).copied().unwrap_or([0; PAGE_BYTES]))
-    }
-
-    fn begin(&mut self, beside: bool) -> Result<()> {
-        self.staged.clear();
-        self.beside = beside || self.whole.is_none();
-        if beside {
-            self.unfinished.clear();
-        }
-        Ok(())
-    }
-
-    fn stage(&mut self, page: PageNumber, content: &Page) -> Result<()> {
-        let to = if self.beside { &mut self.unfinished } else { &mut self.staged };
-        to.insert(page, *content);
-        Ok(())
-    }
-
-    fn commit(&mut self, position: &Position) -> Result<()> {
-        let mut pages = if self.beside {
-            self.unfinished.clone()
-        } else {
-            self.whole.as_ref().map(|(_, pages)| pages.clone()).unwrap_or_default()
-        };
-        pages.append(&mut self.staged);
-        pages.retain(|page, _| page.0 <= position.pages);
-        let mut digest = PageDigest::EMPTY;
-        pages.iter().for_each(|(page, content)| digest.toggle(PageHash::of(*page, content)));
-        if digest != position.digest {
-            return Err(Error::Diverged);
-        }
-        self.unfinished.clear();
-        self.whole = Some((*position, pages));
-        Ok(())
-    }
-}
-
 struct World {
     directory: tempfile::TempDir,
     lives: u32,
     store: Store<Master>,
     shipping: Arc<Mutex<Shipping>>,
     names: Arc<Mutex<u8>>,
-    copy: Memory,
+    /// None while it is opened anew.
+    copy: Option<Standby>,
     applying: Option<Applying>,
     to_replica: VecDeque<ToReplica>,
     to_server: VecDeque<FromReplica>,
@@ -183,13 +120,14 @@ impl World {
         let store = Store::<Master>::open(&file(directory.path(), 0), true, Box::new(|_| {})).unwrap();
         store.write_and_wait(|write| write.found(&founding())).unwrap();
         let (shipping, names) = Default::default();
+        let copy = Some(Standby::open(&directory.path().join("copy")).unwrap());
         let world = Self {
             directory,
             lives: 0,
             store,
             shipping,
             names,
-            copy: Memory::default(),
+            copy,
             applying: None,
             to_replica: VecDeque::new(),
             to_server: VecDeque::new(),
@@ -267,14 +205,16 @@ impl World {
 
     fn connect(&mut self) {
         self.cut();
-        self.to_server.push_back(Applying::stands(&self.copy));
+        let mut copy = self.copy.take().unwrap();
+        copy.verify(&|| false).unwrap();
+        self.to_server.push_back(Applying::stands(&copy));
+        self.copy = Some(copy);
         self.applying = Some(Applying::default());
     }
 
     fn cut(&mut self) {
         self.to_replica.clear();
         self.to_server.clear();
-        self.copy.cut_off();
         if self.applying.take().is_some() {
             self.shipping.lock().unwrap().disconnected();
         }
@@ -283,7 +223,7 @@ impl World {
     fn replica_hears(&mut self) -> bool {
         let Some(message) = self.to_replica.pop_front() else { return false };
         let Some(applying) = &mut self.applying else { return false };
-        if let Applied::Answer(answer) = applying.take(&mut self.copy, message).unwrap() {
+        if let Applied::Answer(answer) = applying.take(self.copy.as_mut().unwrap(), message).unwrap() {
             self.to_server.push_back(answer);
         }
         true
@@ -332,15 +272,31 @@ impl World {
     fn is_copied(&mut self) {
         self.settle();
         let position = self.at_rest(|shipping, pages| shipping.position(pages).unwrap());
-        let (copied, copy) = self.copy.whole.as_ref().unwrap();
-        assert_eq!(*copied, position);
-        assert_eq!(copied.sequence, Sequence(self.operations_accepted()));
-        let copy = copy.clone();
-        self.at_rest(move |_, pages| {
+        let mut copy = self.copy.take().unwrap();
+        assert_eq!(copy.position(), Some(position));
+        assert_eq!(position.sequence, Sequence(self.operations_accepted()));
+        let prover = copy.prover().unwrap();
+        assert_eq!(prover.check().unwrap(), Vec::<String>::new());
+        assert_eq!(prover.read(|read| Ok(read.founded_head()?.chain)).unwrap(), position.chain);
+        drop(prover);
+        self.copy = Some(self.at_rest(move |_, pages| {
             for page in PageNumber::all(pages.count()) {
-                assert!(copy.get(&page) == Some(&pages.page(page).unwrap()), "page {page:?} differs");
+                assert!(copy.page(page).unwrap() == pages.page(page).unwrap(), "{page:?} differs");
             }
-        });
+            copy
+        }));
+    }
+
+    /// The replica's process was killed, or ended; `change` is what happens meanwhile.
+    fn restart_replica(&mut self, killed: bool, change: impl FnOnce(&Path)) {
+        self.cut();
+        let copy = self.copy.take().unwrap();
+        if !killed {
+            copy.close().unwrap();
+        }
+        let directory = self.directory.path().join("copy");
+        change(&directory);
+        self.copy = Some(Standby::open(&directory).unwrap());
     }
 
     fn operations_accepted(&self) -> u64 {
@@ -401,16 +357,26 @@ fn a_copy_of_another_history_is_compared() {
     let mut world = World::new();
     world.write(0..3_000, 300, false);
     world.is_copied();
-    let (first, whole) = (world.bytes, world.copy.whole.clone());
+    let first = world.bytes;
     world.write(40..60, 300, false);
-    world.is_copied();
-    let (mut position, pages) = whole.unwrap();
-    position.log = LogId([0xee; 16]);
-    world.copy.whole = Some((position, pages));
-    world.cut();
+    world.restart(true);
+    std::fs::remove_file(format!("{}-anchor", file(world.directory.path(), world.lives).display()))
+        .unwrap_err();
     let before = world.bytes;
     world.is_copied();
     assert!(world.bytes - before < first / 4, "{} of {first} bytes", world.bytes - before);
+}
+
+/// Flips a bit of a page, in whatever file is the copy.
+fn rot(directory: &Path, page: u32) {
+    for generation in 1..9 {
+        let path = directory.join(format!("standby-{generation}.db"));
+        let Ok(mut bytes) = std::fs::read(&path) else { continue };
+        if let Some(byte) = bytes.get_mut(PageNumber(page).offset() as usize + 100) {
+            *byte ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -423,6 +389,7 @@ enum Event {
     Connect,
     Restart { killed: bool },
     Fold,
+    RestartReplica { killed: bool },
     Rot { page: u32 },
     LoseCopy,
 }
@@ -445,6 +412,7 @@ fn events() -> impl Strategy<Value = Event> {
         1 => any::<bool>().prop_map(|killed| Event::Restart { killed }),
         1 => Just(Event::Fold),
         1 => (1u32..50).prop_map(|page| Event::Rot { page }),
+        1 => any::<bool>().prop_map(|killed| Event::RestartReplica { killed }),
         1 => Just(Event::LoseCopy),
     ]
 }
@@ -465,17 +433,9 @@ proptest! {
                 Event::Connect => world.connect(),
                 Event::Restart { killed } => world.restart(killed),
                 Event::Fold => world.store.truncate_log(),
-                Event::Rot { page } => {
-                    if let Some((_, pages)) = &mut world.copy.whole
-                        && let Some(content) = pages.get_mut(&PageNumber(page))
-                    {
-                        content[100] ^= 1;
-                    }
-                }
-                Event::LoseCopy => {
-                    world.cut();
-                    world.copy = Memory::default();
-                }
+                Event::RestartReplica { killed } => world.restart_replica(killed, |_| {}),
+                Event::Rot { page } => world.restart_replica(true, |directory| rot(directory, page)),
+                Event::LoseCopy => world.restart_replica(true, |directory| std::fs::remove_dir_all(directory).unwrap()),
             }
         }
         // A page that rotted shows when something else is committed.

@@ -338,7 +338,7 @@ fn evidence(main: &File) -> Result<Evidence> {
 }
 
 /// Fills a buffer; what is beyond the file's end is zero.
-fn read_or_zero(file: &File, buffer: &mut [u8], mut at: u64) -> Result<()> {
+pub(crate) fn read_or_zero(file: &File, buffer: &mut [u8], mut at: u64) -> Result<()> {
     let mut rest = &mut buffer[..];
     while !rest.is_empty() {
         match file.read_at(rest, at) {
