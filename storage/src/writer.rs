@@ -90,6 +90,8 @@ struct Queue<D: Database> {
     pages: VecDeque<PagesJob<D>>,
     /// A tap to be set, or to be taken off.
     tap: Option<Option<Box<dyn Tap<D>>>>,
+    /// Work with the pages was done last: a commit comes before more of it.
+    rested: bool,
     open: bool,
 }
 
@@ -101,14 +103,19 @@ enum Work<D: Database> {
 }
 
 impl<D: Database> Queue<D> {
-    /// What comes next: work with the pages goes first, being short and waited for by those who wrote.
+    /// What comes next: commits and work with the pages take turns.
     fn next(&mut self) -> Option<Work<D>> {
         if let Some(tap) = self.tap.take() {
             return Some(Work::Tap(tap));
         }
-        if let Some(job) = self.pages.pop_front() {
+        let nothing_to_commit = self.panel.is_empty() && self.sync.is_empty();
+        self.rested = !self.rested || nothing_to_commit;
+        if self.rested
+            && let Some(job) = self.pages.pop_front()
+        {
             return Some(Work::Pages(job));
         }
+        self.rested = false;
         let from_panel = self.panel.len().min(GROUP);
         let from_sync = self.sync.len().min(GROUP - from_panel);
         let mut jobs: Vec<_> = self.panel.drain(..from_panel).collect();
@@ -148,6 +155,7 @@ impl<D: Database> Writer<D> {
             sync: VecDeque::new(),
             pages: VecDeque::new(),
             tap: None,
+            rested: false,
             open: true,
         };
         let shared = Arc::new(Shared { queue: Mutex::new(queue), filled: Condvar::new() });

@@ -253,14 +253,18 @@ impl World {
     fn restart(&mut self, killed: bool) {
         self.cut();
         if killed {
-            let (before, after) = (self.lives, self.lives + 1);
-            for suffix in ["", "-wal", "-anchor"] {
-                let name = |life| format!("{}{suffix}", file(self.directory.path(), life).display());
-                if Path::new(&name(before)).exists() {
-                    std::fs::copy(name(before), name(after)).unwrap();
+            let (before, after) =
+                [self.lives, self.lives + 1].map(|life| file(self.directory.path(), life)).into();
+            self.lives += 1;
+            // At rest, or a fold would move between two files.
+            self.at_rest(move |_, _| {
+                for suffix in ["", "-wal", "-anchor"] {
+                    let [from, to] = [&before, &after].map(|file| format!("{}{suffix}", file.display()));
+                    if Path::new(&from).exists() {
+                        std::fs::copy(from, to).unwrap();
+                    }
                 }
-            }
-            self.lives = after;
+            });
         }
         self.store.close().unwrap();
         let path = file(self.directory.path(), self.lives);
