@@ -6,7 +6,7 @@
 //! back to how it was, [`operator`] what is changed at the server itself, [`join`] what becomes of a
 //! device's own items when it enters a group, [`sharing`] what devices have together and what each
 //! for itself,
-//! [`ship`] what a replica is sent of the database page by page, [`apply`] what it does with that,
+//! [`ship`] what a replica is sent of the database page by page, [`apply`] what it does with that, [`protection`] when a change may be acknowledged,
 //! [`tombstones`] which deletions may be forgotten, [`window`] how far back old values are kept.
 
 pub mod accept;
@@ -20,6 +20,7 @@ pub mod lineage;
 pub mod merge;
 pub mod message;
 pub mod operator;
+pub mod protection;
 pub mod round;
 pub mod sharing;
 pub mod ship;

@@ -349,18 +349,23 @@ impl<D: Database> Worker<D> {
     }
 
     fn publish(&mut self, jobs: Vec<Box<dyn Job<D>>>) {
-        match (&mut self.tapped, &self.connection) {
-            (Some(tapped), Some(connection)) => {
+        let Some(connection) = &self.connection else { return };
+        match &mut self.tapped {
+            Some(tapped) => {
                 if let Err(error) = tapped.committed(self.checkpointer.frames(), connection, jobs) {
                     tracing::warn!(%error, "read what was committed for the replica");
                 }
+                (self.published)(&D::read(connection));
                 self.settle();
             }
-            _ => self.answer(jobs.into_iter().map(|job| (job, true)).collect()),
+            None => {
+                (self.published)(&D::read(connection));
+                jobs.into_iter().for_each(|job| job.answer(Ok(())));
+            }
         }
+        let before_folding = || anchor(&self.path, self.tapped.as_ref());
         if let Some(connection) = &self.connection
-            && let Err(error) =
-                self.checkpointer.after_commit(connection, || anchor(&self.path, self.tapped.as_ref()))
+            && let Err(error) = self.checkpointer.after_commit(connection, before_folding)
         {
             tracing::warn!(%error, "fold the write-ahead log back");
         }
@@ -368,17 +373,7 @@ impl<D: Database> Worker<D> {
 
     /// Answers those whose commit is confirmed by now, or given up.
     fn settle(&mut self) {
-        let due = self.tapped.as_mut().map(Tapped::due).unwrap_or_default();
-        if !due.is_empty() {
-            self.answer(due);
-        }
-    }
-
-    fn answer(&mut self, due: Vec<(Box<dyn Job<D>>, bool)>) {
-        if let Some(connection) = &self.connection {
-            (self.published)(&D::read(connection));
-        }
-        for (job, confirmed) in due {
+        for (job, confirmed) in self.tapped.as_mut().map(Tapped::due).unwrap_or_default() {
             job.answer(if confirmed { Ok(()) } else { Err(Error::Unconfirmed) });
         }
     }
