@@ -3,6 +3,7 @@
 mod discover;
 mod join;
 mod joining;
+mod replication;
 mod service;
 mod status;
 

@@ -1,4 +1,4 @@
-//! What the supervisor starts and stops: the server part and the client part of this device.
+//! What the supervisor starts and stops: the server, the client and the replica part of this device.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::ClientPart;
 use crate::device::Device;
 use crate::fault::{Fault, FaultCode};
+use crate::replica::ReplicaPart;
 use crate::role::{Exits, Part, Parts};
 use crate::server::ServerPart;
 
@@ -16,13 +17,14 @@ use crate::server::ServerPart;
 pub struct DeviceParts {
     device: Arc<Device>,
     client: ArcSwapOption<ClientPart>,
+    replica: ArcSwapOption<ReplicaPart>,
 }
 
 impl DeviceParts {
     /// The parts of `device`, none running.
     #[must_use]
     pub fn new(device: Arc<Device>) -> Self {
-        Self { device, client: ArcSwapOption::empty() }
+        Self { device, client: ArcSwapOption::empty(), replica: ArcSwapOption::empty() }
     }
 
     async fn bring_up(&self, part: Part) -> Result<(), Fault> {
@@ -36,7 +38,8 @@ impl DeviceParts {
                 self.client.store(Some(Arc::new(client)));
             }
             Part::Replica => {
-                return Err(Fault::with_detail(FaultCode::ControlFile, "this version has no replica"));
+                let replica = ReplicaPart::start(&self.device).await?;
+                self.replica.store(Some(Arc::new(replica)));
             }
         }
         Ok(())
@@ -63,7 +66,11 @@ impl Parts for DeviceParts {
                     client.stop().await;
                 }
             }
-            Part::Replica => {}
+            Part::Replica => {
+                if let Some(replica) = self.replica.swap(None) {
+                    replica.stop().await;
+                }
+            }
         }
     }
 }

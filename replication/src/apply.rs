@@ -5,7 +5,8 @@
 //! all pages after it, and one that does not lead there is not committed. I-11.
 
 use mfpsync_storage::codec::DecodeError;
-use mfpsync_storage::physical::{PageDigest, PageHash, PageNumber, Position, Standby};
+use mfpsync_storage::model::ContentHash;
+use mfpsync_storage::physical::{PageDigest, PageHash, PageNumber, Position, Prover, Standby};
 use mfpsync_storage::{Error, Result};
 
 use crate::batch::{Before, Body, Part};
@@ -28,6 +29,29 @@ pub enum Applied {
     },
     /// The server stands there.
     Head(Position),
+}
+
+/// What a proof of the copy comes to: its pages, SQLite's opinion, and its items, all at `position`. Takes
+/// as long as reading the whole copy twice.
+///
+/// # Errors
+/// What is wrong, in words for an engineer.
+pub fn prove(prover: &Prover, position: &Position) -> std::result::Result<ContentHash, String> {
+    let unreadable = |error: Error| format!("the copy cannot be read: {error}");
+    if prover.digest().map_err(unreadable)? != position.digest {
+        return Err("a page is not what was written".to_owned());
+    }
+    if let Some(found) = prover.check().map_err(unreadable)?.first() {
+        return Err(format!("SQLite finds the copy damaged: {found}"));
+    }
+    let (head, hashes) =
+        prover.read(|read| Ok((read.founded_head()?, read.content_hashes()?))).map_err(unreadable)?;
+    if (head.group, head.epoch, head.sequence, head.chain)
+        != (position.group, position.epoch, position.sequence, position.chain)
+    {
+        return Err("the copy is of another moment than its position".to_owned());
+    }
+    Ok(hashes.into_values().fold(ContentHash::EMPTY, ContentHash::and))
 }
 
 /// Takes what comes on one connection.

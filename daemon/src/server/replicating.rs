@@ -353,7 +353,8 @@ impl Replicating {
                     move |read| {
                         // The state of before the next commit.
                         read.founded_head()?;
-                        drop(begun.send(()));
+                        // Nobody waits any more when this came too late.
+                        let _waited_for = begun.send(());
                         let hashes = read.content_hashes()?;
                         Ok(hashes.into_values().fold(ContentHash::EMPTY, ContentHash::and))
                     },

@@ -280,6 +280,9 @@ impl Serving {
     /// # Cancel safety
     /// As [`Serving::enrol`].
     pub async fn release(&self, device: DeviceId) -> Result<(), Status> {
+        if self.replicating.standing().is_some_and(|standing| standing.set.device == device) {
+            self.stop_replica().await?;
+        }
         let release = move |_: &MasterWrite<'_>, members: &[Member]| {
             let known = members.iter().find(|member| member.device == device && !member.released);
             let row =

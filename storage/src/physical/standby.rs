@@ -29,10 +29,8 @@ use super::position::Position;
 use crate::error::{Error, Result};
 use crate::open;
 
-/// The log is folded into the database from this length on (4 MiB).
+/// The log is folded into the database from this length on (4 MiB), and not before a proof has ended.
 const FOLD_FRAMES: u32 = 1_000;
-/// And not before a proof has ended, unless it is as long as this (64 MiB).
-const HOLD_FRAMES: u32 = 16_000;
 
 /// A copy, or what there is of one.
 #[derive(Debug)]
@@ -194,7 +192,8 @@ impl Standby {
     /// There is no copy, or SQLite cannot read it.
     pub fn prover(&mut self) -> Result<Prover> {
         let whole = self.whole.as_mut().ok_or(Error::Closed)?;
-        let prover = Prover::open(&whole.path, whole.proofs.clone());
+        let pages = proof::View::new(&whole.main, &whole.log, whole.position.pages)?;
+        let prover = Prover::open(&whole.path, pages, whole.proofs.clone());
         whole.lock()?;
         prover
     }
@@ -310,9 +309,8 @@ impl Whole {
     }
 
     fn fold_if_long(&mut self) -> Result<()> {
-        let frames = self.log.frames();
-        let held = Arc::strong_count(&self.proofs) > 1 && frames < HOLD_FRAMES;
-        if frames < FOLD_FRAMES || held { Ok(()) } else { self.fold() }
+        let held = Arc::strong_count(&self.proofs) > 1;
+        if held || self.log.frames() < FOLD_FRAMES { Ok(()) } else { self.fold() }
     }
 
     /// Folds the log into the database: first is noted where that leads.

@@ -107,10 +107,12 @@ impl Log {
 
     /// A page, if it is in the log.
     pub(super) fn page(&self, page: PageNumber) -> Result<Option<Page>> {
-        let Some(frame) = self.index.get(&page) else { return Ok(None) };
-        let mut content = [0; PAGE_BYTES];
-        self.file.read_exact_at(&mut content, frame_offset(*frame) + FRAME_HEADER_BYTES as u64)?;
-        Ok(Some(content))
+        self.index.get(&page).map(|frame| read_frame(&self.file, *frame)).transpose()
+    }
+
+    /// The file, and the last committed frame of each page.
+    pub(super) fn view(&self) -> Result<(File, HashMap<PageNumber, u32>)> {
+        Ok((self.file.try_clone()?, self.index.clone()))
     }
 
     /// Forgets a transaction that did not end, and begins another.
@@ -176,6 +178,13 @@ impl Log {
         let long = self.frames == 0 || self.file.metadata()?.len() >= frame_offset(self.frames);
         Ok(long && same_file(&self.path, &self.file)?)
     }
+}
+
+/// The page in a frame.
+pub(super) fn read_frame(log: &File, frame: u32) -> Result<Page> {
+    let mut content = [0; PAGE_BYTES];
+    log.read_exact_at(&mut content, frame_offset(frame) + FRAME_HEADER_BYTES as u64)?;
+    Ok(content)
 }
 
 fn page_of(position: &Position) -> Page {
