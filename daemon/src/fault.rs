@@ -117,6 +117,11 @@ fault_codes! {
         "the replica does not answer, and changes are confirmed without it as was chosen; they are on this \
          server's storage alone until it is back, then they are copied by themselves; find out why the \
          replica does not answer, or stop replication";
+    /// Changes wait for the replica.
+    ChangesHeld = "F-CHANGES-HELD", false, Unavailable:
+        "the replica does not answer, and nothing is confirmed without it, as was chosen; changes wait on the \
+         devices, none is lost; get the replica to answer, or choose another durability or stop replication \
+         (`mfpsync replication`)";
     /// The replica's copy is not what it should be.
     ReplicaWrong = "F-REPLICA-WRONG", false, Unavailable:
         "the replica's copy is not what it should be and is mended by itself; the server's data is not \

@@ -46,8 +46,8 @@ impl StorageFaults {
 
     /// Shows what a person should see to.
     pub fn failed(&self, error: &Error) {
-        if matches!(error, Error::Erased | Error::UserFull { .. }) {
-            // The caller's own, and the database is well.
+        if matches!(error, Error::Erased | Error::UserFull { .. } | Error::Unconfirmed) {
+            // The caller's own or the replica's, and the database is well.
             return;
         }
         tracing::warn!(%error, "database");

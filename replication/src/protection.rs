@@ -2,10 +2,10 @@
 //! the replica is away. Pure: time is an argument.
 //!
 //! ```text
-//!                       a change waits too long, and may go without the replica
-//!   Protected ────────────────────────────────────────────────────────────────► Unprotected
-//!       ▲                                                                            │
-//!       └──────────────────────── the replica has everything ◄───────────────────────┘
+//!               a change waits too long              ┌─ Held ──────── and must not go without the replica
+//!   Protected ──────────────────────────────────────►┤
+//!       ▲                                            └─ Unprotected ─ and may
+//!       └──── the replica has everything ◄───────────────────┘
 //! ```
 //!
 //! I-16: without the operator's choice nothing is ever acknowledged that the replica does not have. The
@@ -30,7 +30,7 @@ pub struct Protection {
     durability: Durability,
     /// The replica was met, or the operator chose, in this life of the process.
     confirmed_here: bool,
-    unprotected: bool,
+    state: State,
     /// The last transaction.
     last: u64,
     /// The last that the replica has.
@@ -40,13 +40,15 @@ pub struct Protection {
     waiting: VecDeque<(u64, Since)>,
 }
 
-/// What changed for people.
+/// How things stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
-    /// Changes are acknowledged without the replica from now on.
-    Unprotected,
-    /// The replica has everything again.
+pub enum State {
+    /// Changes are acknowledged as was chosen.
     Protected,
+    /// Changes wait longer than anybody does: they are answered that they are not confirmed.
+    Held,
+    /// Changes are acknowledged without the replica.
+    Unprotected,
 }
 
 impl Protection {
@@ -56,7 +58,7 @@ impl Protection {
         Self {
             durability,
             confirmed_here: chosen,
-            unprotected: false,
+            state: State::Protected,
             last: 0,
             durable: 0,
             given_up: 0,
@@ -70,12 +72,15 @@ impl Protection {
         self.durability
     }
 
-    /// The operator chose.
-    pub fn choose(&mut self, durability: Durability) -> Option<Turn> {
+    /// The operator chose. The state, if it is another now.
+    pub fn choose(&mut self, durability: Durability) -> Option<State> {
         (self.durability, self.confirmed_here) = (durability, true);
-        let ended = self.unprotected && durability != Durability::SyncContinue;
-        self.unprotected &= !ended;
-        ended.then_some(Turn::Protected)
+        match (durability, self.state) {
+            (Durability::SyncContinue, _) | (_, State::Protected) | (Durability::SyncHold, State::Held) => {
+                None
+            }
+            (Durability::Async, State::Held) | (_, State::Unprotected) => self.turn(State::Protected),
+        }
     }
 
     /// A new run of transactions begins at this one.
@@ -87,40 +92,41 @@ impl Protection {
     /// A transaction is on the server's stable storage.
     pub fn committed(&mut self, transaction: u64, now: Since) {
         self.last = transaction;
-        if self.durability != Durability::Async && !self.unprotected {
+        if self.durability != Durability::Async && self.state != State::Unprotected {
             self.waiting.push_back((transaction, now));
         }
     }
 
-    /// The replica has everything up to this transaction on stable storage.
-    pub fn confirmed(&mut self, transaction: u64) -> Option<Turn> {
+    /// The replica has everything up to this transaction on stable storage. The state, if it is another now.
+    pub fn confirmed(&mut self, transaction: u64) -> Option<State> {
         (self.durable, self.confirmed_here) = (self.durable.max(transaction), true);
         while self.waiting.front().is_some_and(|(waiting, _)| *waiting <= transaction) {
             self.waiting.pop_front();
         }
-        let ended = self.unprotected && transaction >= self.last;
-        self.unprotected &= !ended;
-        ended.then_some(Turn::Protected)
+        if transaction >= self.last { self.turn(State::Protected) } else { None }
     }
 
-    /// Time has passed.
-    pub fn tick(&mut self, now: Since) -> Option<Turn> {
+    /// Time has passed. The state, if it is another now.
+    pub fn tick(&mut self, now: Since) -> Option<State> {
         let late = |(_, since): &&(u64, Since)| now.saturating_sub(*since) >= PATIENCE;
         let (late, _) = *self.waiting.iter().rev().find(late)?;
         if self.durability == Durability::SyncContinue && self.confirmed_here {
             self.waiting.clear();
-            self.unprotected = true;
-            return Some(Turn::Unprotected);
+            return self.turn(State::Unprotected);
         }
         self.given_up = late;
         self.waiting.retain(|(transaction, _)| *transaction > late);
-        None
+        self.turn(State::Held)
     }
 
-    /// Whether changes are acknowledged although the replica lacks them.
+    fn turn(&mut self, to: State) -> Option<State> {
+        (std::mem::replace(&mut self.state, to) != to).then_some(to)
+    }
+
+    /// How things stand.
     #[must_use]
-    pub fn is_unprotected(&self) -> bool {
-        self.unprotected
+    pub fn state(&self) -> State {
+        self.state
     }
 
     /// Whether somebody waits for the replica.
@@ -132,7 +138,7 @@ impl Protection {
     /// Who is answered.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        if self.durability == Durability::Async || self.unprotected {
+        if self.durability == Durability::Async || self.state == State::Unprotected {
             Verdict::ALL
         } else {
             Verdict { confirmed: self.durable, given_up: self.given_up }
@@ -178,34 +184,34 @@ mod tests {
     fn i_16_held_changes_are_given_up_and_never_acknowledged_without_the_replica() {
         let mut protection = waiting(Durability::SyncHold, true);
         protection.committed(8, SOON * 2);
-        assert_eq!(protection.tick(LATE), None);
+        assert_eq!(protection.tick(LATE), Some(State::Held));
         assert_eq!(protection.verdict(), Verdict { confirmed: 0, given_up: 7 });
         assert!(protection.is_waited_for());
         assert_eq!(protection.tick(LATE * 2), None);
         assert_eq!(protection.verdict(), Verdict { confirmed: 0, given_up: 8 });
-        assert_eq!(protection.confirmed(8), None);
+        assert_eq!(protection.confirmed(8), Some(State::Protected));
         assert_eq!(protection.verdict(), Verdict { confirmed: 8, given_up: 8 });
     }
 
     #[test]
     fn i_16_going_on_without_the_replica_needs_a_choice_of_this_life() {
         let mut protection = waiting(Durability::SyncContinue, false);
-        assert_eq!(protection.tick(LATE), None);
+        assert_eq!(protection.tick(LATE), Some(State::Held));
         assert_eq!(protection.verdict(), Verdict { confirmed: 0, given_up: 7 });
         protection.committed(8, LATE);
         assert_eq!(protection.choose(Durability::SyncContinue), None);
-        assert_eq!(protection.tick(LATE * 2), Some(Turn::Unprotected));
+        assert_eq!(protection.tick(LATE * 2), Some(State::Unprotected));
         assert_eq!(protection.verdict(), Verdict::ALL);
     }
 
     #[test]
     fn it_is_protected_again_when_the_replica_has_everything() {
         let mut protection = waiting(Durability::SyncContinue, true);
-        assert_eq!(protection.tick(LATE), Some(Turn::Unprotected));
+        assert_eq!(protection.tick(LATE), Some(State::Unprotected));
         protection.committed(8, LATE);
         assert_eq!(protection.confirmed(7), None);
-        assert!(protection.is_unprotected());
-        assert_eq!(protection.confirmed(8), Some(Turn::Protected));
+        assert_eq!(protection.state(), State::Unprotected);
+        assert_eq!(protection.confirmed(8), Some(State::Protected));
         protection.committed(9, LATE);
         assert_eq!(protection.verdict(), Verdict { confirmed: 8, given_up: 0 });
     }
@@ -213,8 +219,8 @@ mod tests {
     #[test]
     fn another_choice_ends_going_on_without() {
         let mut protection = waiting(Durability::SyncContinue, true);
-        assert_eq!(protection.tick(LATE), Some(Turn::Unprotected));
-        assert_eq!(protection.choose(Durability::SyncHold), Some(Turn::Protected));
+        assert_eq!(protection.tick(LATE), Some(State::Unprotected));
+        assert_eq!(protection.choose(Durability::SyncHold), Some(State::Protected));
         protection.committed(8, LATE);
         assert_eq!(protection.verdict(), Verdict { confirmed: 0, given_up: 0 });
     }

@@ -133,6 +133,8 @@ codes! {
     ReplicaWrong = "C-REPLICA-WRONG", Error, Never: "the replica's copy is not what it should be";
     /// Changes are acknowledged without it.
     Unprotected = "C-UNPROTECTED", Error, Never: "changes are confirmed without the replica";
+    /// Changes wait for it.
+    ChangesHeld = "C-CHANGES-HELD", Error, Never: "changes wait for the replica";
     /// It has everything again.
     Protected = "C-PROTECTED", Notice, Never: "the replica has everything again";
     /// Another role runs.

@@ -10,15 +10,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mfpsync_proto::replica as wire;
-use mfpsync_replication::protection::{Protection, Turn};
+use mfpsync_replication::protection::{self, Protection};
 use mfpsync_replication::ship::{Logical, Next, Shipping};
 use mfpsync_replication::stream::{FromReplica, ToReplica};
 use mfpsync_replication::wire::to_replica_to_wire;
-use mfpsync_storage::Priority;
-use mfpsync_storage::master::{Durability, Master, MasterRead, Replication};
+use mfpsync_storage::master::{Durability, Master, MasterRead, MasterWrite, Replication};
 use mfpsync_storage::model::{ContentHash, DeviceId, Sequence};
 use mfpsync_storage::physical::{Changed, LogId, Pages, Position};
 use mfpsync_storage::tap::{Tap, Verdict};
+use mfpsync_storage::{Error, Priority};
 use ring::rand::SecureRandom;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -189,7 +189,7 @@ impl Replicating {
             position: state.position,
             lacks: state.shipping.lacks(),
             behind: state.recent.iter().find(missing).map(|(_, at)| at.elapsed()),
-            unprotected: state.protection.is_unprotected(),
+            unprotected: state.protection.state() == protection::State::Unprotected,
             proved: state.proof.last.clone(),
         })
     }
@@ -410,7 +410,14 @@ impl Replicating {
         });
     }
 
+    /// Sends what is to be sent.
     fn pump(self: &Arc<Self>, state: &mut State, pages: &mut Pages) {
+        self.send(state, pages);
+        state.position = state.shipping.position(pages);
+        self.changed.send_replace(());
+    }
+
+    fn send(self: &Arc<Self>, state: &mut State, pages: &mut Pages) {
         while let Some(stream) = &state.stream {
             match state.shipping.next(pages) {
                 Ok(Next::Send(message)) => {
@@ -448,33 +455,43 @@ impl Replicating {
         self.changed.send_replace(());
     }
 
-    /// Records, for people and durably, that protection ended or is back.
-    fn turned(&self, state: &State, turn: Option<Turn>) {
+    /// Tells people of another state, and records durably what is not protected.
+    fn turned(&self, state: &State, turn: Option<protection::State>) {
+        use protection::State::{Held, Protected, Unprotected};
         let Some(turn) = turn else { return };
-        let durable = state.shipping.durable().map_or(Sequence::ZERO, |durable| durable.sequence);
-        let code = match turn {
-            Turn::Unprotected => {
-                self.faults.set(Fault::now(FaultCode::Unprotected));
-                Code::Unprotected
+        for (state, fault) in [(Held, FaultCode::ChangesHeld), (Unprotected, FaultCode::Unprotected)] {
+            if turn == state {
+                self.faults.set(Fault::now(fault));
+            } else {
+                self.faults.clear(fault);
             }
-            Turn::Protected => {
-                self.faults.clear(FaultCode::Unprotected);
-                Code::Protected
-            }
-        };
-        self.record(state, code);
-        self.master.store().write(
-            Priority::Sync,
-            move |write| match turn {
-                Turn::Unprotected => write.begin_unprotected(durable, unix_millis()),
-                Turn::Protected => write.end_unprotected(durable),
-            },
-            |written| {
-                if let Err(error) = written {
-                    tracing::error!(%error, "record what is not protected");
-                }
+        }
+        self.record(
+            state,
+            match turn {
+                Held => Code::ChangesHeld,
+                Unprotected => Code::Unprotected,
+                Protected => Code::Protected,
             },
         );
+        let durable = state.shipping.durable().map_or(Sequence::ZERO, |durable| durable.sequence);
+        let begins = match turn {
+            Held => return,
+            Unprotected => true,
+            Protected => false,
+        };
+        let write = move |write: &MasterWrite<'_>| {
+            if begins {
+                write.begin_unprotected(durable, unix_millis())
+            } else {
+                write.end_unprotected(durable)
+            }
+        };
+        self.master.store().write(Priority::Sync, write, |written| match written {
+            // Written is all it has to be.
+            Ok(()) | Err(Error::Unconfirmed) => {}
+            Err(error) => tracing::error!(%error, "record what is not protected"),
+        });
     }
 
     fn record(&self, state: &State, code: Code) {
@@ -509,8 +526,8 @@ impl Tap<Master> for ServerTap {
         state.shipping.begin(kept, logical(read));
         state.protection.begin(pages.transaction());
         state.recent.clear();
-        state.position = state.shipping.position(pages);
         self.0.show(&state);
+        self.0.pump(&mut state, pages);
     }
 
     fn changed(&mut self, changed: Changed<'_>) {
@@ -521,7 +538,6 @@ impl Tap<Master> for ServerTap {
         let mut state = self.0.state();
         state.shipping.committed(logical(read));
         state.protection.committed(pages.transaction(), self.0.began.elapsed());
-        state.position = state.shipping.position(pages);
         if state.recent.len() < RECENT {
             state.recent.push_back((pages.transaction(), Instant::now()));
         }

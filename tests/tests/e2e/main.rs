@@ -21,6 +21,7 @@ mod monitor;
 mod pairing;
 mod records;
 mod refused;
+mod replica;
 mod returning;
 mod sharing;
 mod storage;
