@@ -46,14 +46,12 @@ pub struct Standby {
 #[derive(Debug)]
 struct Whole {
     path: PathBuf,
-    /// Open as long as the copy: closing it would give up the lock.
-    main: File,
+    /// Open as long as the copy: closing it would give up the lock. Proofs hold on to it, too.
+    main: Arc<File>,
     log: Log,
     position: Position,
     /// Of the pages as they are; the position's, unless somebody touched them.
     digest: PageDigest,
-    /// What proofs hold on to.
-    proofs: Arc<()>,
 }
 
 #[derive(Debug)]
@@ -83,7 +81,14 @@ impl Standby {
     /// The device's; [`Error::Busy`] if another program uses the copy.
     pub fn open(directory: &Path) -> Result<Self> {
         std::fs::create_dir_all(directory)?;
-        let whole = Place::read(directory)?.map(|place| Whole::open(directory, &place)).transpose()?;
+        let whole = match Place::read(directory)? {
+            Some(place) => {
+                // Left if the power was cut right after another one replaced it.
+                place::remove(&place::file(directory, place.generation - 1))?;
+                Some(Whole::open(directory, &place)?)
+            }
+            None => None,
+        };
         Ok(Self { directory: directory.to_owned(), whole, part: None, staging: Staging::None })
     }
 
@@ -169,7 +174,11 @@ impl Standby {
             Staging::Onto { hashes, digest } => {
                 let whole = self.whole.as_mut().ok_or(Error::Closed)?;
                 whole.commit(&hashes, digest, position)?;
-                whole.fold_if_long()
+                // The transaction stands all the same; the next one tries again.
+                if let Err(error) = whole.fold_if_long() {
+                    tracing::warn!(%error, "fold the copy's log");
+                }
+                Ok(())
             }
             Staging::Beside => self.replace(position),
         }
@@ -193,8 +202,8 @@ impl Standby {
     pub fn prover(&mut self) -> Result<Prover> {
         let whole = self.whole.as_mut().ok_or(Error::Closed)?;
         let pages = proof::View::new(&whole.main, &whole.log, whole.position.pages)?;
-        let prover = Prover::open(&whole.path, pages, whole.proofs.clone());
-        whole.lock()?;
+        let prover = Prover::open(&whole.path, pages);
+        lock(&whole.main)?;
         prover
     }
 
@@ -247,18 +256,11 @@ impl Standby {
 impl Whole {
     fn open(directory: &Path, place: &Place) -> Result<Self> {
         let path = place::file(directory, place.generation);
-        let main = OpenOptions::new().read(true).write(true).open(&path)?;
+        let main = Arc::new(OpenOptions::new().read(true).write(true).open(&path)?);
+        lock(&main)?;
         let (log, found) = Log::open(&path)?;
         let position = found.unwrap_or(place.position);
-        let proofs = Arc::default();
-        let whole = Self { path, main, log, position, digest: position.digest, proofs };
-        whole.lock()?;
-        Ok(whole)
-    }
-
-    /// Keeps other programs out, or notices that one is in.
-    fn lock(&self) -> Result<()> {
-        fcntl_lock(&self.main, FlockOperation::NonBlockingLockExclusive).map_err(|_| Error::Busy)
+        Ok(Self { path, main, log, position, digest: position.digest })
     }
 
     fn page(&self, page: PageNumber) -> Result<Page> {
@@ -275,7 +277,7 @@ impl Whole {
 
     /// Whether the files are those that are open here.
     fn is_untouched(&self) -> Result<()> {
-        self.lock()?;
+        lock(&self.main)?;
         if same_file(&self.path, &self.main)? && self.log.is_untouched()? {
             Ok(())
         } else {
@@ -309,7 +311,7 @@ impl Whole {
     }
 
     fn fold_if_long(&mut self) -> Result<()> {
-        let held = Arc::strong_count(&self.proofs) > 1;
+        let held = Arc::strong_count(&self.main) > 1;
         if held || self.log.frames() < FOLD_FRAMES { Ok(()) } else { self.fold() }
     }
 
@@ -323,10 +325,15 @@ impl Whole {
         let generation = place::generation(&self.path).ok_or(Error::Tampered)?;
         Place { generation, position: self.position }.write(directory)?;
         let folded = open::fold_copy(&self.path);
-        self.lock()?;
+        lock(&self.main)?;
         folded?;
         self.log.start_over()
     }
+}
+
+/// Keeps other programs out, or notices that one is in.
+fn lock(main: &File) -> Result<()> {
+    fcntl_lock(main, FlockOperation::NonBlockingLockExclusive).map_err(|_| Error::Busy)
 }
 
 /// The digest of `count` pages.

@@ -81,9 +81,11 @@ impl Log {
     fn recover(&mut self) -> Result<Option<Position>> {
         let mut position = None;
         let (mut checksum, mut pages) = (self.checksum, Vec::new());
-        for number in 0.. {
+        // As SQLite does: a frame whose last bytes are missing is none, were they all zeros.
+        let whole = self.file.metadata()?.len().saturating_sub(HEADER_BYTES as u64) / FRAME_BYTES as u64;
+        for number in 0..u32::try_from(whole).unwrap_or(u32::MAX) {
             let mut bytes = [0; FRAME_BYTES];
-            read_or_zero(&self.file, &mut bytes, frame_offset(number))?;
+            self.file.read_exact_at(&mut bytes, frame_offset(number))?;
             let Some((header, after)) = self.header.frame(checksum, &bytes) else { break };
             checksum = after;
             pages.push((header.page, number));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::log::{Log, read_frame};
-use super::{read_page, scan};
+use super::{lock, read_page, scan};
 use crate::error::Result;
 use crate::master::{Master, MasterRead};
 use crate::open;
@@ -21,28 +21,37 @@ const DEADLINE: Duration = Duration::from_secs(300);
 /// Virtual-machine steps between two looks at the clock.
 const STEPS: i32 = 10_000;
 
-/// The copy as it was committed when this was made.
+/// The copy as it was committed when this was made. As long as it is there, the copy's log is not folded.
 pub struct Prover {
+    // Closed first: that gives up the lock, which `pages` takes again.
     connection: Connection,
     pages: View,
     until: Instant,
-    /// As long as it is there, the copy's log is not folded.
-    _held: Arc<()>,
 }
 
 /// The pages of the copy, while nothing is folded.
 #[derive(Debug)]
 pub(super) struct View {
-    main: File,
+    /// The descriptor that has the lock, and not one of its own: closing that would give it up.
+    main: Arc<File>,
     log: File,
     index: HashMap<PageNumber, u32>,
     count: u32,
 }
 
 impl View {
-    pub(super) fn new(main: &File, log: &Log, count: u32) -> Result<Self> {
+    pub(super) fn new(main: &Arc<File>, log: &Log, count: u32) -> Result<Self> {
         let (log, index) = log.view()?;
-        Ok(Self { main: main.try_clone()?, log, index, count })
+        Ok(Self { main: Arc::clone(main), log, index, count })
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // Whoever got in between is noticed at the next transaction.
+        if let Err(error) = lock(&self.main) {
+            tracing::warn!(%error, "lock the copy after a proof");
+        }
     }
 }
 
@@ -53,11 +62,11 @@ impl std::fmt::Debug for Prover {
 }
 
 impl Prover {
-    pub(super) fn open(path: &Path, pages: View, held: Arc<()>) -> Result<Self> {
+    pub(super) fn open(path: &Path, pages: View) -> Result<Self> {
         let mut connection = open::copy(path)?;
         let until = Instant::now() + DEADLINE;
         connection.progress_handler(STEPS, Some(move || Instant::now() >= until))?;
-        Ok(Self { connection, pages, until, _held: held })
+        Ok(Self { connection, pages, until })
     }
 
     /// The digest of all pages as they are on the disk.
