@@ -309,7 +309,11 @@ impl Log {
     fn frame(&self, number: u32, before: Checksum) -> Result<Option<(FrameHeader, Checksum, Page)>> {
         let Some(log) = self.header else { return Ok(None) };
         let mut bytes = [0; FRAME_BYTES];
-        read_or_zero(&self.file, &mut bytes, frame_offset(number))?;
+        match self.file.read_exact_at(&mut bytes, frame_offset(number)) {
+            // As SQLite does: a frame whose last bytes are missing is none, were they all zeros.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+            read => read?,
+        }
         let content = bytes.last_chunk::<PAGE_BYTES>().copied();
         Ok(log.frame(before, &bytes).zip(content).map(|((header, sum), page)| (header, sum, page)))
     }
