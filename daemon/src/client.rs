@@ -56,9 +56,8 @@ impl ClientPart {
         })?;
         device.load_roster().await.map_err(|error| start_fault(&error))?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let driver = Driver::prepare(device.clone(), anchor(&membership), tasks.clone(), stop.clone())
-            .await
-            .map_err(|error| start_fault(&error))?;
+        let driver =
+            Driver::prepare(device.clone(), anchor(&membership), tasks.clone(), stop.clone()).await?;
         tasks.spawn(driver.run());
         Ok(Self { stop, tasks })
     }
