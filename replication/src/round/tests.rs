@@ -439,7 +439,8 @@ fn a_superseded_server_is_left_for_another() {
 
 #[test]
 fn what_is_known_of_the_groups_history_must_be_one() {
-    let begin = |lineage| Round::start(Start { lineage, ..start() }, At { now: Moment::default(), random: 0 });
+    let begin =
+        |lineage| Round::start(Start { lineage, ..start() }, At { now: Moment::default(), random: 0 });
     let first = record(epoch(1), None);
     let second = record(epoch(2), Some((epoch(1), 100)));
     let pretender = record(epoch(3), Some((epoch(1), 100)));
