@@ -94,6 +94,8 @@ pub async fn leave(device: &Device) -> bool {
 }
 
 async fn try_leave(device: &Device) -> Result<(), link::LinkError> {
+    // Whether or not a client ran here since the start.
+    device.load_roster().await?;
     let servers = Servers::of(device).await?;
     let state = device.own.db().read(READ_DEADLINE, |read| Ok((read.device()?, read.membership()?))).await?;
     let (own, Some(membership)) = state else { return Ok(()) };

@@ -103,8 +103,8 @@ impl Round {
     pub fn step(self, at: At, event: Event) -> (Self, Vec<Effect>) {
         let mut step = Step { facts: self.facts, at, effects: Vec::new() };
         let state = match (self.state, event) {
-            (State::Ended(end), _) => State::Ended(end),
             (state, Event::Stop) => step.end(state.link(), End::Stopped),
+            (State::Ended(end), _) => State::Ended(end),
             (state, Event::Tick) => step.tick(state),
             (state, Event::Stored(stored)) => step.stored(state, stored),
             (state, Event::LocalEdits(outbox)) => step.local_edits(state, outbox),

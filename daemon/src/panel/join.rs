@@ -225,21 +225,47 @@ pub(super) async fn leave_group(session: &Session, accept_unsent: u64) -> Result
             return Err(Status::failed_precondition("this device is not a client of a group"));
         }
     };
+    let life = incarnation(device).await?;
+    // First, so that the client part does not meet the refusal of a device that has left.
+    let role = stop_client(&session.supervisor, session, next).await?;
     // The server's own client function ends without giving up the server's membership.
     let slot_freed = next == Role::Idle && client::leave(device).await;
-    let role = stop_client(&session.supervisor, session, next).await?;
-    let left = device.own.change_membership(move |write| match write.phase()? {
-        Some(Phase::Undoing) => write.leave_as_before(accept_unsent),
-        Some(Phase::Joining | Phase::Member) | None => write.leave(),
+    let left = device.own.change_membership(move |write| {
+        if write.device()?.incarnation != life {
+            // It joined a group meanwhile; what was to be left is left already.
+            return Ok(None);
+        }
+        match write.phase()? {
+            Some(Phase::Undoing) => write.leave_as_before(accept_unsent).map(Some),
+            Some(Phase::Joining | Phase::Member) => write.leave().map(Some),
+            None => Ok(None),
+        }
     });
-    let left = left.await;
-    let unsent = left.map_err(|error| storage_fault::refusal(&error))?;
-    if next == Role::Idle {
+    let left = left.await.map_err(|error| storage_fault::refusal(&error))?;
+    let unsent = left.unwrap_or_default();
+    if left.is_some() && next == Role::Idle {
         device.roster.clear();
         device.left_group().await.map_err(|fault| Status::unavailable(fault.to_string()))?;
     }
     device.communication.record(Event::new(EventCode::Left).count("unsent", unsent));
     Ok(wire::LeaveReply { role: Some(role), unsent, slot_freed })
+}
+
+/// Carries a leave on that was cut short: the decision is durable, and the group's data still shows.
+pub(super) async fn finish_leaving(session: &Session) -> Result<(), Status> {
+    let control = session.device.control.current();
+    let membership = session.device.membership().await.map_err(|error| storage_fault::refusal(&error))?;
+    let left = membership.is_some_and(|membership| control.group == Some(membership.group));
+    if control.wanted == Role::Idle && left {
+        tracing::info!("a leave that was cut short is carried on");
+        leave_group(session, u64::MAX).await?;
+    }
+    Ok(())
+}
+
+async fn incarnation(device: &Device) -> Result<Incarnation, Status> {
+    let read = device.own.db().read(READ_DEADLINE, |read| read.device()).await;
+    Ok(read.map_err(|error| storage_fault::refusal(&error))?.incarnation)
 }
 
 /// Switches and waits until the client part has ended, so that nothing writes the mirror any more.
