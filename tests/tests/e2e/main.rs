@@ -17,6 +17,7 @@ mod faults;
 mod forgotten;
 mod hostile;
 mod joining;
+mod killed;
 mod monitor;
 mod pairing;
 mod records;
