@@ -124,9 +124,10 @@ impl Error {
     }
 
     /// Whether the connection can no longer be trusted and must be opened anew: after a failed
-    /// write or sync SQLite's own recovery decides what happened, never a second try.
+    /// write or sync SQLite's own recovery decides what happened, never a second try. One whose log was
+    /// opened while it could only be read never writes again.
     pub(crate) fn poisons(&self) -> bool {
-        matches!(self, Self::Io(_) | Self::Corrupt(_))
+        matches!(self, Self::Io(_) | Self::Corrupt(_) | Self::ReadOnly)
     }
 
     /// The same failure for another request of the group that it ended.
