@@ -96,6 +96,7 @@ impl Driver {
         let timing = Timing {
             heartbeat: device.config.heartbeat,
             longest_wait: device.config.reconnect_max,
+            seldom: device.config.reconnect_max * 2,
             dial: DIAL,
             ..Timing::default()
         };

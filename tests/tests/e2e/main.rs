@@ -12,6 +12,7 @@
 
 mod chaos;
 mod conflicts;
+mod demo;
 mod discovery;
 mod faults;
 mod forgotten;
@@ -19,7 +20,9 @@ mod hostile;
 mod joining;
 mod killed;
 mod monitor;
+mod newer;
 mod pairing;
+mod personal;
 mod records;
 mod refused;
 mod returning;
