@@ -23,7 +23,7 @@ use crate::membership::Roster;
 use crate::net::acceptor::{self, Limits};
 use crate::net::dial::dial_enroll;
 use crate::net::serve::grpc_server;
-use crate::net::testing::{Conduct, PATIENCE, TestServer, described, identity};
+use crate::net::testing::{Conduct, PATIENCE, TestServer, described, identity, nobody};
 use crate::pairing::{Code, Hello, LIFETIME, PairingWindow, State};
 use crate::refusal::reason_of;
 use crate::tls::{ClientTls, ServerTls};
@@ -86,9 +86,7 @@ async fn an_expired_code_is_refused_as_too_late() {
 
 #[tokio::test]
 async fn an_unreachable_server_is_said_to_be_so() {
-    let nobody = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let address = nobody.local_addr().unwrap().to_string();
-    drop(nobody);
+    let (address, _held) = nobody();
     let code = Code::parse("12345678").unwrap();
     let refused = join(&address, &code, &identity(), "lobby", PATIENCE).await;
     assert!(matches!(refused, Err(JoinError::Unreachable(_))));

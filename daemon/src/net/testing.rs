@@ -14,7 +14,7 @@ use mfpsync_storage::model::{
     Capabilities, DeviceId, Epoch, IssuingCertificate, Member, Promotion, PromotionReason, Signed,
 };
 use ring::rand::SystemRandom;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Pending, pending};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -90,6 +90,13 @@ impl Group {
             issuer: DeviceId([0; 16]),
         })
     }
+}
+
+/// An address where nobody listens, as long as the socket is held.
+pub(crate) fn nobody() -> (String, TcpSocket) {
+    let held = TcpSocket::new_v4().unwrap();
+    held.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    (held.local_addr().unwrap().to_string(), held)
 }
 
 pub(crate) fn described(identity: &Identity, name: &str) -> Newcomer {
