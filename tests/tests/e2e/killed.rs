@@ -105,6 +105,7 @@ async fn a_group_never_exists_without_its_kit_in_somebodys_hands() {
         let mut device = TestDevice::started("copier").await.unwrap();
         let kits = Kits::default();
         let group_id = prepare(device.panel().unwrap(), kits.clone()).await.unwrap();
+        assert!(!device.master_database().exists(), "the kit comes first");
         let panel = device.panel().unwrap();
         killed_during(&mut device, moment, found_and_serve(panel, group_id)).await;
         serves_a_group_with_a_kit(&mut device, kits).await;
