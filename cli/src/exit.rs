@@ -61,6 +61,9 @@ pub(crate) enum Failure {
          all; run the same command again to finish: what is there already is skipped"
     )]
     Partial { stored: u64, total: u64, source: Box<Failure> },
+    /// Something was done before the step that failed, and the operator has to know it.
+    #[error("{source}\n{stands}")]
+    Halfway { stands: &'static str, source: Box<Failure> },
     /// A file of the operator's could not be read or written.
     #[error("{action} {}: {source}", path.display())]
     File { action: &'static str, path: PathBuf, source: io::Error },
@@ -94,7 +97,7 @@ impl Failure {
             Self::Unreachable { .. } | Self::ConnectionLost => Exit::Unreachable,
             Self::Refused(status) => exit_of(status.code()),
             Self::Failed(_) | Self::File { .. } | Self::Interrupted => Exit::Refused,
-            Self::Partial { source, .. } => source.exit(),
+            Self::Partial { source, .. } | Self::Halfway { source, .. } => source.exit(),
             Self::Usage(_) => Exit::Usage,
             Self::BadInput(_) => Exit::BadInput,
             Self::TimedOut { .. } => Exit::TimedOut,

@@ -18,11 +18,14 @@ use mfpsync_proto::local::{
 use mfpsync_proto::panel::panel_server::{Panel, PanelServer};
 use mfpsync_proto::panel::{
     AcceptJoinReply, AcceptJoinRequest, CancelJoinRequest, ClosePairingReply, ClosePairingRequest,
-    DevicesReply, DevicesRequest, DiscoverReply, DiscoverRequest, JoinPlanReply, JoinPlanRequest, JoinReply,
-    JoinRequest, LeaveReply, LeaveRequest, LockDebugReply, LockDebugRequest, OpenPairingReply,
-    OpenPairingRequest, ReleaseDeviceReply, ReleaseDeviceRequest, Role, RoleReply, SetAsideReply,
-    SetAsideRequest, StartClientRequest, StartServerReply, StartServerRequest, StatusReply, StatusRequest,
-    StopServerRequest, UndoJoinReply, UndoJoinRequest, UnlockDebugReply, UnlockDebugRequest,
+    DevicesReply, DevicesRequest, DiscoverReply, DiscoverRequest, FoundGroupReply, FoundGroupRequest,
+    JoinPlanReply, JoinPlanRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, LockDebugReply,
+    LockDebugRequest, OpenPairingReply, OpenPairingRequest, PrepareGroupReply, PrepareGroupRequest,
+    ProveReplicaReply, ProveReplicaRequest, ReleaseDeviceReply, ReleaseDeviceRequest, ReplicationReply,
+    ReplicationRequest, Role, RoleReply, SetAsideReply, SetAsideRequest, SetReplicationReply,
+    SetReplicationRequest, StartClientRequest, StartServerRequest, StatusReply, StatusRequest,
+    StopReplicationReply, StopReplicationRequest, StopServerRequest, UndoJoinReply, UndoJoinRequest,
+    UnlockDebugReply, UnlockDebugRequest,
 };
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -48,7 +51,9 @@ pub(crate) struct State {
     pub(crate) writes_left: Option<usize>,
     /// What a watcher of the status sees, in order; the stream stays open behind the last.
     pub(crate) statuses: Vec<StatusReply>,
-    pub(crate) started: Vec<StartServerRequest>,
+    pub(crate) prepared: Vec<PrepareGroupRequest>,
+    pub(crate) founded: Vec<String>,
+    pub(crate) refuses_to_found: bool,
     pub(crate) joined: Vec<JoinRequest>,
 }
 
@@ -209,12 +214,30 @@ impl Panel for Service {
         Ok(Response::new(Box::pin(tokio_stream::iter(statuses).chain(tokio_stream::pending()))))
     }
 
-    async fn start_server(&self, request: Request<StartServerRequest>) -> Reply<StartServerReply> {
+    async fn prepare_group(&self, request: Request<PrepareGroupRequest>) -> Reply<PrepareGroupReply> {
         let mut state = self.state();
-        let recovery_kit = if state.started.is_empty() { "armored kit\n".to_owned() } else { String::new() };
-        state.started.push(request.into_inner());
-        let role = Some(RoleReply { wanted: Role::Server.into() });
-        Ok(Response::new(StartServerReply { role, recovery_kit, trouble: String::new() }))
+        state.prepared.push(request.into_inner());
+        if !state.founded.is_empty() {
+            return Ok(Response::new(PrepareGroupReply::default()));
+        }
+        let (group_id, recovery_kit) = ("a1".to_owned(), "armored kit\n".to_owned());
+        Ok(Response::new(PrepareGroupReply { group_id, recovery_kit }))
+    }
+
+    async fn found_group(&self, request: Request<FoundGroupRequest>) -> Reply<FoundGroupReply> {
+        let mut state = self.state();
+        if state.refuses_to_found {
+            return Err(Status::resource_exhausted("the storage is full"));
+        }
+        state.founded.push(request.into_inner().group_id);
+        Ok(Response::new(FoundGroupReply {}))
+    }
+
+    async fn start_server(&self, _request: Request<StartServerRequest>) -> Reply<RoleReply> {
+        match self.state().founded.is_empty() {
+            true => Err(Status::failed_precondition("this device holds no group")),
+            false => Ok(Response::new(RoleReply { wanted: Role::Server.into() })),
+        }
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Reply<JoinReply> {
@@ -235,6 +258,25 @@ impl Panel for Service {
     }
 
     async fn undo_join(&self, _request: Request<UndoJoinRequest>) -> Reply<UndoJoinReply> {
+        unused()
+    }
+
+    async fn set_replication(&self, _request: Request<SetReplicationRequest>) -> Reply<SetReplicationReply> {
+        unused()
+    }
+
+    async fn stop_replication(
+        &self,
+        _request: Request<StopReplicationRequest>,
+    ) -> Reply<StopReplicationReply> {
+        unused()
+    }
+
+    async fn replication(&self, _request: Request<ReplicationRequest>) -> Reply<ReplicationReply> {
+        unused()
+    }
+
+    async fn prove_replica(&self, _request: Request<ProveReplicaRequest>) -> Reply<ProveReplicaReply> {
         unused()
     }
 

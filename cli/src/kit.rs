@@ -1,7 +1,7 @@
 //! The file that receives the recovery kit: reserved before the group exists, never overwritten.
 //!
-//! The kit is shown once in a group's life, so its place is made certain first: creating the file is
-//! the step that may fail harmlessly. Called by `role start-server` and the demo.
+//! The kit is shown once in a group's life, and the group is founded when it is safe: until then every step
+//! may fail harmlessly. Called by `role start-server` and the demo.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -34,13 +34,11 @@ impl KitFile {
     /// Writes the kit and makes file and directory entry durable.
     ///
     /// # Errors
-    /// `Failure::File`; the caller must then give the kit to the operator in another way.
+    /// `Failure::File`; the file is gone again.
     pub(crate) fn fill(mut self, kit: &str) -> Result<(), Failure> {
         let failure =
             |source| Failure::File { action: "write the recovery kit", path: self.path.clone(), source };
         self.file.write_all(kit.as_bytes()).and_then(|()| self.file.sync_all()).map_err(failure)?;
-        // From here on the kit is in the file, whatever becomes of the directory.
-        self.filled = true;
         let directory = match self.path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             Some(_) | None => Path::new("."),
@@ -49,7 +47,9 @@ impl KitFile {
             action: "make durable the directory of",
             path: self.path.clone(),
             source,
-        })
+        })?;
+        self.filled = true;
+        Ok(())
     }
 }
 

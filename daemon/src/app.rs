@@ -297,7 +297,7 @@ pub fn run(config: Config, log: LogLevel) -> Result<Exit, AppError> {
 
 async fn work(app: &App) -> Result<Exit, AppError> {
     let device = assemble::device(app)?;
-    let parts = Arc::new(DeviceParts::new(device.clone()));
+    let parts = Arc::new(DeviceParts::new(device.clone(), app.tasks.clone()));
     let open = async |supervisor: &SupervisorHandle| {
         assemble::note(app, supervisor);
         assemble::follow_capabilities(app, &device, supervisor);

@@ -16,7 +16,6 @@ use mfpsync_storage::model::DeviceId;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -120,14 +119,8 @@ pub async fn sockets(app: &App, device: &Arc<Device>, supervisor: &SupervisorHan
         log: app.log.clone(),
         stats: app.stats.clone(),
     };
-    let session = Session {
-        device: device.clone(),
-        supervisor: supervisor.clone(),
-        debug: debug.spawn(&app.tasks),
-        started: Instant::now(),
-        tasks: streams.clone(),
-        stop: stop.clone(),
-    };
+    let debug = debug.spawn(&app.tasks);
+    let session = Session::new(device.clone(), supervisor.clone(), debug, streams.clone(), stop.clone());
     let local = LocalServer::new(LocalService::new(device.own.clone(), streams, stop))
         .max_decoding_message_size(limit::LOCAL_MESSAGE_BYTES)
         .max_encoding_message_size(limit::LOCAL_MESSAGE_BYTES);

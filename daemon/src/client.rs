@@ -25,6 +25,7 @@ use crate::db::READ_DEADLINE;
 use crate::device::{Device, anchor};
 use crate::fault::{Fault, FaultCode};
 use crate::storage_fault::start_fault;
+use crate::vital::Vital;
 
 /// How long a call under way may take when the client part stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -34,8 +35,8 @@ const LEAVE: Duration = Duration::from_secs(3);
 /// A running client.
 #[derive(Debug)]
 pub struct ClientPart {
-    stop: CancellationToken,
-    tasks: TaskTracker,
+    /// The tasks it cannot do without.
+    pub vital: Vital,
 }
 
 impl ClientPart {
@@ -56,11 +57,11 @@ impl ClientPart {
         })?;
         device.load_roster().await.map_err(|error| start_fault(&error))?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let driver = Driver::prepare(device.clone(), anchor(&membership), tasks.clone(), stop.clone())
-            .await
-            .map_err(|error| start_fault(&error))?;
-        tasks.spawn(driver.run());
-        Ok(Self { stop, tasks })
+        let driver =
+            Driver::prepare(device.clone(), anchor(&membership), tasks.clone(), stop.clone()).await?;
+        let vital = Vital::new(&tasks, &stop);
+        vital.spawn("sync-loop", driver.run());
+        Ok(Self { vital })
     }
 
     /// Lets the step under way finish and drops the connection.
@@ -68,9 +69,9 @@ impl ClientPart {
     /// # Cancel safety
     /// Dropping the future leaves the rest to the end of the process; nothing acknowledged is lost.
     pub async fn stop(&self) {
-        self.stop.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
+        self.vital.stop().cancel();
+        self.vital.tasks().close();
+        if tokio::time::timeout(DRAIN, self.vital.tasks().wait()).await.is_err() {
             tracing::warn!("the sync loop did not end in time");
         }
     }
@@ -95,6 +96,8 @@ pub async fn leave(device: &Device) -> bool {
 }
 
 async fn try_leave(device: &Device) -> Result<(), link::LinkError> {
+    // Whether or not a client ran here since the start.
+    device.load_roster().await?;
     let servers = Servers::of(device).await?;
     let state = device.own.db().read(READ_DEADLINE, |read| Ok((read.device()?, read.membership()?))).await?;
     let (own, Some(membership)) = state else { return Ok(()) };

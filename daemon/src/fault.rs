@@ -135,6 +135,10 @@ fault_codes! {
     DevicesNearlyFull = "F-DEVICES-NEARLY-FULL", false, Unavailable:
         "the group has nearly as many machines as it may have: at 1,000 no further one can be paired; \
          all go on working; release those that are no longer in use";
+    /// A part ended that was to go on.
+    Part = "F-PART", true, Internal:
+        "a part of mfpsyncd on this machine ended unexpectedly; everything saved is safe and can be read; \
+         it is started again by itself, report it if it comes back";
     /// Another daemon holds the data directory.
     AlreadyRunning = "F-ALREADY-RUNNING", false, AlreadyRunning:
         "another mfpsyncd uses the same data directory and goes on undisturbed; stop it first, or \

@@ -1,8 +1,9 @@
 //! Founding a group: keys, recovery kit, and the first state of the master database.
 //!
-//! Called by the panel before the server role starts; what it leaves behind is complete or absent.
+//! Called by the panel before the server role starts: first what is to be written is made in memory, with
+//! the kit, then it is written. What that leaves behind is complete or absent.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mfpsync_storage::local::Membership;
 use mfpsync_storage::master::{Founding, Head, Master};
@@ -31,6 +32,9 @@ pub enum FoundError {
         "this device already holds the master database of group {0}; start the server without a new group"
     )]
     Exists(String),
+    /// The daemon started anew since the group was prepared, or another one was prepared.
+    #[error("this group is not prepared any more, and its recovery kit is void; prepare it again")]
+    Unprepared,
     /// The name is empty, too long, or holds control characters.
     #[error("the group's name must have 1 to 64 bytes and no control characters")]
     Name,
@@ -54,45 +58,32 @@ pub struct Founder<'a> {
     pub name: &'a str,
     /// Its keys.
     pub keys: &'a dyn KeyStore,
-    /// The data directory.
-    pub data_dir: &'a Path,
     /// Where it will be reached.
     pub endpoints: &'a [String],
 }
 
 impl Founder<'_> {
-    /// The master database's path.
-    #[must_use]
-    pub fn master_path(&self) -> PathBuf {
-        self.data_dir.join(MASTER_FILE)
-    }
-
-    /// Makes the group and returns its recovery kit. I-25: the root key exists only in it from then on.
+    /// Makes a group in memory, and its recovery kit. I-25: the root key exists only in the kit from then
+    /// on; what is to be written holds nothing secret.
     ///
     /// Blocks for about a second: the kit's passphrase is made expensive to guess.
     ///
     /// # Errors
     /// See [`FoundError`].
-    pub fn found(
+    pub fn prepare(
         &self,
         group_name: &str,
         passphrase: &str,
         random: &dyn SecureRandom,
-    ) -> Result<String, FoundError> {
+    ) -> Result<(Founding, String), FoundError> {
         if group_name.is_empty() || group_name.len() > NAME_BYTES || group_name.chars().any(char::is_control)
         {
             return Err(FoundError::Name);
         }
-        if let Some(head) = head(&self.master_path())? {
-            return Err(FoundError::Exists(head.group_name));
-        }
         let root = Root::generate(random)?;
         let recovery_kit = kit::seal(&root, group_name, passphrase, WorkFactor::DEVICE)?;
         let issuing = IssuingKey::load_or_create(self.keys, self.identity.device(), random)?;
-        let founding = self.founding(&root, &issuing, group_name, random)?;
-        let mut master = Inline::<Master>::open(&self.master_path(), true)?;
-        master.write(|write| write.found(&founding))?;
-        Ok(recovery_kit)
+        Ok((self.founding(&root, &issuing, group_name, random)?, recovery_kit))
     }
 
     fn founding(
@@ -138,6 +129,16 @@ impl Founder<'_> {
     }
 }
 
+/// Writes a group that was prepared.
+///
+/// # Errors
+/// The database's; nothing was founded, unless a commit failed whose fate the storage leaves open.
+pub fn found(data_dir: &Path, founding: &Founding) -> Result<(), FoundError> {
+    let mut master = Inline::<Master>::open(&data_dir.join(MASTER_FILE), true)?;
+    master.write(|write| write.found(founding))?;
+    Ok(())
+}
+
 /// The head of a master database file; none when there is no file, or no group in it.
 ///
 /// # Errors
@@ -159,6 +160,7 @@ pub fn membership_of(head: &Head) -> Membership {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::PathBuf;
 
     use data_encoding::{BASE64, HEXLOWER};
     use ring::rand::SystemRandom;
@@ -189,11 +191,12 @@ mod tests {
         let (data, random) = (directory.path(), SystemRandom::new());
         let keys = FileKeyStore::open(data.join("keys")).unwrap();
         let identity = Identity::load_or_create(&keys, &random).unwrap();
-        let founder =
-            Founder { identity: &identity, name: "copier", keys: &keys, data_dir: data, endpoints: &[] };
-        let text = founder.found("Office", PASSPHRASE, &random).unwrap();
+        let founder = Founder { identity: &identity, name: "copier", keys: &keys, endpoints: &[] };
+        let (founding, text) = founder.prepare("Office", PASSPHRASE, &random).unwrap();
+        assert!(head(&data.join(MASTER_FILE)).unwrap().is_none(), "the kit comes first");
+        found(data, &founding).unwrap();
 
-        let head = head(&founder.master_path()).unwrap().unwrap();
+        let head = head(&data.join(MASTER_FILE)).unwrap().unwrap();
         let (root, _name) = kit::open(&text, PASSPHRASE).unwrap();
         assert_eq!(root.anchor().root, head.root_key);
         // What is there is found: the same root's public half, and this device's own secret.

@@ -47,3 +47,4 @@ pub mod tasks;
 pub mod telemetry;
 pub mod tls;
 pub mod unix_socket;
+pub mod vital;

@@ -11,7 +11,8 @@ mod window;
 
 pub use exchange::{Code, CodeError, Joiner, JoinerProof, PROOF_BYTES, SPAKE_BYTES};
 pub use window::{
-    Answer, Hello, LIFETIME, Newcomer, PairingError, PairingWindow, SESSIONS, SessionId, State, TRIES,
+    Answer, EXCHANGE, Hello, LIFETIME, Newcomer, PairingError, PairingWindow, SESSIONS, SessionId, State,
+    TRIES,
 };
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The local API for the operator: one service over [`crate::device::Device`] and the supervisor.
 
 mod discover;
+mod founding;
 mod join;
 mod joining;
 mod replication;

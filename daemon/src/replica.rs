@@ -32,6 +32,7 @@ use crate::fault::{Fault, FaultCode};
 use crate::own_data::draw;
 use crate::role::{Role, SupervisorHandle};
 use crate::storage_fault::{StorageFaults, start_fault};
+use crate::vital::Vital;
 
 /// The copy's directory within the data directory.
 pub const DIRECTORY: &str = "standby";
@@ -63,8 +64,8 @@ pub struct CopyReport {
 /// A running replica.
 #[derive(Debug)]
 pub struct ReplicaPart {
-    stop: CancellationToken,
-    tasks: TaskTracker,
+    /// The tasks it cannot do without.
+    pub vital: Vital,
 }
 
 impl ReplicaPart {
@@ -84,16 +85,17 @@ impl ReplicaPart {
         let directory = device.config.data_dir.join(DIRECTORY);
         let copy = blocking(move || Standby::open(&directory)).await.map_err(|error| start_fault(&error))?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let vital = Vital::new(&tasks, &stop);
         let keeper = Keeper {
             device: device.clone(),
             group: membership.group,
             directory: device.config.data_dir.join(DIRECTORY),
             faults: StorageFaults::new(device.faults.clone()),
-            stop: stop.clone(),
-            tasks: tasks.clone(),
+            stop,
+            tasks,
         };
-        tasks.spawn(keeper.run(copy));
-        Ok(Self { stop, tasks })
+        vital.spawn("copy", keeper.run(copy));
+        Ok(Self { vital })
     }
 
     /// Lets the step under way finish and closes the copy.
@@ -101,9 +103,9 @@ impl ReplicaPart {
     /// # Cancel safety
     /// Dropping the future leaves the rest to the end of the process; the copy stays whole.
     pub async fn stop(&self) {
-        self.stop.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
+        self.vital.stop().cancel();
+        self.vital.tasks().close();
+        if tokio::time::timeout(DRAIN, self.vital.tasks().wait()).await.is_err() {
             tracing::warn!("the replica did not end in time");
         }
     }

@@ -45,6 +45,7 @@ use crate::pairing::Newcomer;
 use crate::records::prune;
 use crate::storage_fault::start_fault;
 use crate::tls::ServerTls;
+use crate::vital::Vital;
 
 /// How long calls under way may take when the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -57,6 +58,8 @@ pub struct ServerPart {
     pub desk: Arc<PairingDesk>,
     /// Where it listens.
     pub listening: Vec<SocketAddr>,
+    /// The tasks it cannot do without.
+    pub vital: Vital,
 }
 
 impl std::fmt::Debug for ServerPart {
@@ -104,6 +107,7 @@ impl ServerPart {
         };
         let serving = Serving::new(made).await.map_err(|error| start_fault(&error))?;
         let part = Self {
+            vital: Vital::new(&serving.tasks, &serving.stop),
             serving: Arc::new(serving),
             desk: Arc::new(
                 PairingDesk::new(&device.identity, device.random.clone()).telling(&device.communication),
@@ -118,22 +122,24 @@ impl ServerPart {
             .await
             .map_err(|status| Fault::with_detail(FaultCode::DiskIo, status.message()))?;
         part.serve(device, listeners)?;
-        serving.tasks.spawn(prune::run(
-            serving.master.clone(),
-            device.settings.clone(),
-            serving.stop.clone(),
-        ));
+        let forget = prune::run(serving.master.clone(), device.settings.clone(), serving.stop.clone());
+        part.vital.spawn("forgetting", forget);
         let (hub, stop, every) = (serving.hub.clone(), serving.stop.clone(), device.config.heartbeat);
-        serving.tasks.spawn(async move { stop.run_until_cancelled(hub.keep_beating(every)).await });
+        part.vital.spawn("heartbeat", async move {
+            // None when told to stop, which is all it may end by.
+            let _ended = stop.run_until_cancelled(hub.keep_beating(every)).await;
+        });
         let (replicating, stop) = (serving.replicating.clone(), serving.stop.clone());
-        serving.tasks.spawn(async move { stop.run_until_cancelled(replicating.watch_over()).await });
+        part.vital.spawn("replication", async move {
+            let _ended = stop.run_until_cancelled(replicating.watch_over()).await;
+        });
         let announcer = Announcer {
             device: device.clone(),
             serving: part.serving.clone(),
             desk: part.desk.clone(),
             listening: part.listening.clone(),
         };
-        part.serving.tasks.spawn(announcer.run());
+        part.vital.spawn("announcer", announcer.run());
         unfinished.disarm();
         Ok(part)
     }
@@ -154,8 +160,7 @@ impl ServerPart {
                     cut: self.serving.cut.clone(),
                 },
                 Limits { connections: device.config.limits.connections as usize, ..Limits::default() },
-                &self.serving.tasks,
-                self.serving.stop.clone(),
+                &self.vital,
             );
             self.serve_connections(incoming);
         }
@@ -187,12 +192,12 @@ impl ServerPart {
             ReceiverStream::new(enroll).map(Ok::<_, Status>),
             self.serving.stop.clone().cancelled_owned(),
         );
-        self.serving.tasks.spawn(async move {
+        self.vital.spawn("sync-service", async move {
             if let Err(error) = serve_sync.await {
                 tracing::warn!(%error, "serve devices");
             }
         });
-        self.serving.tasks.spawn(async move {
+        self.vital.spawn("pairing-service", async move {
             if let Err(error) = serve_enroll.await {
                 tracing::warn!(%error, "serve pairing");
             }

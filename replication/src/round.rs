@@ -47,7 +47,7 @@ use following::{Following, Session};
 use mfpsync_storage::model::Sequence;
 
 use crate::backoff::jitter;
-use crate::lineage::Lineage;
+use crate::lineage::{Lineage, LineageError};
 use crate::message::{Greeting, RefusalClass};
 
 /// The client's side of sync.
@@ -89,10 +89,13 @@ struct Step {
 
 impl Round {
     /// Begins; the first dial follows shortly.
-    #[must_use]
-    pub fn start(start: Start, at: At) -> (Self, Vec<Effect>) {
+    ///
+    /// # Errors
+    /// The known records are no history: whatever a server showed would be believed.
+    pub fn start(start: Start, at: At) -> Result<(Self, Vec<Effect>), LineageError> {
         let until = at.now.after(jitter(start.timing.start_spread, at.random));
-        Step { facts: Facts::new(start), at, effects: Vec::new() }.finish(State::Waiting { until })
+        let step = Step { facts: Facts::new(start)?, at, effects: Vec::new() };
+        Ok(step.finish(State::Waiting { until }))
     }
 
     /// Takes what happened and says what to do.
@@ -100,8 +103,8 @@ impl Round {
     pub fn step(self, at: At, event: Event) -> (Self, Vec<Effect>) {
         let mut step = Step { facts: self.facts, at, effects: Vec::new() };
         let state = match (self.state, event) {
-            (State::Ended(end), _) => State::Ended(end),
             (state, Event::Stop) => step.end(state.link(), End::Stopped),
+            (State::Ended(end), _) => State::Ended(end),
             (state, Event::Tick) => step.tick(state),
             (state, Event::Stored(stored)) => step.stored(state, stored),
             (state, Event::LocalEdits(outbox)) => step.local_edits(state, outbox),

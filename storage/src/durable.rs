@@ -16,8 +16,16 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     file.write_all(content)?;
     file.sync_all()?;
-    std::fs::rename(&beside, path)?;
-    sync_directory_of(path)
+    rename(&beside, path)
+}
+
+/// Moves a file whose content is on stable storage to another name.
+///
+/// # Errors
+/// The file system's.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)?;
+    sync_directory_of(to)
 }
 
 /// Has the names in a file's directory on stable storage.

@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use rusqlite::ErrorCode;
+use rusqlite::types::FromSqlError;
+use rusqlite::{ErrorCode, ffi};
 use thiserror::Error;
 
 use crate::codec::DecodeError;
@@ -132,9 +133,10 @@ impl Error {
     }
 
     /// Whether the connection can no longer be trusted and must be opened anew: after a failed
-    /// write or sync SQLite's own recovery decides what happened, never a second try.
+    /// write or sync SQLite's own recovery decides what happened, never a second try. One whose log was
+    /// opened while it could only be read never writes again.
     pub(crate) fn poisons(&self) -> bool {
-        matches!(self, Self::Io(_) | Self::Corrupt(_))
+        matches!(self, Self::Io(_) | Self::Corrupt(_) | Self::ReadOnly)
     }
 
     /// The same failure for another request of the group that it ended.
@@ -167,12 +169,16 @@ impl Error {
 }
 
 fn same_code(error: &rusqlite::Error) -> rusqlite::Error {
-    let code = error.sqlite_error().map_or(rusqlite::ffi::SQLITE_IOERR, |error| error.extended_code);
-    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None)
+    let code = error.sqlite_error().map_or(ffi::SQLITE_IOERR, |error| error.extended_code);
+    rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)
 }
 
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
+        if let rusqlite::Error::InvalidColumnType(..) = error {
+            // Columns have one type in every schema; another one was written by nobody.
+            return Self::Corrupt(error);
+        }
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
             Some(ErrorCode::ReadOnly) => Self::ReadOnly,
@@ -192,6 +198,12 @@ impl From<std::io::Error> for Error {
             std::io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
             _ => Self::File(error),
         }
+    }
+}
+
+impl From<FromSqlError> for Error {
+    fn from(_: FromSqlError) -> Self {
+        Self::Record(DecodeError::Invalid("a column holds another type"))
     }
 }
 

@@ -1,12 +1,14 @@
 //! Opening database files: pragmas with their reasons, identity and schema checks, setting a
 //! damaged file aside. The only place where connections are made.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use crate::durable;
 use crate::error::{Error, Result};
 
 /// What a database file is: its mark and its schema.
@@ -18,6 +20,7 @@ pub struct FileKind {
     pub migrations: &'static [&'static str],
 }
 
+const WRITABLE: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 /// How long a connection waits for another one of this process.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
 /// Page cache of one connection, in KiB: small devices; more gained 10 % at eight times the memory.
@@ -29,25 +32,25 @@ const LOG_BYTES: i64 = 16 << 20;
 /// SQLite before this loses committed pages when a checkpoint meets a log restart.
 const OLDEST_SQLITE: i32 = 3_053_002;
 
-/// Opens the one writable connection, creating the file when `create` is set and bringing an older
-/// schema up to date.
+/// Opens the one writable connection, making the file when `create` is set and bringing an older schema
+/// up to date.
 ///
 /// # Errors
 /// A missing, foreign, damaged or newer file; a device that is full, read-only or failing.
 pub(crate) fn writable(path: &Path, kind: FileKind, create: bool) -> Result<Connection> {
     assert!(rusqlite::version_number() >= OLDEST_SQLITE, "bundled SQLite is older than 3.53.2");
-    if !create && !path.exists() {
-        return Err(Error::Missing(path.to_owned()));
+    match (path.exists(), create) {
+        (true, _) => {}
+        (false, true) => make(path, kind)?,
+        (false, false) => return Err(Error::Missing(path.to_owned())),
     }
-    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
-    let mut connection = Connection::open_with_flags(path, flags)?;
+    let mut connection = Connection::open_with_flags(path, WRITABLE)?;
     if connection.is_readonly("main")? {
         // SQLite opens a file it may not write for reading, without a word.
         return Err(Error::ReadOnly);
     }
     prepare(&connection)?;
-    check_identity(&connection, path, kind, create)?;
+    check_identity(&connection, path, kind)?;
     // A write-ahead log lets readers go on while a commit is written.
     connection.pragma_update(None, "journal_mode", "wal")?;
     // I-01: an acknowledged change survives a power cut; grouping commits makes this as fast as NORMAL.
@@ -58,6 +61,24 @@ pub(crate) fn writable(path: &Path, kind: FileKind, create: bool) -> Result<Conn
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
     migrate(&mut connection, kind)?;
     Ok(connection)
+}
+
+/// Makes an empty database beside its place and moves it there: a name that is there stands for a whole
+/// database, whenever the power fails.
+fn make(path: &Path, kind: FileKind) -> Result<()> {
+    let draft = with_suffix(path, ".new");
+    for suffix in ["-journal", ""] {
+        // What an earlier attempt left behind.
+        match std::fs::remove_file(with_suffix(&draft, suffix)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    let mut connection = Connection::open_with_flags(&draft, WRITABLE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    migrate(&mut connection, kind)?;
+    connection.close().map_err(|(_connection, error)| error)?;
+    Ok(durable::rename(&draft, path)?)
 }
 
 /// A database in memory, for simulations.
@@ -158,12 +179,11 @@ fn prepare(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what is not ours, or is newer, before a byte of it changes. An empty file is ours only
-/// when one was to be created: a database that lost its content must not pass for a new one.
-fn check_identity(connection: &Connection, path: &Path, kind: FileKind, create: bool) -> Result<()> {
+/// Refuses what is not ours, or is newer, before a byte of it changes. An empty file is not ours: a
+/// database that lost its content must not pass for a new one.
+fn check_identity(connection: &Connection, path: &Path, kind: FileKind) -> Result<()> {
     let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if id != kind.application_id && (id != 0 || tables != 0 || !create) {
+    if id != kind.application_id {
         return Err(Error::Foreign(path.to_owned()));
     }
     schema_version(connection, kind).map(drop)

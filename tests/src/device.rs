@@ -56,6 +56,8 @@ pub struct Setup {
     pub listen: Vec<SocketAddr>,
     /// Whether it announces itself and looks around.
     pub discovery: bool,
+    /// The log's level, if not debug.
+    pub log_level: Option<String>,
     /// Tables for the end of the configuration.
     pub tables: String,
     /// Environment of the process.
@@ -154,7 +156,7 @@ impl TestDevice {
         };
         format!(
             "data_dir = {:?}\nrun_dir = {:?}\nname = {:?}\nlisten = {:?}\n{}{}{}\n\
-             [sync]\nheartbeat_seconds = 1\nreconnect_max_seconds = 1\n\n[log]\nlevel = \"debug\"\n\n[discovery]\nenabled = {}\n\n{}",
+             [sync]\nheartbeat_seconds = 1\nreconnect_max_seconds = 1\n\n[log]\nlevel = {:?}\n\n[discovery]\nenabled = {}\n\n{}",
             self.data_dir(),
             self.run_dir(),
             self.name,
@@ -162,6 +164,7 @@ impl TestDevice {
             optional("advertise", &self.setup.advertise),
             optional("dial_only", &self.setup.dial_only),
             self.setup.top,
+            self.setup.log_level.as_deref().unwrap_or("debug"),
             self.setup.discovery,
             self.setup.tables,
         )

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mfpsync_proto::panel::{
-    JoinPolicies, JoinPolicy, JoinReply, JoinRequest, OpenPairingReply, OpenPairingRequest, Role, RolePhase,
-    StartServerRequest,
+    FoundGroupRequest, JoinPolicies, JoinPolicy, JoinReply, JoinRequest, OpenPairingReply,
+    OpenPairingRequest, PrepareGroupReply, PrepareGroupRequest, Role, RolePhase, StartServerRequest,
 };
 use tonic::Status;
 
@@ -139,15 +139,16 @@ impl Fleet {
 /// # Errors
 /// The daemon's answer, or the role does not run in time.
 pub async fn start_server(device: &TestDevice, group: &str) -> Result<String> {
-    let request = StartServerRequest {
-        group_name: group.to_owned(),
-        kit_passphrase: PASSPHRASE.to_owned(),
-        with_client: true,
-    };
-    let reply = device.panel()?.start_server(request).await?.into_inner();
+    let mut panel = device.panel()?;
+    let request = PrepareGroupRequest { group_name: group.to_owned(), kit_passphrase: PASSPHRASE.to_owned() };
+    let PrepareGroupReply { group_id, recovery_kit } = panel.prepare_group(request).await?.into_inner();
+    if !group_id.is_empty() {
+        panel.found_group(FoundGroupRequest { group_id }).await?;
+    }
+    panel.start_server(StartServerRequest { with_client: true }).await?;
     running(device, Role::ServerClient).await?;
     current(device).await?;
-    Ok(reply.recovery_kit)
+    Ok(recovery_kit)
 }
 
 /// Waits until a role runs.

@@ -2,7 +2,7 @@
 //!
 //! Start at [`Fleet`], a server and its clients paired by code, or at [`TestDevice`] for a single
 //! one. [`Relay`] is the cable between a client and its server, [`eventually`] the only place that
-//! waits, [`item`] builds edits, [`clock`] turns a device's clock, [`volume`] fills its disk,
+//! waits, [`item`] builds edits, [`clock`] turns a device's clock, [`volume`] fills its disk, [`read_only`] stops its writes,
 //! [`lan`] is an office network of its own.
 //! [`sim`] is a fleet without any of these: one process, virtual time, luck from a seed.
 //! No product crate may depend on this one.
@@ -17,6 +17,8 @@ pub mod item;
 pub mod lan;
 mod log;
 mod port;
+mod preload;
+pub mod read_only;
 mod relay;
 pub mod sim;
 mod skip;

@@ -1,28 +1,29 @@
 //! `mfpsync role`: what this device does in its group.
 //!
 //! A role is asked for, answered at once with the wanted role, and then waited for by watching the
-//! status. The recovery kit is the one thing that exists only in an answer: see `start_server`.
+//! status. The recovery kit is the one thing that exists only in an answer: the group is founded when the
+//! kit is safe (`start_server`).
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use mfpsync_proto::panel::{
-    Role, RoleReply, StartClientRequest, StartServerReply, StartServerRequest, StatusRequest,
-    StopServerRequest,
+    FoundGroupRequest, PrepareGroupReply, PrepareGroupRequest, Role, RoleReply, StartClientRequest,
+    StartServerRequest, StatusRequest, StopServerRequest,
 };
 use serde_json::{Value, json};
 
 use super::{Context, status};
 use crate::exit::{Exit, Failure};
 use crate::kit::KitFile;
-use crate::output::printable;
 use crate::render::status::{role_name, role_text};
 use crate::secret::{self, Secret};
+use crate::sockets::Sockets;
 use crate::wait;
 
-/// Wrapping the kit is made slow on purpose, and slower on a small device; its answer comes once.
-const START_PATIENCE: Duration = Duration::from_secs(120);
+/// Wrapping the kit is made slow on purpose, and slower on a small device.
+const KIT_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Start, stop or show this device's role
 #[derive(Debug, Subcommand)]
@@ -49,7 +50,8 @@ pub(crate) struct StartServerArgs {
     /// Also share the group's data at this device's own panel
     #[arg(long)]
     client: bool,
-    /// Where to write the recovery kit; must not exist yet; `-` prints it
+    /// Where to write the recovery kit; must not exist yet; `-` prints it, with --json as an object of
+    /// its own before the answer
     #[arg(long, value_name = "FILE")]
     kit: PathBuf,
     /// File whose first line is the kit's passphrase, 12 characters or more [default: ask]
@@ -129,56 +131,77 @@ async fn show(context: &Context) -> Result<Exit, Failure> {
 }
 
 async fn start_server(context: &Context, args: StartServerArgs) -> Result<Exit, Failure> {
-    let to_stdout = args.kit == Path::new("-");
-    let mut panel = context.sockets.panel().await?;
-    let kit_file = if to_stdout { None } else { Some(KitFile::reserve(&args.kit)?) };
+    let sockets = &context.sockets;
+    sockets.panel().await?;
+    let kit_file = if args.kit == Path::new("-") { None } else { Some(KitFile::reserve(&args.kit)?) };
     let passphrase = secret::passphrase(args.passphrase_file.as_deref()).await?;
-    let request = request(&args.group, &passphrase, args.client);
-    let reply = context.sockets.call_patiently(START_PATIENCE, panel.start_server(request)).await?;
-    let extra = hand_over(context, &reply, kit_file)?;
-    if !reply.trouble.is_empty() {
-        return Err(Failure::Failed(format!(
-            "the group was founded and its recovery kit is yours, but the server did not start: {}; start it again",
-            printable(&reply.trouble)
-        )));
+    let prepared = prepare(sockets, &args.group, &passphrase).await?;
+    let new = !prepared.group_id.is_empty();
+    if new {
+        hand_over(context, &prepared.recovery_kit, kit_file)?;
+        found(sockets, prepared.group_id).await?;
+    } else {
+        context.out.note("the group exists already: its recovery kit was given out before it was founded")?;
+        drop(kit_file);
     }
-    let role = reply.role.unwrap_or_default();
-    settle(context, &role, args.wait, extra).await
+    let role = serve(sockets, args.client).await?;
+    settle(context, &role, args.wait, json!({ "kit_written": new })).await
 }
 
-/// The request for a new group.
-pub(crate) fn request(group: &str, passphrase: &Secret, with_client: bool) -> StartServerRequest {
-    StartServerRequest {
-        group_name: group.to_owned(),
-        kit_passphrase: passphrase.reveal().to_owned(),
-        with_client,
-    }
+/// Has the daemon make a group, of which nothing is stored yet; no id says that it holds one already.
+///
+/// # Errors
+/// The daemon's refusal.
+pub(crate) async fn prepare(
+    sockets: &Sockets,
+    group: &str,
+    passphrase: &Secret,
+) -> Result<PrepareGroupReply, Failure> {
+    let request =
+        PrepareGroupRequest { group_name: group.to_owned(), kit_passphrase: passphrase.reveal().to_owned() };
+    let mut panel = sockets.panel().await?;
+    sockets.call_patiently(KIT_PATIENCE, panel.prepare_group(request)).await
 }
 
-/// Puts the kit where the operator asked for it. When the file fails the kit is printed instead: it
-/// cannot be asked for again.
-fn hand_over(context: &Context, reply: &StartServerReply, file: Option<KitFile>) -> Result<Value, Failure> {
-    let kit = &reply.recovery_kit;
-    if kit.is_empty() {
-        context.out.note("the group exists already: its recovery kit was given out when it was made")?;
-        return Ok(json!({ "kit_written": false }));
-    }
-    match file.map(|file| file.fill(kit)) {
-        Some(Ok(())) => {
-            context.out.note("recovery kit written: keep it, with its passphrase, away from this device")?;
-            Ok(json!({ "kit_written": true }))
+/// Founds the group whose kit is safe by now.
+///
+/// # Errors
+/// Nothing tells for certain whether the group was founded.
+pub(crate) async fn found(sockets: &Sockets, group_id: String) -> Result<(), Failure> {
+    let founding = async {
+        let mut panel = sockets.panel().await?;
+        sockets.call_patiently(KIT_PATIENCE, panel.found_group(FoundGroupRequest { group_id })).await
+    };
+    founding.await.map(drop).map_err(|source| Failure::Halfway {
+        stands: "the recovery kit is written and counts if the group was founded all the same: run the command again \
+                 with another --kit, and if that writes a new kit, delete this one",
+        source: Box::new(source),
+    })
+}
+
+/// Starts to serve the group that the device holds.
+///
+/// # Errors
+/// The group is founded, and does not run.
+pub(crate) async fn serve(sockets: &Sockets, with_client: bool) -> Result<RoleReply, Failure> {
+    let starting = async {
+        let mut panel = sockets.panel().await?;
+        sockets.call(panel.start_server(StartServerRequest { with_client })).await
+    };
+    starting.await.map_err(|source| Failure::Halfway {
+        stands: "the group stands and its recovery kit is good; start the server again",
+        source: Box::new(source),
+    })
+}
+
+/// Puts the kit where the operator asked for it, before the group exists.
+fn hand_over(context: &Context, kit: &str, file: Option<KitFile>) -> Result<(), Failure> {
+    match file {
+        Some(file) => {
+            file.fill(kit)?;
+            context.out.note("recovery kit written: keep it, with its passphrase, away from this device")
         }
-        Some(Err(failure)) => {
-            context.out.bytes(kit.as_bytes())?;
-            Err(Failure::Failed(format!(
-                "{failure}\nthe group is started; its recovery kit stands above and cannot be shown again: save it now"
-            )))
-        }
-        None if context.out.json => Ok(json!({ "kit_written": true, "recovery_kit": kit })),
-        None => {
-            context.out.bytes(kit.as_bytes())?;
-            Ok(json!({ "kit_written": true }))
-        }
+        None => context.out.event(kit, &json!({ "recovery_kit": kit })),
     }
 }
 

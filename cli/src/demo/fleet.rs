@@ -4,6 +4,7 @@
 //! is dropped without having been let go, its processes are killed.
 
 use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,8 @@ const NAMES: [&str; 3] = ["copier-1", "printer-2", "scanner-3"];
 
 /// Where the process ids stand, for `--stop`.
 pub(crate) const RECORD: &str = "fleet.json";
+/// Where ports are looked for.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
 const POLL: Duration = Duration::from_millis(20);
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
 const LOG_TAIL_LINES: usize = 5;
@@ -258,11 +261,14 @@ fn terminate(child: &Child) {
     }
 }
 
-/// All held at once, so that they differ.
+/// All held at once, so that they differ; none of those that the system gives to outgoing connections, which
+/// might take one before the daemon does.
 fn free_addresses(number: usize) -> io::Result<Vec<SocketAddr>> {
-    let listeners =
-        (0..number).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<io::Result<Vec<_>>>()?;
-    listeners.iter().map(TcpListener::local_addr).collect()
+    let begin = RandomState::new().hash_one(std::process::id()) % u64::from(PORTS.end - PORTS.start);
+    let begin = PORTS.start + u16::try_from(begin).unwrap_or_default();
+    let ports = (begin..PORTS.end).chain(PORTS.start..begin);
+    let free = ports.filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
+    free.take(number).collect::<Vec<_>>().iter().map(TcpListener::local_addr).collect()
 }
 
 fn toml_text(text: &str) -> String {

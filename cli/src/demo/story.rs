@@ -80,15 +80,16 @@ async fn found_group(narrator: &Narrator, fleet: &Fleet) -> Result<(), Failure> 
     let began = Instant::now();
     let kit_path = fleet.directory().join("recovery-kit.age");
     let kit = KitFile::reserve(&kit_path)?;
-    let request = role::request("Second floor", &passphrase()?, true);
-    let reply = sockets.call(sockets.panel().await?.start_server(request)).await?;
-    kit.fill(&reply.recovery_kit)?;
+    let prepared = role::prepare(sockets, "Second floor", &passphrase()?).await?;
+    kit.fill(&prepared.recovery_kit)?;
+    role::found(sockets, prepared.group_id).await?;
+    role::serve(sockets, true).await?;
     role::reach(&context_of(narrator, sockets.clone()), Role::ServerClient).await?;
     narrator.say(&format!("copier-1 serves the group \"Second floor\" after {}", took(began.elapsed())))?;
     narrator.say(&format!(
         "recovery kit written: {} ({} bytes, encrypted)",
         kit_path.display(),
-        reply.recovery_kit.len()
+        prepared.recovery_kit.len()
     ))
 }
 

@@ -53,11 +53,12 @@ async fn starting_a_server_saves_the_kit_and_waits_for_the_role() {
     ];
     assert_eq!(run(&fake, &line).await.unwrap(), Exit::Ok);
     assert_eq!(fs::read_to_string(&kit).unwrap(), "armored kit\n");
-    assert_eq!(fake.state().started[0].kit_passphrase, "twelve characters");
+    assert_eq!(fake.state().prepared[0].kit_passphrase, "twelve characters");
+    assert_eq!(fake.state().founded, ["a1"], "as it was prepared");
 
     // Pressed again: the file is in the way, and the daemon is not even asked.
     assert!(run(&fake, &line).await.is_err());
-    assert_eq!(fake.state().started.len(), 1);
+    assert_eq!(fake.state().prepared.len(), 1);
 
     // With another file: the group exists, there is no kit, and no empty file is left.
     let other = fake.path("other.age");
@@ -73,6 +74,29 @@ async fn starting_a_server_saves_the_kit_and_waits_for_the_role() {
     ];
     assert_eq!(run(&fake, &line).await.unwrap(), Exit::Ok);
     assert!(!other.exists());
+}
+
+#[tokio::test]
+async fn a_kit_is_safe_before_the_group_is_founded() {
+    let fake = Fake::start();
+    fake.state().statuses = vec![status(Role::Server, RolePhase::Running)];
+    let pass = write_file(&fake, "pass", b"twelve characters\n");
+    let start = async |kit: &str| {
+        let line = ["role", "start-server", "--group", "Lab", "--kit", kit, "--passphrase-file", &pass];
+        run(&fake, &line).await
+    };
+    // There is no place for the kit: the daemon is not even asked.
+    let no_place = start("/dev/null/kit.age").await.unwrap_err();
+    assert!(matches!(no_place, Failure::File { .. }), "{no_place}");
+    assert!(fake.state().prepared.is_empty());
+
+    // Nothing says for certain that the group was not founded: the kit stays, and a person is told.
+    fake.state().refuses_to_found = true;
+    let kit = fake.path("kit.age");
+    let refused = start(kit.to_str().unwrap()).await.unwrap_err();
+    assert_eq!(refused.exit(), Exit::Refused);
+    assert!(refused.to_string().starts_with("the storage is full\nthe recovery kit"), "{refused}");
+    assert_eq!(fs::read_to_string(&kit).unwrap(), "armored kit\n");
 }
 
 #[tokio::test]

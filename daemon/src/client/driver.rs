@@ -31,8 +31,9 @@ use crate::clock::unix_millis;
 use crate::communication::Tally;
 use crate::db::READ_DEADLINE;
 use crate::device::Device;
-use crate::fault::FaultCode;
+use crate::fault::{Fault, FaultCode};
 use crate::own_data::draw;
+use crate::storage_fault::start_fault;
 
 /// Answers on their way from calls under way: a dial, a hello and a push at the most, each of the
 /// present connection and of one that is ending.
@@ -78,20 +79,24 @@ struct Connection {
 
 impl Driver {
     /// Reads what the round starts from.
+    ///
+    /// # Errors
+    /// A fault for a person: the own database fails, or what it says of the group's history is none.
     pub(super) async fn prepare(
         device: Arc<Device>,
         anchor: TrustAnchor,
         tasks: TaskTracker,
         stop: CancellationToken,
-    ) -> Result<Self> {
+    ) -> std::result::Result<Self, Fault> {
         let read = device.own.db().read(READ_DEADLINE, |read| {
             Ok((read.device()?, outbox(read)?, read.lineage()?, read.issuers()?))
         });
-        let (own, outbox, lineage, issuers) = read.await?;
-        let servers = Servers::of(&device).await?.endpoints();
+        let (own, outbox, lineage, issuers) = read.await.map_err(|error| start_fault(&error))?;
+        let servers = Servers::of(&device).await.map_err(|error| start_fault(&error))?.endpoints();
         let timing = Timing {
             heartbeat: device.config.heartbeat,
             longest_wait: device.config.reconnect_max,
+            seldom: device.config.reconnect_max * 2,
             dial: DIAL,
             ..Timing::default()
         };
@@ -110,7 +115,8 @@ impl Driver {
         };
         let began = Instant::now();
         let at = At { now: Moment(Duration::ZERO), random: draw(&*device.random) };
-        let (round, effects) = Round::start(start, at);
+        let (round, effects) =
+            Round::start(start, at).map_err(|error| Fault::with_detail(FaultCode::DbCorrupt, error))?;
         let (answers, answered) = mpsc::channel(ANSWERS);
         let (looked, looks) = mpsc::channel(1);
         Ok(Self {

@@ -46,6 +46,9 @@ pub trait Admission: Send + Sync + 'static {
     async fn admit(&self, newcomer: Newcomer) -> Result<Admitted, Status>;
 }
 
+/// Tells the time.
+pub(crate) type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
+
 /// The place where an operator opens pairing and newcomers are served; shared by the panel, the
 /// acceptor and the service.
 pub struct PairingDesk {
@@ -54,6 +57,7 @@ pub struct PairingDesk {
     public_key: PublicKey,
     random: Arc<dyn SecureRandom + Send + Sync>,
     communication: CommunicationLog,
+    clock: Clock,
 }
 
 impl PairingDesk {
@@ -66,6 +70,7 @@ impl PairingDesk {
             public_key: identity.public_key(),
             random,
             communication: CommunicationLog::default(),
+            clock: Arc::new(Instant::now),
         }
     }
 
@@ -81,15 +86,15 @@ impl PairingDesk {
     /// [`CodeError::Random`].
     pub fn open(&self) -> Result<Code, CodeError> {
         let code = Code::generate(&*self.random)?;
-        self.window().open(code.clone(), Instant::now());
+        self.window().open(code.clone(), self.now());
         self.communication.record(Event::new(EventCode::PairingOpened));
         Ok(code)
     }
 
-    /// Opens pairing with a given code, for a window that began at `opened_at`.
+    /// The same, by another clock.
     #[cfg(test)]
-    pub(crate) fn open_at(&self, code: Code, opened_at: Instant) {
-        self.window().open(code, opened_at);
+    pub(crate) fn by(self, clock: Clock) -> Self {
+        Self { clock, ..self }
     }
 
     /// Closes pairing.
@@ -100,13 +105,13 @@ impl PairingDesk {
     /// What to show the operator.
     #[must_use]
     pub fn state(&self) -> State {
-        self.window().state(Instant::now())
+        self.window().state(self.now())
     }
 
     /// For the acceptor: whether pairing connections exist at all right now.
     #[must_use]
     pub fn accepts_connections(&self) -> bool {
-        self.window().accepts_connections(Instant::now())
+        self.window().accepts_connections(self.now())
     }
 
     fn refused(&self, error: PairingError, peer: &PeerInfo) -> Status {
@@ -119,6 +124,10 @@ impl PairingDesk {
         let mut id = SessionId::default();
         self.random.fill(&mut id).map_err(|_| Status::internal("no random numbers"))?;
         Ok(id)
+    }
+
+    fn now(&self) -> Instant {
+        (self.clock)()
     }
 
     fn window(&self) -> MutexGuard<'_, PairingWindow> {
@@ -154,7 +163,7 @@ impl<A: Admission> Enroll for EnrollService<A> {
             exporter: peer.exporter,
         };
         let session = self.desk.session_id()?;
-        let started = self.desk.window().start(hello, session, Instant::now());
+        let started = self.desk.window().start(hello, session, self.desk.now());
         let answer = started.map_err(|error| self.desk.refused(error, &peer))?;
         Ok(Response::new(StartReply {
             session: answer.session.to_vec().into(),
@@ -167,7 +176,7 @@ impl<A: Admission> Enroll for EnrollService<A> {
     async fn confirm(&self, request: Request<ConfirmRequest>) -> Result<Response<ConfirmReply>, Status> {
         let peer = peer(&request)?;
         let ConfirmRequest { session, proof } = request.into_inner();
-        let confirmed = self.desk.window().confirm(&session, &proof, &peer.exporter, Instant::now());
+        let confirmed = self.desk.window().confirm(&session, &proof, &peer.exporter, self.desk.now());
         let (newcomer, proof) = confirmed.map_err(|error| self.desk.refused(error, &peer))?;
         tracing::info!(peer = %newcomer.device, address = %peer.address, "device has proven the pairing code");
         let admitted = self.admission.admit(newcomer).await?;

@@ -23,10 +23,11 @@ use crate::membership::Roster;
 use crate::net::acceptor::{self, Limits};
 use crate::net::dial::dial_enroll;
 use crate::net::serve::grpc_server;
-use crate::net::testing::{Conduct, PATIENCE, TestServer, described, identity};
+use crate::net::testing::{Conduct, PATIENCE, TestServer, described, identity, nobody};
 use crate::pairing::{Code, Hello, LIFETIME, PairingWindow, State};
 use crate::refusal::reason_of;
 use crate::tls::{ClientTls, ServerTls};
+use crate::vital::Vital;
 
 async fn try_join(server: &TestServer, code: &Code, device: &Identity) -> Result<Joined, JoinError> {
     join(&server.endpoint(), code, device, "lobby", PATIENCE).await
@@ -79,16 +80,13 @@ async fn wrong_codes_count_down_and_the_sixth_try_is_refused() {
 async fn an_expired_code_is_refused_as_too_late() {
     let server = TestServer::start().await;
     let code = server.desk.open().unwrap();
-    let Some(long_ago) = Instant::now().checked_sub(LIFETIME) else { return };
-    server.desk.open_at(code.clone(), long_ago);
+    *server.ahead.lock().unwrap() = LIFETIME;
     assert!(matches!(try_join(&server, &code, &identity()).await, Err(JoinError::TooLate)));
 }
 
 #[tokio::test]
 async fn an_unreachable_server_is_said_to_be_so() {
-    let nobody = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let address = nobody.local_addr().unwrap().to_string();
-    drop(nobody);
+    let (address, _held) = nobody();
     let code = Code::parse("12345678").unwrap();
     let refused = join(&address, &code, &identity(), "lobby", PATIENCE).await;
     assert!(matches!(refused, Err(JoinError::Unreachable(_))));
@@ -162,8 +160,7 @@ async fn serve(own: &Identity, service: impl Enroll) -> (String, DropGuard) {
             cut: CancellationToken::new(),
         },
         Limits::default(),
-        &tasks,
-        stop.clone(),
+        &Vital::new(&tasks, &stop),
     );
     let connections = ReceiverStream::new(incoming.enroll);
     tasks.spawn(

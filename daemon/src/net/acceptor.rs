@@ -27,6 +27,7 @@ use crate::membership::{Refusal, Roster};
 use crate::refusal::refusal;
 use crate::telemetry::Stats;
 use crate::tls::{Handshake, Purpose, ServerStream, ServerTls};
+use crate::vital::Vital;
 
 /// Accepted connections waiting for gRPC to take them up; it does so at once, so a few suffice.
 /// When it is full, the handshake's deadline runs on and then ends the newcomer.
@@ -133,15 +134,14 @@ pub struct Incoming {
     pub refused: Arc<Refused>,
 }
 
-/// Starts accepting on `listener` until `stop`; all its tasks run on `tasks`.
+/// Starts accepting on `listener`; all its tasks are those of the part that `vital` keeps.
 pub fn start(
     listener: TcpListener,
     tls: ServerTls,
     roster: Arc<Roster>,
     house: House,
     limits: Limits,
-    tasks: &TaskTracker,
-    stop: CancellationToken,
+    vital: &Vital,
 ) -> Incoming {
     let (sync, sync_out) = mpsc::channel(WAITING);
     let (enroll, enroll_out) = mpsc::channel(WAITING);
@@ -158,10 +158,10 @@ pub fn start(
         refused: refused.clone(),
         sync,
         enroll,
-        tasks: tasks.clone(),
-        stop,
+        tasks: vital.tasks().clone(),
+        stop: vital.stop().clone(),
     });
-    tasks.spawn(accept_all(listener, door));
+    vital.spawn("acceptor", accept_all(listener, door));
     Incoming { sync: sync_out, enroll: enroll_out, refused }
 }
 

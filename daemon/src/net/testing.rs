@@ -1,8 +1,8 @@
 //! A group in miniature for tests: real keys, real TLS on loopback, real gRPC.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use mfpsync_proto::enroll::enroll_server::EnrollServer;
 use mfpsync_proto::sync::sync_server::{Sync, SyncServer};
@@ -14,7 +14,7 @@ use mfpsync_storage::model::{
     Capabilities, DeviceId, Epoch, IssuingCertificate, Member, Promotion, PromotionReason, Signed,
 };
 use ring::rand::SystemRandom;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Pending, pending};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -32,6 +32,7 @@ use crate::keystore::FileKeyStore;
 use crate::membership::Roster;
 use crate::pairing::Newcomer;
 use crate::tls::ServerTls;
+use crate::vital::Vital;
 
 /// Ends a test that would otherwise hang; nothing is measured with it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -89,6 +90,13 @@ impl Group {
             issuer: DeviceId([0; 16]),
         })
     }
+}
+
+/// An address where nobody listens, as long as the socket is held.
+pub(crate) fn nobody() -> (String, TcpSocket) {
+    let held = TcpSocket::new_v4().unwrap();
+    held.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    (held.local_addr().unwrap().to_string(), held)
 }
 
 pub(crate) fn described(identity: &Identity, name: &str) -> Newcomer {
@@ -174,6 +182,8 @@ pub(crate) struct TestServer {
     pub(crate) roster: Arc<Roster>,
     pub(crate) desk: Arc<PairingDesk>,
     pub(crate) refused: Arc<Refused>,
+    /// How far its pairing desk's clock is ahead.
+    pub(crate) ahead: Arc<Mutex<Duration>>,
     _stop: DropGuard,
 }
 
@@ -186,7 +196,11 @@ impl TestServer {
         let identity = identity();
         let group = Group::found(&identity);
         let roster = Arc::new(Roster::new());
-        let desk = Arc::new(PairingDesk::new(&identity, Arc::new(SystemRandom::new())));
+        let ahead: Arc<Mutex<Duration>> = Arc::default();
+        let clock = ahead.clone();
+        let desk = PairingDesk::new(&identity, Arc::new(SystemRandom::new()))
+            .by(Arc::new(move || Instant::now() + *clock.lock().unwrap()));
+        let desk = Arc::new(desk);
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -202,8 +216,7 @@ impl TestServer {
                 cut: CancellationToken::new(),
             },
             limits,
-            &tasks,
-            stop.clone(),
+            &Vital::new(&tasks, &stop),
         );
         let registry = Registry {
             group: group.clone(),
@@ -224,7 +237,7 @@ impl TestServer {
                 .serve_with_incoming(tokio_stream::StreamExt::map(enroll, Ok::<_, std::io::Error>)),
         );
         let _stop = stop.drop_guard();
-        Self { address, identity, group, roster, desk, refused: incoming.refused, _stop }
+        Self { address, identity, group, roster, desk, refused: incoming.refused, ahead, _stop }
     }
 
     pub(crate) fn endpoint(&self) -> String {

@@ -12,7 +12,7 @@ use tonic::transport::Channel;
 
 use super::acceptor::Limits;
 use super::dial::{DialError, dial, dial_enroll};
-use super::testing::{Conduct, PATIENCE, TestServer, identity};
+use super::testing::{Conduct, PATIENCE, TestServer, identity, nobody};
 use crate::identity::Identity;
 use crate::tls::ClientTls;
 
@@ -80,9 +80,7 @@ async fn another_device_at_the_address_is_told_apart_from_an_unreachable_one() {
     let tls = ClientTls::sync(&client, PublicKey([7; 32])).unwrap();
     assert!(matches!(dial(&server.endpoint(), &tls, PATIENCE).await, Err(DialError::WrongKey)));
 
-    let nobody = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let address = nobody.local_addr().unwrap().to_string();
-    drop(nobody);
+    let (address, _held) = nobody();
     assert!(matches!(dial(&address, &tls, PATIENCE).await, Err(DialError::Unreachable(_))));
 }
 

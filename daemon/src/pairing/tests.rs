@@ -102,6 +102,34 @@ fn at_most_four_exchanges_are_under_way() {
 }
 
 #[test]
+fn abandoned_exchanges_make_room_for_others_and_are_void() {
+    let now = Instant::now();
+    let mut window = opened(now);
+    let abandoned = joiner(&code("12345678"));
+    let answer = window.start(hello(abandoned.message()), [0; 16], now).unwrap();
+    for session in 1..4 {
+        window.start(hello(abandoned.message()), [session; 16], now).unwrap();
+    }
+    let later = now + EXCHANGE;
+    let abandoned = abandoned.answer(&answer.spake, SERVER, SERVER_KEY, &EXPORTER).unwrap();
+    let late = window.confirm(&[0; 16], &abandoned.proof(), &EXPORTER, later);
+    assert_eq!(late, Err(PairingError::UnknownSession));
+    assert!(pair(&mut window, &code("12345678"), 5, later).is_ok());
+}
+
+#[test]
+fn a_window_whose_last_exchange_was_abandoned_says_that_its_tries_are_used_up() {
+    let now = Instant::now();
+    let mut window = opened(now);
+    for session in 0..4 {
+        assert!(pair(&mut window, &code("00000000"), session, now).is_err());
+    }
+    window.start(hello(joiner(&code("12345678")).message()), [4; 16], now).unwrap();
+    assert!(matches!(window.state(now), State::Open { tries_left: 0, .. }), "it may still succeed");
+    assert_eq!(window.state(now + EXCHANGE), State::TooManyTries);
+}
+
+#[test]
 fn a_window_expires_and_then_says_so_for_a_while() {
     let now = Instant::now();
     let mut window = opened(now);

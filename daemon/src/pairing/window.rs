@@ -13,6 +13,8 @@ pub const LIFETIME: Duration = Duration::from_secs(600);
 pub const TRIES: u8 = 5;
 /// How many exchanges may be under way at once.
 pub const SESSIONS: usize = 4;
+/// How long an exchange may take: a joiner gives up sooner, and what it left would keep others out.
+pub const EXCHANGE: Duration = Duration::from_secs(15);
 /// How long after its end a window still says why it has ended.
 const AFTERGLOW: Duration = Duration::from_secs(120);
 
@@ -118,6 +120,7 @@ pub struct Answer {
 
 struct Session {
     id: SessionId,
+    began_at: Instant,
     exporter: [u8; 32],
     newcomer: Newcomer,
     proofs: Proofs,
@@ -133,6 +136,15 @@ struct Open {
 impl Open {
     fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.opened_at)
+    }
+
+    fn is_under_way(session: &Session, now: Instant) -> bool {
+        now.saturating_duration_since(session.began_at) < EXCHANGE
+    }
+
+    /// Whether somebody may still be let in by this code.
+    fn is_used_up(&self, now: Instant) -> bool {
+        self.tries_left == 0 && !self.sessions.iter().any(|session| Self::is_under_way(session, now))
     }
 }
 
@@ -165,7 +177,7 @@ impl PairingWindow {
         let Some(open) = &self.open else { return State::Closed };
         match LIFETIME.checked_sub(open.age(now)) {
             None | Some(Duration::ZERO) => State::Expired,
-            Some(_) if open.tries_left == 0 && open.sessions.is_empty() => State::TooManyTries,
+            Some(_) if open.is_used_up(now) => State::TooManyTries,
             Some(remaining) => State::Open { remaining, tries_left: open.tries_left },
         }
     }
@@ -199,7 +211,7 @@ impl PairingWindow {
         let spake = half.message.clone();
         let proofs = half.finish(hello.spake, &transcript(&hello, &spake))?;
         let Hello { newcomer, exporter, .. } = hello;
-        open.sessions.push(Session { id: session, exporter, newcomer, proofs });
+        open.sessions.push(Session { id: session, began_at: now, exporter, newcomer, proofs });
         Ok(Answer { session, spake })
     }
 
@@ -235,6 +247,7 @@ impl PairingWindow {
             open.sessions.clear();
             return Err(PairingError::Expired);
         }
+        open.sessions.retain(|session| Open::is_under_way(session, now));
         Ok(open)
     }
 }

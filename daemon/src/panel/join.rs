@@ -11,15 +11,15 @@ use mfpsync_storage::local::{Membership, Phase};
 use mfpsync_storage::model::Incarnation;
 use tonic::Status;
 
-use super::joining;
 use super::service::Session;
+use super::{founding, joining};
 use crate::client;
 use crate::communication::{Code as EventCode, Event};
 use crate::config::HostPort;
 use crate::db::{READ_DEADLINE, SCAN_DEADLINE};
 use crate::device::Device;
 use crate::enroll::{self, JoinError, Joined};
-use crate::group::{FoundError, Founder, MASTER_FILE, head, membership_of};
+use crate::group::membership_of;
 use crate::pairing::Code;
 use crate::role::{Role, SupervisorHandle};
 use crate::storage_fault;
@@ -29,103 +29,22 @@ const JOIN_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a leaving device tries to send what waits.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// Starts serving, founding a group when this device holds none.
+/// Starts serving the group that this device holds.
 pub(super) async fn start_server(
     session: &Session,
     request: wire::StartServerRequest,
-) -> Result<wire::StartServerReply, Status> {
-    let wanted = session.wanted();
-    let elsewhere = match wanted {
-        // A server that was stopped goes on as a client of the group it holds.
-        Role::Client => !holds_its_group(&session.device).await?,
-        Role::Replica | Role::ReplicaClient => true,
-        Role::Idle | Role::Server | Role::ServerClient => false,
-    };
-    if elsewhere {
-        return Err(Status::failed_precondition(format!(
-            "this device is {wanted} of a group; leave that group first, then start the server"
-        )));
+) -> Result<wire::RoleReply, Status> {
+    founding::may_serve(session).await?;
+    if founding::own_head(&session.device).await?.is_none() {
+        return Err(Status::failed_precondition(
+            "this device holds no group; prepare one, save its recovery kit, and found it first",
+        ));
     }
-    let device = session.device.clone();
-    let with_client = request.with_client || matches!(wanted, Role::ServerClient | Role::Client);
-    if with_client {
-        belongs_elsewhere(&device).await?;
-    }
-    let recovery_kit = found(&device, &request).await?;
-    match serve(session, with_client).await {
-        Ok(role) => Ok(wire::StartServerReply { role: Some(role), recovery_kit, trouble: String::new() }),
-        Err(status) if recovery_kit.is_empty() => Err(status),
-        // The kit exists nowhere else: it goes out whatever happened after it.
-        Err(status) => {
-            let trouble = status.message().to_owned();
-            Ok(wire::StartServerReply { role: None, recovery_kit, trouble })
-        }
-    }
-}
-
-async fn serve(session: &Session, with_client: bool) -> Result<wire::RoleReply, Status> {
+    let with_client = request.with_client || matches!(session.wanted(), Role::ServerClient | Role::Client);
     if with_client {
         enter_own_group(&session.device).await?;
     }
     session.switch(if with_client { Role::ServerClient } else { Role::Server }).await
-}
-
-/// Refuses to found a group beside one that the own data belongs to.
-async fn belongs_elsewhere(device: &Arc<Device>) -> Result<(), Status> {
-    let membership = device.membership().await.map_err(|error| storage_fault::refusal(&error))?;
-    match membership {
-        Some(_) if holds_its_group(device).await? => Ok(()),
-        Some(known) => Err(other_group(&known)),
-        None => Ok(()),
-    }
-}
-
-fn other_group(known: &Membership) -> Status {
-    Status::failed_precondition(format!(
-        "this device's own data belongs to group {} already; leave that first",
-        known.group_name
-    ))
-}
-
-/// Founds a group unless this device holds one; an empty kit says that it did.
-async fn found(device: &Arc<Device>, request: &wire::StartServerRequest) -> Result<String, Status> {
-    if device.server.load().is_some() || own_head(device).await?.is_some() {
-        return Ok(String::new());
-    }
-    let (device, name, passphrase) =
-        (device.clone(), request.group_name.clone(), request.kit_passphrase.clone());
-    let founding = tokio::task::spawn_blocking(move || {
-        let endpoints = device.endpoints(&device.config.listen);
-        let founder = Founder {
-            identity: &device.identity,
-            name: &device.config.name,
-            keys: &*device.keys,
-            data_dir: &device.config.data_dir,
-            endpoints: &endpoints,
-        };
-        founder.found(&name, &passphrase, &*device.random)
-    });
-    let founded = founding.await.map_err(|_| Status::internal("founding the group was interrupted"))?;
-    founded.map_err(|error| match error {
-        FoundError::Name | FoundError::Kit(_) => Status::invalid_argument(error.to_string()),
-        FoundError::Exists(_) => Status::failed_precondition(error.to_string()),
-        FoundError::Key(_) => Status::internal(error.to_string()),
-        FoundError::Storage(error) => storage_fault::refusal(&error),
-    })
-}
-
-async fn own_head(device: &Arc<Device>) -> Result<Option<mfpsync_storage::master::Head>, Status> {
-    let path = device.config.data_dir.join(MASTER_FILE);
-    let read = tokio::task::spawn_blocking(move || head(&path));
-    let head = read.await.map_err(|_| Status::internal("reading the master database was interrupted"))?;
-    head.map_err(|error| storage_fault::refusal(&error))
-}
-
-/// Whether the group that the own data belongs to is the one whose master database is here.
-async fn holds_its_group(device: &Arc<Device>) -> Result<bool, Status> {
-    let membership = device.membership().await.map_err(|error| storage_fault::refusal(&error))?;
-    let head = own_head(device).await?;
-    Ok(head.is_some_and(|head| membership.is_some_and(|membership| membership.group == head.group)))
 }
 
 /// Makes a server a client of its own group as well.
@@ -144,16 +63,11 @@ pub(super) async fn start_client(session: &Session) -> Result<wire::RoleReply, S
 
 /// The own data becomes part of the group that this device serves.
 async fn enter_own_group(device: &Arc<Device>) -> Result<(), Status> {
-    let membership = match device.server.load_full() {
-        Some(server) => membership_of(&server.serving.head()),
-        None => {
-            let head = own_head(device).await?;
-            membership_of(&head.ok_or_else(|| Status::internal("this device holds no group"))?)
-        }
-    };
+    let head = founding::own_head(device).await?;
+    let membership = membership_of(&head.ok_or_else(|| Status::internal("this device holds no group"))?);
     match device.membership().await.map_err(|error| storage_fault::refusal(&error))? {
         Some(known) if known.group == membership.group => Ok(()),
-        Some(known) => Err(other_group(&known)),
+        Some(known) => Err(founding::other_group(&known)),
         None => enter(device, membership, Some(Policies::default())).await,
     }
 }
@@ -311,21 +225,47 @@ pub(super) async fn leave_group(session: &Session, accept_unsent: u64) -> Result
             return Err(Status::failed_precondition("this device is not a client of a group"));
         }
     };
+    let life = incarnation(device).await?;
+    // First, so that the client part does not meet the refusal of a device that has left.
+    let role = stop_client(&session.supervisor, session, next).await?;
     // The server's own client function ends without giving up the server's membership.
     let slot_freed = next == Role::Idle && client::leave(device).await;
-    let role = stop_client(&session.supervisor, session, next).await?;
-    let left = device.own.change_membership(move |write| match write.phase()? {
-        Some(Phase::Undoing) => write.leave_as_before(accept_unsent),
-        Some(Phase::Joining | Phase::Member) | None => write.leave(),
+    let left = device.own.change_membership(move |write| {
+        if write.device()?.incarnation != life {
+            // It joined a group meanwhile; what was to be left is left already.
+            return Ok(None);
+        }
+        match write.phase()? {
+            Some(Phase::Undoing) => write.leave_as_before(accept_unsent).map(Some),
+            Some(Phase::Joining | Phase::Member) => write.leave().map(Some),
+            None => Ok(None),
+        }
     });
-    let left = left.await;
-    let unsent = left.map_err(|error| storage_fault::refusal(&error))?;
-    if next == Role::Idle {
+    let left = left.await.map_err(|error| storage_fault::refusal(&error))?;
+    let unsent = left.unwrap_or_default();
+    if left.is_some() && next == Role::Idle {
         device.roster.clear();
         device.left_group().await.map_err(|fault| Status::unavailable(fault.to_string()))?;
     }
     device.communication.record(Event::new(EventCode::Left).count("unsent", unsent));
     Ok(wire::LeaveReply { role: Some(role), unsent, slot_freed })
+}
+
+/// Carries a leave on that was cut short: the decision is durable, and the group's data still shows.
+pub(super) async fn finish_leaving(session: &Session) -> Result<(), Status> {
+    let control = session.device.control.current();
+    let membership = session.device.membership().await.map_err(|error| storage_fault::refusal(&error))?;
+    let left = membership.is_some_and(|membership| control.group == Some(membership.group));
+    if control.wanted == Role::Idle && left {
+        tracing::info!("a leave that was cut short is carried on");
+        leave_group(session, u64::MAX).await?;
+    }
+    Ok(())
+}
+
+async fn incarnation(device: &Device) -> Result<Incarnation, Status> {
+    let read = device.own.db().read(READ_DEADLINE, |read| read.device()).await;
+    Ok(read.map_err(|error| storage_fault::refusal(&error))?.incarnation)
 }
 
 /// Switches and waits until the client part has ended, so that nothing writes the mirror any more.

@@ -13,7 +13,7 @@ use mfpsync_storage::local::{LocalRead, Phase};
 use mfpsync_storage::model::Kind;
 use tonic::Status;
 
-use super::join::leave_group;
+use super::join::{finish_leaving, leave_group};
 use super::service::Session;
 use crate::client::Link;
 use crate::clock::{running_hours, unix_millis};
@@ -247,7 +247,8 @@ pub(super) async fn undo(
 }
 
 /// Carries out joins that need no decision once everything has arrived, ends those that are taken
-/// back, and forgets what was kept long enough; until the daemon stops.
+/// back, finishes a leave that the last daemon did not, and forgets what was kept long enough; until the
+/// daemon stops.
 ///
 /// # Cancel safety
 /// What was under way is carried on at the next start.
@@ -256,8 +257,16 @@ pub async fn carry_joins_on(session: Arc<Session>) {
     let (mut phases, mut links) = (device.own.phase(), device.link.subscribe());
     let mut settlements = device.own.settlements();
     let mut hours = running_hours();
+    let mut left = false;
     loop {
-        let carried_on = carry_on(&session).await;
+        let carried_on = async {
+            if !left {
+                finish_leaving(&session).await?;
+                left = true;
+            }
+            carry_on(&session).await
+        };
+        let carried_on = carried_on.await;
         if let Err(error) = &carried_on {
             tracing::warn!(%error, "carry the join on");
         }

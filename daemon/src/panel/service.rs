@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
 use super::status::{revision, role};
-use super::{discover, join, joining, replication, status};
+use super::{discover, founding, join, joining, replication, status};
 use crate::communication::{Code as EventCode, Event};
 use crate::db::READ_DEADLINE;
 use crate::debug_socket::{DebugLock, SOCKET_NAME};
@@ -44,6 +44,7 @@ pub struct Session {
     pub debug: DebugLock,
     /// When the daemon started.
     pub started: Instant,
+    pub(super) prepared: founding::Prepared,
     /// Streams run here.
     pub tasks: TaskTracker,
     /// Ends streams.
@@ -57,6 +58,18 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
+    /// What a panel of this device works with from now on.
+    #[must_use]
+    pub fn new(
+        device: Arc<Device>,
+        supervisor: SupervisorHandle,
+        debug: DebugLock,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { device, supervisor, debug, started: Instant::now(), prepared: Arc::default(), tasks, stop }
+    }
+
     /// The role that was decided on last.
     pub(super) fn wanted(&self) -> Role {
         self.supervisor.watch().borrow().wanted()
@@ -109,10 +122,24 @@ impl Panel for PanelService {
         Ok(Response::new(Box::pin(ReceiverStream::new(replies))))
     }
 
+    async fn prepare_group(
+        &self,
+        request: Request<wire::PrepareGroupRequest>,
+    ) -> Result<Response<wire::PrepareGroupReply>, Status> {
+        founding::prepare(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn found_group(
+        &self,
+        request: Request<wire::FoundGroupRequest>,
+    ) -> Result<Response<wire::FoundGroupReply>, Status> {
+        founding::found(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
     async fn start_server(
         &self,
         request: Request<wire::StartServerRequest>,
-    ) -> Result<Response<wire::StartServerReply>, Status> {
+    ) -> Result<Response<wire::RoleReply>, Status> {
         join::start_server(&self.0, request.into_inner()).await.map(Response::new)
     }
 

@@ -7,7 +7,7 @@ use mfpsync_storage::model::{Cursor, GroupId, Incarnation, Promotion, Sequence, 
 
 use super::words::{Effect, LinkId, LinkState, Moment, Outbox, Trouble};
 use crate::backoff::Backoff;
-use crate::lineage::Lineage;
+use crate::lineage::{Lineage, LineageError};
 use crate::message::Hello;
 
 /// Times the round keeps.
@@ -102,10 +102,9 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    pub(super) fn new(start: Start) -> Self {
-        let records = start.lineage.iter().map(|signed| signed.record.clone());
-        Self {
-            lineage: Lineage::new(start.group, records.collect()).ok(),
+    pub(super) fn new(start: Start) -> Result<Self, LineageError> {
+        Ok(Self {
+            lineage: followed(start.group, start.lineage.iter().map(|signed| &signed.record))?,
             highest: start.lineage.iter().max_by_key(|signed| signed.record.epoch.number).cloned(),
             cursor: start.cursor,
             resetting: start.resetting,
@@ -123,7 +122,7 @@ impl Facts {
             woken_at: None,
             reported: None,
             start,
-        }
+        })
     }
 
     pub(super) fn hello(&self) -> Hello {
@@ -178,4 +177,25 @@ impl Facts {
         self.highest = Some(record.clone());
         Some(Effect::NotePromotion(Box::new(record.clone())))
     }
+}
+
+/// Our own history among the records we know. One whose parent is above all we have followed was only
+/// shown to us: a server below it is not believed, but it is no part of our history.
+fn followed<'a>(
+    group: GroupId,
+    records: impl Iterator<Item = &'a Promotion>,
+) -> Result<Option<Lineage>, LineageError> {
+    let mut lineage: Option<Lineage> = None;
+    for record in records {
+        match &mut lineage {
+            None => lineage = Some(Lineage::new(group, vec![record.clone()])?),
+            Some(lineage) => {
+                let highest = lineage.highest().epoch.number;
+                if record.parent.as_ref().is_none_or(|parent| parent.epoch.number <= highest) {
+                    lineage.append(record.clone())?;
+                }
+            }
+        }
+    }
+    Ok(lineage)
 }

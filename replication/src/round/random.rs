@@ -30,7 +30,7 @@ impl World {
     fn new() -> Self {
         let start = start();
         let mirror = start.cursor;
-        let (round, effects) = Round::start(start, At { now: Moment::default(), random: 7 });
+        let (round, effects) = Round::start(start, At { now: Moment::default(), random: 7 }).unwrap();
         let mut world = Self {
             round,
             now: Moment::default(),

@@ -99,7 +99,7 @@ pub(super) struct Bench {
 
 impl Bench {
     fn new(start: Start) -> Self {
-        let (round, effects) = Round::start(start, At { now: Moment::default(), random: 0 });
+        let (round, effects) = Round::start(start, At { now: Moment::default(), random: 0 }).unwrap();
         let mut bench = Self { round: Some(round), now: Moment::default(), wake: None };
         bench.note(&effects);
         bench
@@ -414,7 +414,7 @@ fn every_greeting_is_judged() {
         (greeting(3, 300), Ok(Some(Sequence(100)))),
     ];
     for (greeting, verdict) in table {
-        let facts = Facts::new(start());
+        let facts = Facts::new(start()).unwrap();
         let judged = greet::judge(&facts, &greeting).map(|trusted| trusted.lost_beyond);
         assert_eq!(judged, verdict, "{greeting:?}");
     }
@@ -435,6 +435,29 @@ fn a_superseded_server_is_left_for_another() {
     let mut bench = Bench::new(Start { lineage: lineage(2), ..start() });
     let refused = bench.greeted(greeting(1, 90));
     assert_eq!(refused, [Effect::Disconnect(LinkId(1)), dial(2, "b:1")]);
+}
+
+#[test]
+fn what_is_known_of_the_groups_history_must_be_one() {
+    let begin =
+        |lineage| Round::start(Start { lineage, ..start() }, At { now: Moment::default(), random: 0 });
+    let first = record(epoch(1), None);
+    let second = record(epoch(2), Some((epoch(1), 100)));
+    let pretender = record(epoch(3), Some((epoch(1), 100)));
+    let fork = LineageError::Fork { parent: 1 };
+    assert_eq!(begin(vec![first.clone(), second.clone(), pretender]).unwrap_err(), fork);
+    let founded_twice = record(epoch(2), None);
+    assert_eq!(begin(vec![first.clone(), founded_twice]).unwrap_err(), LineageError::Broken(2));
+    let falling = record(epoch(3), Some((epoch(2), 90)));
+    assert_eq!(begin(vec![first.clone(), second, falling]).unwrap_err(), LineageError::SequenceFalls(3));
+    // A reign that was only shown: its server is waited for, and no other history is believed for that.
+    let shown = record(epoch(5), Some((epoch(4), 400)));
+    let mut bench = Bench::new(Start { lineage: vec![first, shown], ..start() });
+    let foreign = Greeting { lineage: vec![record(epoch(5), None)], ..greeting(5, 500) };
+    assert_eq!(bench.greeted(foreign), [Effect::Disconnect(LinkId(1)), dial(2, "b:1")]);
+    bench.link(2, LinkEvent::Dialled);
+    let whole = bench.link(2, LinkEvent::Greeted(Box::new(greeting(5, 500))));
+    assert!(matches!(whole[..], [Effect::AdoptGreeting(_)]), "{whole:?}");
 }
 
 #[test]

@@ -51,7 +51,7 @@ impl LocalRead<'_> {
         let mut statement = self.connection.prepare_cached(SQL)?;
         let mut rows = statement.query([])?;
         let row = rows.next()?.ok_or(DecodeError::Invalid("device state is missing"))?;
-        let cursor = row.get_ref(3)?.as_blob_or_null().unwrap_or_default();
+        let cursor = row.get_ref(3)?.as_blob_or_null()?;
         Ok(DeviceState {
             incarnation: Incarnation(row.get::<_, i64>(0)? as u64),
             last_operation: OperationNumber(row.get::<_, i64>(1)? as u64),

@@ -141,7 +141,7 @@ impl LocalRead<'_> {
         let mut rows = statement.query([])?;
         let mut edits = Vec::new();
         while let Some(row) = rows.next()? {
-            let before = row.get_ref(4)?.as_blob_or_null().unwrap_or_default();
+            let before = row.get_ref(4)?.as_blob_or_null()?;
             edits.push(JoinEdit {
                 key: key(row)?,
                 before: before.map(Fields::decode).transpose()?,

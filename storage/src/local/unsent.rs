@@ -76,7 +76,7 @@ impl LocalRead<'_> {
         let mut unsent = Vec::new();
         while let Some(row) = rows.next()? {
             let fields = |column| {
-                let record = row.get_ref(column)?.as_blob_or_null().unwrap_or_default();
+                let record = row.get_ref(column)?.as_blob_or_null()?;
                 Ok::<_, crate::Error>(record.map(Fields::decode).transpose()?)
             };
             unsent.push(Unsent { key: key(row)?, after: fields(4)?, before: fields(5)? });

@@ -65,7 +65,7 @@ pub(super) const ENTRY: &str = "position, epoch, author, incarnation, operation,
 /// Reads a row of `changes`.
 pub(super) fn entry(row: &Row<'_>) -> Result<HistoryEntry> {
     let fields = |column| -> Result<Option<Fields>> {
-        let bytes = row.get_ref(column)?.as_blob_or_null().unwrap_or_default();
+        let bytes = row.get_ref(column)?.as_blob_or_null()?;
         Ok(bytes.map(Fields::decode).transpose()?)
     };
     let existed = row.get::<_, Option<i64>>("prior_position")?.is_some();

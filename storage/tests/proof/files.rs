@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use mfpsync_storage::local::Local;
+use mfpsync_storage::local::{Local, Membership};
 use mfpsync_storage::master::Master;
-use mfpsync_storage::model::{DeviceId, Incarnation};
+use mfpsync_storage::model::{DeviceId, GroupId, Incarnation, PublicKey};
 use mfpsync_storage::{Error, Inline, Store, set_aside};
 
 use crate::support::{context, key, put};
@@ -40,7 +40,48 @@ fn an_empty_file_does_not_pass_for_a_database() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("local.db");
     std::fs::write(&path, b"").unwrap();
-    refused(&path, &[false], |error| matches!(error, Error::Foreign(_)));
+    refused(&path, &[false, true], |error| matches!(error, Error::Foreign(_)));
+}
+
+#[test]
+fn a_database_whose_making_was_cut_short_is_made_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("local.db");
+    for left_behind in ["local.db.new", "local.db.new-journal"] {
+        std::fs::write(directory.path().join(left_behind), b"half a database").unwrap();
+    }
+    local(&path);
+    let mut names: Vec<_> =
+        std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.retain(|name| !["local.db-wal", "local.db-shm"].iter().any(|log| name == log));
+    assert_eq!(names, ["local.db"]);
+}
+
+#[test]
+fn a_column_of_another_type_is_damage_and_not_an_absent_value() {
+    let damages = [
+        ("device", "cursor", "'text'"),
+        ("device", "last_operation", "'text'"),
+        ("membership", "root_key", "7"),
+    ];
+    for (table, column, value) in damages {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("local.db");
+        local(&path);
+        let membership =
+            Membership { group: GroupId([1; 16]), group_name: "g".to_owned(), root_key: PublicKey([2; 32]) };
+        let mut database = Inline::<Local>::open(&path, false).unwrap();
+        database.write(|write| write.join(&membership, Incarnation(2), None)).unwrap();
+        drop(database);
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        connection.pragma_update(None, "ignore_check_constraints", true).unwrap();
+        connection.execute(&format!("UPDATE {table} SET {column} = {value}"), []).unwrap();
+        drop(connection);
+        let database = Inline::<Local>::open(&path, false).unwrap();
+        let read = database.read(|read| Ok((read.device()?, read.membership()?)));
+        let refused = read.expect_err(column);
+        assert!(matches!(refused, Error::Record(_) | Error::Corrupt(_)), "{column}: {refused:?}");
+    }
 }
 
 #[test]

@@ -114,7 +114,7 @@ impl World {
             version: "1".to_owned(),
             timing: Timing::default(),
         };
-        let (round, effects) = Round::start(start, at);
+        let (round, effects) = Round::start(start, at).expect("a device's own history");
         own.boot += 1;
         own.round = Some(round);
         own.effects = effects.into();

@@ -97,9 +97,14 @@ async fn servers_are_shown_by_name_and_joined_by_code_alone() {
     assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
     current(&client).await.unwrap();
     assert_eq!(client.status().await.unwrap().group.unwrap().group_name, "Office");
-    let servers = discovered(&client).unwrap();
-    let own: Vec<_> = servers.iter().map(|server| server["own_group"] == true).collect();
-    assert_eq!(own, [true, false]);
+    eventually(PATIENCE, "its own group to be told from the other", async || {
+        let servers = discovered(&client)?;
+        let own: Vec<_> = servers.iter().map(|server| server["own_group"] == true).collect();
+        ensure!(own == [true, false], "{servers:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
 }
 
 /// A machine that announces itself as the group's server and lets connections hang.

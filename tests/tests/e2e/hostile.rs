@@ -8,9 +8,10 @@ use mfpsync_daemon::net::dial::dial;
 use mfpsync_daemon::refusal::reason_of;
 use mfpsync_daemon::tls::ClientTls;
 use mfpsync_proto::limit;
+use mfpsync_proto::sync::follow_event::Event as Happened;
 use mfpsync_proto::sync::sync_client::SyncClient;
 use mfpsync_proto::sync::{
-    Cursor, Epoch, FollowRequest, HelloReply, HelloRequest, PushReply, PushRequest, Reason,
+    Cursor, Epoch, FollowRequest, HelloReply, HelloRequest, PushReply, PushRequest, Reason, ResetReason,
 };
 use mfpsync_storage::Inline;
 use mfpsync_storage::local::Local;
@@ -177,13 +178,10 @@ async fn a_number_used_again_for_something_else_is_not_taken() {
     member.fleet.server.log.expect("quarantine");
     let number = member.last + 1;
     member.push(vec![operation(number, "first")]).await.unwrap();
-    match member.push(vec![operation(number, "other")]).await {
-        Ok(reply) => assert!(
-            matches!(outcomes(&reply)[..], [Outcome::Rejected { reason: RejectReason::NumberReused, .. }]),
-            "{reply:?}"
-        ),
-        Err(refused) => assert_eq!(reason(&refused), Some(Reason::Quarantined), "{refused}"),
-    }
+    let refused = member.push(vec![operation(number, "other")]).await.unwrap_err();
+    assert_eq!(reason(&refused), Some(Reason::Quarantined), "{refused}");
+    let refused = member.hello(1, 1).await.unwrap_err();
+    assert_eq!(reason(&refused), Some(Reason::Quarantined), "until a person decides: {refused}");
     let contents = member.fleet.server.contents(&["shared"]).await.unwrap();
     assert!(contents.item(&item::key("shared", "shortcut", "other")).is_none());
     current(&member.fleet.clients[1]).await.unwrap();
@@ -228,34 +226,42 @@ async fn what_is_too_large_or_too_much_is_refused() {
     let mut member = Member::connected().await;
     let (head, next) = (member.head().await, member.last + 1);
     let refused = member.push(vec![vec![0; limit::MESSAGE_BYTES + 1]]).await.unwrap_err();
-    assert!(matches!(refused.code(), Code::OutOfRange | Code::ResourceExhausted), "{refused}");
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
     let many = limit::PUSH_OPERATIONS as u64 + 1;
     let records = (next..next + many).map(|number| operation(number, "many")).collect();
     let refused = member.push(records).await.unwrap_err();
-    assert!(matches!(reason(&refused), Some(Reason::OverLimit | Reason::Malformed)), "{refused}");
+    assert_eq!(reason(&refused), Some(Reason::Malformed), "{refused}");
+    assert!(refused.message().contains("push"), "{refused}");
     member.nothing_happened(head, 0).await;
 }
 
 #[tokio::test]
 async fn an_item_over_its_limits_is_set_aside() {
     let mut member = Member::connected().await;
-    let mut fields = Fields::new();
-    fields.insert("value", Value::Text("x".repeat(70_000)));
-    let edit = Edit {
-        key: ItemKey::parse("shared", "shortcut", "", "large").unwrap(),
-        base: Base::default(),
-        action: Action::Put(fields),
+    let first = member.last + 1;
+    let with = |number: u64, name: &str, length: usize| {
+        let fields: Fields = [(name.to_owned(), Value::Text("x".repeat(length)))].into_iter().collect();
+        let key = ItemKey::parse("shared", "shortcut", "", "large").unwrap();
+        let edit =
+            Edit { key, base: Base::default(), action: Action::Patch { set: fields, remove: Vec::new() } };
+        let number = OperationNumber(first + number);
+        Operation { number, made_at: 0, actor: "alice".to_owned(), edits: vec![edit] }.encode()
     };
-    let number = OperationNumber(member.last + 1);
-    let record = Operation { number, made_at: 0, actor: "alice".to_owned(), edits: vec![edit] }.encode();
-    let reply = member.push(vec![record]).await.unwrap();
-    assert!(matches!(outcomes(&reply)[..], [Outcome::Rejected { .. }]), "{:?}", outcomes(&reply));
+    // No item may be as large as this edit, and none as large as the two that follow are together.
+    let reply =
+        member.push(vec![with(0, "a", 70_000), with(1, "b", 40_000), with(2, "c", 40_000)]).await.unwrap();
+    let rejected = |reason| Outcome::Rejected { reason, edit: 0 };
+    let [whole, Outcome::Accepted { .. }, together] = &outcomes(&reply)[..] else {
+        panic!("{:?}", outcomes(&reply));
+    };
+    assert_eq!(whole, &rejected(RejectReason::Malformed));
+    assert_eq!(together, &rejected(RejectReason::OverLimit));
     let head = member.head().await;
-    member.nothing_happened(head, 0).await;
+    member.nothing_happened(head, 1).await;
 }
 
 #[tokio::test]
-async fn a_cursor_nobody_gave_out_is_answered_with_everything_or_refused() {
+async fn a_cursor_nobody_gave_out_is_answered_with_everything_or_refused_for_what_it_is() {
     let mut member = Member::connected().await;
     // A cursor beyond the head is what a server sees whose own disk was put back.
     member.fleet.server.log.expect("F-ROLLED-BACK");
@@ -267,21 +273,21 @@ async fn a_cursor_nobody_gave_out_is_answered_with_everything_or_refused() {
         chain: chain.into(),
         filter: Vec::new().into(),
     };
-    for cursor in [cursor(head, vec![9; 32]), cursor(head, vec![9; 3]), cursor(head + 1_000, vec![9; 32])] {
-        let request = FollowRequest {
-            group_id: member.group.clone().into(),
-            incarnation: member.incarnation,
-            cursor: Some(cursor),
-            settled: true,
-        };
-        // Whatever the answer: no panic, no data of a wrong place, and the server goes on.
-        if let Ok(reply) = member.wire.follow(request).await {
-            let first = reply.into_inner().message().await;
-            let reset = |event: mfpsync_proto::sync::FollowEvent| {
-                matches!(event.event, Some(mfpsync_proto::sync::follow_event::Event::Reset(_)))
-            };
-            assert!(first.is_err() || first.as_ref().unwrap().clone().is_some_and(reset), "{first:?}");
-        }
+    let follow = |cursor| FollowRequest {
+        group_id: member.group.clone().into(),
+        incarnation: member.incarnation,
+        cursor: Some(cursor),
+        settled: true,
+    };
+    let unknown = follow(cursor(head, vec![9; 32]));
+    let garbled = follow(cursor(head, vec![9; 3]));
+    let beyond = follow(cursor(head + 1_000, vec![9; 32]));
+    let first = member.wire.follow(unknown).await.unwrap().into_inner().message().await.unwrap().unwrap();
+    let Some(Happened::Reset(reset)) = first.event else { panic!("{first:?}") };
+    assert_eq!(reset.reason(), ResetReason::UnknownHistory);
+    for (request, expected) in [(garbled, Reason::Malformed), (beyond, Reason::StorageFault)] {
+        let refused = member.wire.follow(request).await.unwrap_err();
+        assert_eq!(reason(&refused), Some(expected), "{refused}");
     }
     member.nothing_happened(head, 0).await;
 }

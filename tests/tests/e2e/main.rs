@@ -1,7 +1,7 @@
 //! End to end: real daemons as processes, real TLS over loopback, real files. Nothing is mocked.
 //!
 //! Each module is one area. Every device has its own temporary directory and ports, so that tests
-//! run side by side; nothing waits but `eventually`.
+//! run side by side; nothing waits but `eventually`, and `killed` for the moment of a kill.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,13 +12,17 @@
 
 mod chaos;
 mod conflicts;
+mod demo;
 mod discovery;
 mod faults;
 mod forgotten;
 mod hostile;
 mod joining;
+mod killed;
 mod monitor;
+mod newer;
 mod pairing;
+mod personal;
 mod records;
 mod refused;
 mod replica;

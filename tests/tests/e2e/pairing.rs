@@ -43,7 +43,8 @@ async fn a_device_with_the_code_becomes_a_client_of_the_group() {
     let device = fresh("copier").await;
     let pairing = open_pairing(&fleet.server).await.unwrap();
     assert_eq!(pairing.code.chars().filter(char::is_ascii_digit).count(), 8, "{}", pairing.code);
-    assert_eq!((pairing.tries, pairing.seconds), (5, 600));
+    assert_eq!(pairing.tries, 5);
+    assert!((1..=600).contains(&pairing.seconds), "{} s of ten minutes", pairing.seconds);
     assert!(pairing.addresses.contains(&fleet.server.address().to_string()), "{:?}", pairing.addresses);
 
     let address = fleet.server.address().to_string();

@@ -7,6 +7,7 @@ use anyhow::{bail, ensure};
 use mfpsync_proto::local::Field;
 use mfpsync_proto::panel::JoinPolicy;
 use mfpsync_tests::item::{key, put, text};
+use mfpsync_tests::read_only::ReadOnlySwitch;
 use mfpsync_tests::volume::{Volume, may_mount};
 use mfpsync_tests::{Fleet, PATIENCE, TestDevice, current, eventually, skip, start_server};
 use tonic::Code;
@@ -254,6 +255,100 @@ async fn a_full_disk_at_the_server_keeps_edits_waiting_and_loses_none() {
     fault_ends(&fleet.server, "F-DISK-FULL").await;
     drop(fleet);
     drop(volume);
+}
+
+/// Writes until an edit is refused because the disk takes none, and returns how many were acknowledged.
+async fn write_until_refused(device: &TestDevice, prefix: &str) -> usize {
+    for number in 0..1_000 {
+        let item = key("shared", "shortcut", &format!("{prefix}{number:03}"));
+        if let Err(status) = device.try_write(vec![put(item, vec![text("value", "x")])]).await {
+            assert!(status.message().contains("nothing of this request was stored"), "{status}");
+            return number;
+        }
+    }
+    panic!("every edit was taken");
+}
+
+fn read_only_is_expected(device: &mut TestDevice) {
+    for part in ["read-only", "Read-only", "F-READ-ONLY", "F-DISK-IO", "storage", "push"] {
+        device.log.expect(part);
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_becomes_read_only_under_a_client_refuses_edits_and_comes_back() {
+    let mut fleet = Fleet::start(1).await.unwrap();
+    let mut client = TestDevice::new("client-2").unwrap();
+    read_only_is_expected(&mut client);
+    let switch = ReadOnlySwitch::install(&mut client).unwrap();
+    fleet.add(client, JoinPolicy::Merge).await.unwrap();
+    let client = &fleet.clients[1];
+    let before = key("shared", "shortcut", "before");
+    client.write(vec![put(before.clone(), vec![text("value", "x")])]).await.unwrap();
+    switch.set(true).unwrap();
+    assert_eq!(write_until_refused(client, "refused-").await, 0);
+    eventually(PATIENCE, "the fault", async || {
+        write_until_refused(client, "refused-").await;
+        client.fault("F-READ-ONLY").await
+    })
+    .await
+    .unwrap();
+    assert!(client.get(&before).await.unwrap().is_some(), "reads go on");
+    // What the group edits meanwhile cannot be stored, and must not be taken for had.
+    let meanwhile = key("shared", "shortcut", "meanwhile");
+    fleet.server.write(vec![put(meanwhile.clone(), vec![text("value", "x")])]).await.unwrap();
+    eventually(PATIENCE, "the client to fall behind", async || {
+        ensure!(!client.login("nobody", Some(0)).await?.1.current, "it says that it has everything");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    switch.set(false).unwrap();
+    let after = key("shared", "shortcut", "after");
+    eventually(PATIENCE, "an edit to be taken", async || {
+        client.write(vec![put(after.clone(), vec![text("value", "x")])]).await
+    })
+    .await
+    .unwrap();
+    let contents = fleet.converged(&["shared"], PATIENCE).await.unwrap();
+    for item in [&before, &meanwhile, &after] {
+        assert!(contents.item(item).is_some(), "{item:?}");
+    }
+    assert_eq!(contents.len(), 3, "what was refused is nowhere");
+    fault_ends(client, "F-READ-ONLY").await;
+    fault_ends(client, "F-DISK-IO").await;
+}
+
+#[tokio::test]
+async fn a_disk_that_becomes_read_only_under_the_server_keeps_edits_waiting_and_comes_back() {
+    let mut server = TestDevice::new("server").unwrap();
+    read_only_is_expected(&mut server);
+    let switch = ReadOnlySwitch::install(&mut server).unwrap();
+    server.start().await.unwrap();
+    start_server(&server, "Office").await.unwrap();
+    let mut fleet = Fleet { server, clients: Vec::new(), relays: Vec::new() };
+    for name in ["client-1", "client-2"] {
+        let mut client = TestDevice::new(name).unwrap();
+        read_only_is_expected(&mut client);
+        fleet.add(client, JoinPolicy::Merge).await.unwrap();
+    }
+    switch.set(true).unwrap();
+    let written = async |range: std::ops::Range<usize>| {
+        for number in range {
+            let item = key("shared", "shortcut", &format!("s{number:03}"));
+            fleet.clients[number % 2].write(vec![put(item, vec![text("value", "x")])]).await.unwrap();
+        }
+    };
+    written(0..20).await;
+    eventually(PATIENCE, "the fault", async || fleet.server.fault("F-READ-ONLY").await).await.unwrap();
+    let waiting = async |client: &TestDevice| client.client_status().await.unwrap().waiting;
+    assert_eq!(waiting(&fleet.clients[0]).await + waiting(&fleet.clients[1]).await, 20);
+    switch.set(false).unwrap();
+    written(20..40).await;
+    let contents = fleet.converged(&["shared"], PATIENCE).await.unwrap();
+    assert_eq!(contents.len(), 40);
+    fault_ends(&fleet.server, "F-READ-ONLY").await;
+    fault_ends(&fleet.server, "F-DISK-IO").await;
 }
 
 #[tokio::test]

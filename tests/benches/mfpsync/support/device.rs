@@ -15,7 +15,8 @@ use mfpsync_proto::local::local_client::LocalClient;
 use mfpsync_proto::panel::client_status::Link;
 use mfpsync_proto::panel::panel_client::PanelClient;
 use mfpsync_proto::panel::{
-    JoinRequest, OpenPairingRequest, Role, RolePhase, StartServerRequest, StatusReply, StatusRequest,
+    FoundGroupRequest, JoinRequest, OpenPairingRequest, PrepareGroupRequest, Role, RolePhase,
+    StartServerRequest, StatusReply, StatusRequest,
 };
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
@@ -191,12 +192,14 @@ impl Device {
     /// # Errors
     /// The daemon refuses.
     pub(crate) async fn serve(&self) -> Result<()> {
-        let request = StartServerRequest {
+        let mut panel = self.panel().await?;
+        let request = PrepareGroupRequest {
             group_name: "bench".to_owned(),
             kit_passphrase: "a passphrase for a bench".to_owned(),
-            with_client: false,
         };
-        self.panel().await?.start_server(request).await?;
+        let group_id = panel.prepare_group(request).await?.into_inner().group_id;
+        panel.found_group(FoundGroupRequest { group_id }).await?;
+        panel.start_server(StartServerRequest { with_client: false }).await?;
         let serves = |status: &StatusReply| {
             status.running() == Role::Server
                 && status.phase() == RolePhase::Running
