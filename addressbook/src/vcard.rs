@@ -27,8 +27,9 @@ mod write;
 pub use read::read;
 pub use write::write;
 
+use self::property::Property;
 use crate::csv::LineEnd;
-use crate::entry::{Entry, field};
+use crate::entry::{Entry, field, is_uuid};
 
 /// What this format's own fields begin with.
 pub(crate) const PREFIX: &str = "vcard.";
@@ -65,6 +66,11 @@ impl Version {
             Self::V3 => "X-ADDRESSBOOKSERVER-KIND",
             Self::V4 => "KIND",
         }
+    }
+
+    /// Whether a card of this version is a group by this property.
+    fn makes_group(self, property: &Property<'_>) -> bool {
+        property.is(self.kind()) && property.value.trim().eq_ignore_ascii_case("group")
     }
 
     const fn member(self) -> &'static str {
@@ -110,8 +116,7 @@ fn is_dialable(number: &str) -> bool {
 
 /// A `UID` in comparable form: a UUID in lower case and without its `urn:`.
 fn comparable(uid: &str) -> String {
-    match uid.get(..UUID_URN.len()) {
-        Some(urn) if urn.eq_ignore_ascii_case(UUID_URN) => uid[UUID_URN.len()..].to_ascii_lowercase(),
-        Some(_) | None => uid.to_owned(),
-    }
+    let urn = uid.get(..UUID_URN.len()).is_some_and(|urn| urn.eq_ignore_ascii_case(UUID_URN));
+    let bare = if urn { &uid[UUID_URN.len()..] } else { uid };
+    if urn || is_uuid(bare) { bare.to_ascii_lowercase() } else { bare.to_owned() }
 }

@@ -8,7 +8,7 @@ use super::property::{Property, escape, unescape};
 use super::{Book, PREFIX, TEXT_PROPERTIES, UUID_URN, Version, comparable, own_head};
 use crate::csv::{LineEnd, MAX_COLUMNS, MAX_FILE_BYTES, MAX_ROWS};
 use crate::draft::Draft;
-use crate::entry::{Entry, Value, class, field};
+use crate::entry::{Entry, Value, field};
 use crate::error::{Notice, NoticeKind, Problem, ProblemKind, Problems, ReadError};
 use crate::identity::{Ids, Stated};
 use crate::lines::{BOM, Lines};
@@ -121,13 +121,13 @@ impl Cards {
                 None => self.problems.add(*line, None, ProblemKind::NotAnAttribute),
             }
         }
-        let Some((line, _, stated)) = properties.iter().find(|(_, _, property)| property.is("VERSION"))
+        let Some((stated_at, _, stated)) = properties.iter().find(|(_, _, property)| property.is("VERSION"))
         else {
             self.problems.add(card.line, Some("VERSION".to_owned()), ProblemKind::MissingAttribute);
             return None;
         };
         let Some(version) = Version::of(stated.value) else {
-            self.problems.add(*line, Some("VERSION".to_owned()), ProblemKind::UnsupportedVersion);
+            self.problems.add(*stated_at, Some("VERSION".to_owned()), ProblemKind::UnsupportedVersion);
             return None;
         };
         if !properties.iter().any(|(_, _, property)| property.is("FN")) {
@@ -136,9 +136,15 @@ impl Cards {
         let mut made = Block { draft: Draft::new(card.line, PREFIX), uid: None, members: Vec::new() };
         let mut group = false;
         for (line, text, property) in &properties {
-            if property.is(version.kind()) && property.value.trim().eq_ignore_ascii_case("group") {
+            if property.is("BEGIN") || property.is("END") {
+                self.problems.add(*line, None, ProblemKind::StrayDelimiter);
+            } else if property.is("VERSION") {
+                if line != stated_at {
+                    self.problems.add(*line, Some("VERSION".to_owned()), ProblemKind::DuplicateAttribute);
+                }
+            } else if version.makes_group(property) {
                 group = true;
-            } else if !property.is("VERSION") {
+            } else {
                 self.read_property(&mut made, version, (*line, text), property);
             }
         }
@@ -146,7 +152,7 @@ impl Cards {
         if version == Version::V3 && made.draft.text("vcard.N") == Some(implied.as_str()) {
             made.draft.fields.remove("vcard.N");
         }
-        Some((version, self.put_class(made, group)))
+        Some((version, made.draft.classify(group, &mut self.notices).then_some(made)))
     }
 
     fn read_property(
@@ -187,22 +193,6 @@ impl Cards {
         } else if property.head != own_head(known, version, &value) {
             made.draft.keep(known, property.head, line, &mut self.notices);
         }
-    }
-
-    fn put_class(&mut self, mut made: Block, group: bool) -> Option<Block> {
-        let draft = &mut made.draft;
-        let class = if group {
-            class::GROUP
-        } else if draft.text(field::MAIL).is_some() {
-            class::EMAIL
-        } else if draft.text(field::NUMBER).is_some() {
-            class::FAX
-        } else {
-            self.notices.push(Notice { line: draft.line, column: None, what: NoticeKind::NoDestination });
-            return None;
-        };
-        draft.put(field::CLASS, class, (draft.line, "KIND"), &mut self.problems);
-        Some(made)
     }
 }
 

@@ -60,15 +60,7 @@ fn uids(entries: &[Entry]) -> Result<HashMap<&str, String>, WriteError> {
         if let Some(first) = seen.insert(entry.id.as_str(), at) {
             return Err(WriteError::DuplicateId { entry: at, first });
         }
-        let has = |name| Ok(text(at, entry, name)?.is_some_and(|text| !text.is_empty()));
-        let fits = match text(at, entry, field::CLASS)?.unwrap_or_default() {
-            "" => return Err(WriteError::NoClass { entry: at }),
-            class::GROUP => true,
-            class::EMAIL => has(field::MAIL)?,
-            class::FAX => has(field::NUMBER)?,
-            _ => false,
-        };
-        if fits {
+        if draft::has_destination(at, entry)? {
             let kept = text(at, entry, "vcard.UID")?.filter(|line| is_line(line, "UID"));
             uids.insert(entry.id.as_str(), kept.map_or_else(|| own_uid(&entry.id), str::to_owned));
         }
@@ -120,7 +112,7 @@ impl Card<'_> {
         for (name, line) in kept {
             let used = name == "UID"
                 || TEXT_PROPERTIES.iter().any(|(known, _)| name == *known && is_head(line, name));
-            let group = name == version.kind() && line.to_ascii_lowercase().trim_end().ends_with(":group");
+            let group = Property::parse(line).is_some_and(|property| version.makes_group(&property));
             if used {
                 continue;
             }
