@@ -117,7 +117,10 @@ mod tests {
             let bytes = CharSet::ShiftJis.encode(&text).unwrap();
             assert_eq!(CharSet::ShiftJis.decode(&bytes).as_deref(), Some(text.as_str()), "{code:x}");
         }
-        assert_eq!(CharSet::ShiftJis.encode("\u{e000}\u{e03f}").as_deref(), Ok(b"\xf0\x40\xf0\x80".as_slice()));
+        assert_eq!(
+            CharSet::ShiftJis.encode("\u{e000}\u{e03f}").as_deref(),
+            Ok(b"\xf0\x40\xf0\x80".as_slice())
+        );
         assert_eq!(CharSet::ShiftJis.encode("\u{e758}").unwrap_err(), ['\u{e758}']);
         assert_eq!(CharSet::Wcp1252.encode("\u{e000}").unwrap_err(), ['\u{e000}']);
     }

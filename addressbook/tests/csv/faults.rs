@@ -49,12 +49,12 @@ fn doubtful_column_names_are_refused() {
     );
     assert_eq!(problems(file("objectclass,\"cn\n")), ["line 6: quote is never closed"]);
     assert_eq!(
-        problems(file(&format!("objectclass{}\n", ",x".repeat(128)))),
-        ["line 6: more than 128 columns"]
+        problems(file(&format!("objectclass{}\n", ",x".repeat(120)))),
+        ["line 6: more than 120 columns"]
     );
     assert_eq!(
         problems(file(&format!("objectclass{}\n", ",".repeat(5000)))),
-        ["line 6: more than 128 columns"]
+        ["line 6: more than 120 columns"]
     );
 }
 

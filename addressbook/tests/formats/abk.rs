@@ -111,8 +111,8 @@ fn faults_name_their_line() {
             ],
         ),
         (
-            format!("{}{usual}", "x: 1\n".repeat(128)),
-            vec!["line 132: more than 128 attributes", "line 4, column objectclass: attribute is missing"],
+            format!("{}{usual}", "x: 1\n".repeat(120)),
+            vec!["line 124: more than 120 attributes", "line 4, column objectclass: attribute is missing"],
         ),
     ] {
         let mut found = problems(abk::read(file(&blocks).as_bytes()));

@@ -136,10 +136,7 @@ fn faults_name_their_line() {
                 "line 6: BEGIN and END stand around a card, not in it",
             ],
         ),
-        (
-            card("FN:x\nEMAIL:a\nversion:4.0\n"),
-            vec!["line 5, column VERSION: attribute appears twice"],
-        ),
+        (card("FN:x\nEMAIL:a\nversion:4.0\n"), vec!["line 5, column VERSION: attribute appears twice"]),
         (card("FN:x\nEMAIL:a\n") + "END:VCARD\n", vec!["line 6: line belongs to no card"]),
         (card("FN:x\nEMAIL:a\n") + "x\n", vec!["line 6: line belongs to no card"]),
     ] {
