@@ -109,6 +109,16 @@ fn own_head(name: &str, version: Version, value: &str) -> String {
     }
 }
 
+/// Whether what stands before a value promises an address (`tel:`).
+fn promises_uri(head: &str) -> bool {
+    head.to_ascii_uppercase().contains("VALUE=URI")
+}
+
+/// Whether a value can be written behind a head: one that promises an address is no use for a number that is none.
+fn suits(head: &str, name: &str, value: &str) -> bool {
+    name != "TEL" || !promises_uri(head) || is_dialable(value)
+}
+
 /// Whether a number needs no escaping in a `tel:` address.
 fn is_dialable(number: &str) -> bool {
     !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit() || b"+-.()".contains(&byte))

@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::property::{Property, escape, unescape};
-use super::{Book, PREFIX, TEXT_PROPERTIES, UUID_URN, Version, comparable, own_head};
+use super::{Book, PREFIX, TEXT_PROPERTIES, UUID_URN, Version, comparable, own_head, suits};
 use crate::csv::{LineEnd, MAX_COLUMNS, MAX_FILE_BYTES, MAX_ROWS};
 use crate::draft::Draft;
 use crate::entry::{Entry, Value, field};
@@ -190,7 +190,7 @@ impl Cards {
         }
         if !made.draft.put(field, &value, (line, known), &mut self.problems) {
             made.draft.keep(known, text, line, &mut self.notices);
-        } else if property.head != own_head(known, version, &value) {
+        } else if property.head != own_head(known, version, &value) && suits(property.head, known, &value) {
             made.draft.keep(known, property.head, line, &mut self.notices);
         }
     }

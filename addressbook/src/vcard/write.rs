@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use super::property::{Property, escape};
 use super::read::own_uid;
-use super::{PREFIX, TEXT_PROPERTIES, Version, carries, is_dialable, own_head};
+use super::{PREFIX, TEXT_PROPERTIES, Version, carries, own_head, promises_uri, suits};
 use crate::csv::{LineEnd, MAX_CELL_BYTES, MAX_FILE_BYTES, MAX_ROWS};
 use crate::draft;
 use crate::entry::{Entry, Value, class, field};
@@ -128,11 +128,9 @@ impl Card<'_> {
 
     fn value(&mut self, property: &str, head: Option<&str>, value: &str) -> Result<(), WriteError> {
         let own = own_head(property, self.version, value);
-        let uri = |head: &str| head.to_ascii_uppercase().contains("VALUE=URI");
-        // A kept head that promises an address is no use for a number that is none.
-        let head = head.filter(|head| property != "TEL" || !uri(head) || is_dialable(value)).unwrap_or(&own);
+        let head = head.filter(|head| suits(head, property, value)).unwrap_or(&own);
         let value = match property {
-            "TEL" if uri(head) => format!("tel:{value}"),
+            "TEL" if promises_uri(head) => format!("tel:{value}"),
             _ => escape(value),
         };
         self.line(property, &format!("{head}:{value}"))
