@@ -58,7 +58,7 @@ impl Version {
     }
 
     fn of(number: &str) -> Option<Self> {
-        [Self::V3, Self::V4].into_iter().find(|version| version.number() == number.trim())
+        Self::ALL.into_iter().find(|version| version.number() == number.trim())
     }
 
     const fn kind(self) -> &'static str {
@@ -68,10 +68,7 @@ impl Version {
         }
     }
 
-    /// Whether a card of this version is a group by this property.
-    fn makes_group(self, property: &Property<'_>) -> bool {
-        property.is(self.kind()) && property.value.trim().eq_ignore_ascii_case("group")
-    }
+    const ALL: [Self; 2] = [Self::V3, Self::V4];
 
     const fn member(self) -> &'static str {
         match self {
@@ -97,6 +94,17 @@ pub(crate) fn carries(name: &str) -> bool {
     matches!(name, field::CLASS | field::MEMBERS)
         || TEXT_PROPERTIES.iter().any(|(_, field)| *field == name)
         || name.starts_with(PREFIX)
+}
+
+/// Whether a card is a group by this property; either version's, since address books mix them.
+fn makes_group(property: &Property<'_>) -> bool {
+    Version::ALL.iter().any(|version| property.is(version.kind()))
+        && property.value.trim().eq_ignore_ascii_case("group")
+}
+
+/// Whether we write this before a value ourselves, in either version.
+fn is_own_head(head: &str, name: &str, value: &str) -> bool {
+    Version::ALL.iter().any(|version| head == own_head(name, *version, value))
 }
 
 /// What we write before a value.

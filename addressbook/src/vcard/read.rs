@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::property::{Property, escape, unescape};
-use super::{Book, PREFIX, TEXT_PROPERTIES, UUID_URN, Version, comparable, own_head, suits};
+use super::{Book, PREFIX, TEXT_PROPERTIES, UUID_URN, Version, comparable, is_own_head, makes_group, suits};
 use crate::csv::{LineEnd, MAX_COLUMNS, MAX_FILE_BYTES, MAX_ROWS};
 use crate::draft::Draft;
 use crate::entry::{Entry, Value, field};
@@ -142,26 +142,20 @@ impl Cards {
                 if line != stated_at {
                     self.problems.add(*line, Some("VERSION".to_owned()), ProblemKind::DuplicateAttribute);
                 }
-            } else if version.makes_group(property) {
+            } else if makes_group(property) {
                 group = true;
             } else {
-                self.read_property(&mut made, version, (*line, text), property);
+                self.read_property(&mut made, (*line, text), property);
             }
         }
         let implied = format!("N:{};;;;", escape(made.draft.text(field::NAME).unwrap_or_default()));
-        if version == Version::V3 && made.draft.text("vcard.N") == Some(implied.as_str()) {
+        if made.draft.text("vcard.N") == Some(implied.as_str()) {
             made.draft.fields.remove("vcard.N");
         }
         Some((version, made.draft.classify(group, &mut self.notices).then_some(made)))
     }
 
-    fn read_property(
-        &mut self,
-        made: &mut Block,
-        version: Version,
-        (line, text): (u64, &str),
-        property: &Property<'_>,
-    ) {
+    fn read_property(&mut self, made: &mut Block, (line, text): (u64, &str), property: &Property<'_>) {
         let name = property.name.to_ascii_uppercase();
         if name == "UID" {
             if made.uid.is_some() {
@@ -171,7 +165,7 @@ impl Cards {
             }
             return;
         }
-        if name == version.member() {
+        if Version::ALL.iter().any(|version| name == version.member()) {
             made.members.push((line, name, text.to_owned(), comparable(property.value.trim())));
             return;
         }
@@ -190,7 +184,7 @@ impl Cards {
         }
         if !made.draft.put(field, &value, (line, known), &mut self.problems) {
             made.draft.keep(known, text, line, &mut self.notices);
-        } else if property.head != own_head(known, version, &value) && suits(property.head, known, &value) {
+        } else if !is_own_head(property.head, known, &value) && suits(property.head, known, &value) {
             made.draft.keep(known, property.head, line, &mut self.notices);
         }
     }

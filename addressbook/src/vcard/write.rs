@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use super::property::{Property, escape};
 use super::read::own_uid;
-use super::{PREFIX, TEXT_PROPERTIES, Version, carries, own_head, promises_uri, suits};
+use super::{PREFIX, TEXT_PROPERTIES, Version, carries, makes_group, own_head, promises_uri, suits};
 use crate::csv::{LineEnd, MAX_CELL_BYTES, MAX_FILE_BYTES, MAX_ROWS};
 use crate::draft;
 use crate::entry::{Entry, Value, class, field};
@@ -112,7 +112,7 @@ impl Card<'_> {
         for (name, line) in kept {
             let used = name == "UID"
                 || TEXT_PROPERTIES.iter().any(|(known, _)| name == *known && is_head(line, name));
-            let group = Property::parse(line).is_some_and(|property| version.makes_group(&property));
+            let group = Property::parse(line).is_some_and(|property| makes_group(&property));
             if used {
                 continue;
             }
