@@ -4,6 +4,8 @@
 //! as long as somebody likes, with libFuzzer, which looks where the code branches. A parser belongs here when its bytes
 //! come from a file, a socket or another device.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "to panic is how a target tells what it found")]
+
 mod books;
 mod mutation;
 mod process;
