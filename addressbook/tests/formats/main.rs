@@ -1,6 +1,6 @@
 //! ABK, LDIF and vCard through their doors: real files, broken files, made-up entries.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests may panic as the tests do")]
+#![expect(clippy::unwrap_used, reason = "the helpers of tests may panic as the tests do")]
 
 mod abk;
 mod ldif;
