@@ -19,7 +19,8 @@ static TARGET: LazyLock<Target> = LazyLock::new(|| {
 fn begin() {
     let corpus = Path::new("corpus").join(TARGET.name);
     for (number, bytes) in TARGET.corpus().iter().enumerate() {
-        fs::write(corpus.join(format!("sample-{number}")), bytes).unwrap_or_else(|error| panic!("corpus: {error}"));
+        fs::write(corpus.join(format!("sample-{number}")), bytes)
+            .unwrap_or_else(|error| panic!("corpus: {error}"));
     }
 }
 
