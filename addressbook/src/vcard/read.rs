@@ -61,6 +61,9 @@ struct Block {
     uid: Option<(u64, String)>,
     /// Line, name and whole text of what names a member, and the member's `UID`.
     members: Vec<(u64, String, String, String)>,
+    /// Line, name and whole text of further properties that could hold a shared field. They are kept behind the one
+    /// that does, as they are written.
+    further: Vec<(u64, String, String)>,
 }
 
 struct Cards {
@@ -133,7 +136,12 @@ impl Cards {
         if !properties.iter().any(|(_, _, property)| property.is("FN")) {
             self.problems.add(card.line, Some("FN".to_owned()), ProblemKind::MissingAttribute);
         }
-        let mut made = Block { draft: Draft::new(card.line, PREFIX), uid: None, members: Vec::new() };
+        let mut made = Block {
+            draft: Draft::new(card.line, PREFIX),
+            uid: None,
+            members: Vec::new(),
+            further: Vec::new(),
+        };
         let mut group = false;
         for (line, text, property) in &properties {
             if property.is("BEGIN") || property.is("END") {
@@ -147,6 +155,9 @@ impl Cards {
             } else {
                 self.read_property(&mut made, (*line, text), property);
             }
+        }
+        for (line, name, text) in std::mem::take(&mut made.further) {
+            made.draft.keep(&name, &text, line, &mut self.notices);
         }
         let implied = format!("N:{};;;;", escape(made.draft.text(field::NAME).unwrap_or_default()));
         if made.draft.text("vcard.N") == Some(implied.as_str()) {
@@ -173,7 +184,7 @@ impl Cards {
             .iter()
             .find(|(known, _)| *known == name && (name != "TEL" || property.has("TYPE", "fax")));
         let Some((known, field)) = shared else {
-            made.draft.keep(&name, text, line, &mut self.notices);
+            made.further.push((line, name, text.to_owned()));
             return;
         };
         let uri = property.value.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("tel:"));
@@ -183,7 +194,7 @@ impl Cards {
             return;
         }
         if !made.draft.put(field, &value, (line, known), &mut self.problems) {
-            made.draft.keep(known, text, line, &mut self.notices);
+            made.further.push((line, name, text.to_owned()));
         } else if !is_own_head(property.head, known, &value) && suits(property.head, known, &value) {
             made.draft.keep(known, property.head, line, &mut self.notices);
         }

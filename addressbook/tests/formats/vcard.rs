@@ -52,17 +52,15 @@ fn unknown_properties_and_parameters_are_kept() {
         ("vcard.EMAIL", "EMAIL"),
         ("vcard.EMAIL#2", "EMAIL:b@example.com"),
         ("number", "03-1"),
-        ("vcard.TEL", "TEL;TYPE=cell:1"),
-        ("vcard.TEL#2", "TEL;TYPE=\"work,fax\""),
+        ("vcard.TEL", "TEL;TYPE=\"work,fax\""),
+        ("vcard.TEL#2", "TEL;TYPE=cell:1"),
         ("vcard.X-A", "X-A;P=\"a:b\":cd"),
         ("vcard.X-A#2", "X-A:2"),
         ("vcard.KIND", "KIND:individual"),
         ("vcard.UID", "UID:x-1"),
     ];
     assert_eq!(book.entries, [entry(&book.entries[0].id, &expected)]);
-    let again = read(written(&book)).0;
-    assert_eq!(again.entries[0].text("mail"), Some("a@example.com"));
-    assert_eq!(read(written(&again)).0, again);
+    assert_eq!(read(written(&book)).0, book);
 }
 
 #[test]
