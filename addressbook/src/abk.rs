@@ -88,6 +88,18 @@ impl Header {
         Self { version: 1, lines }
     }
 
+    /// The same header of a file in another character set.
+    #[must_use]
+    pub fn in_charset(mut self, charset: CharSet) -> Self {
+        if self.charset() != Some(charset) {
+            self.lines.retain(|line| {
+                !key_and_value(line).is_some_and(|(name, _)| name.eq_ignore_ascii_case(CHARSET))
+            });
+            self.lines.insert(0, format!("# {CHARSET}: {}", charset.name()));
+        }
+        self
+    }
+
     /// The value of a header line, its name in any case.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {

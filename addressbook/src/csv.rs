@@ -47,8 +47,8 @@ pub const MAX_FILE_BYTES: usize = 64 * 1024 * 1024;
 pub const MAX_ROWS: usize = 50_000;
 /// Longest cell or header line, in bytes: an item of the product holds no more.
 pub const MAX_CELL_BYTES: usize = 64 * 1024;
-/// Most columns: an item of the product has no more fields.
-pub const MAX_COLUMNS: usize = 128;
+/// Most columns: an item of the product has 128 fields, and some columns become two.
+pub const MAX_COLUMNS: usize = 120;
 /// Most lines between the format line and the column names.
 pub const MAX_HEADER_LINES: usize = 64;
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::csv::MAX_CELL_BYTES;
-use crate::entry::{Entry, Value};
+use crate::entry::{Entry, Value, class, field};
 use crate::error::{LeftOut, LeftOutKind, Notice, NoticeKind, ProblemKind, Problems, WriteError};
 use crate::numbers;
 
@@ -48,6 +48,23 @@ impl Draft {
         }
     }
 
+    /// Sets the class of an entry whose format names groups alone, by what can be sent to: a mail address before a
+    /// fax number. False when there is neither; then the entry is none, which a notice says.
+    pub(crate) fn classify(&mut self, is_group: bool, notices: &mut Vec<Notice>) -> bool {
+        let class = if is_group {
+            class::GROUP
+        } else if self.text(field::MAIL).is_some() {
+            class::EMAIL
+        } else if self.text(field::NUMBER).is_some() {
+            class::FAX
+        } else {
+            notices.push(Notice { line: self.line, column: None, what: NoticeKind::NoDestination });
+            return false;
+        };
+        self.fields.insert(field::CLASS.to_owned(), Value::Text(class.to_owned()));
+        true
+    }
+
     /// Keeps what only this format knows; what is too long is left out with a notice.
     pub(crate) fn keep(&mut self, name: &str, text: &str, line: u64, notices: &mut Vec<Notice>) {
         if text.is_empty() {
@@ -63,6 +80,21 @@ impl Draft {
         let free = (2..).map(|number| format!("{first}#{number}"));
         let key = std::iter::once(first.clone()).chain(free).find(|key| !self.fields.contains_key(key));
         self.fields.insert(key.unwrap_or(first), Value::Text(text.to_owned()));
+    }
+}
+
+/// Whether [`Draft::classify`] would give the entry the class it has.
+///
+/// # Errors
+/// An entry without class, or with a set where a text belongs.
+pub(crate) fn has_destination(at: usize, entry: &Entry) -> Result<bool, WriteError> {
+    let has = |name| Ok(numbers::text(at, entry, name)?.is_some_and(|text| !text.is_empty()));
+    match numbers::text(at, entry, field::CLASS)?.unwrap_or_default() {
+        "" => Err(WriteError::NoClass { entry: at }),
+        class::GROUP => Ok(true),
+        class::EMAIL => has(field::MAIL),
+        class::FAX => has(field::NUMBER),
+        _ => Ok(false),
     }
 }
 

@@ -93,6 +93,12 @@ pub enum ProblemKind {
     /// Two columns of the same name.
     #[error("column appears twice")]
     DuplicateColumn,
+    /// A column whose name could not be the name of a field.
+    #[error("name of the column is longer than {limit_bytes} bytes or holds control characters")]
+    UnusableColumnName {
+        /// The limit.
+        limit_bytes: usize,
+    },
     /// A nameless column amid the others.
     #[error("column has no name")]
     NamelessColumn,
@@ -167,6 +173,9 @@ pub enum ProblemKind {
     /// A card that does not end, in the line where it begins.
     #[error("card has no END:VCARD: the file may have been cut")]
     UnclosedCard,
+    /// A `BEGIN` or `END` amid a card that neither begins nor ends one.
+    #[error("BEGIN and END stand around a card, not in it")]
+    StrayDelimiter,
     /// A line between cards.
     #[error("line belongs to no card")]
     OutsideCard,

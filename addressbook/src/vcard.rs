@@ -27,8 +27,9 @@ mod write;
 pub use read::read;
 pub use write::write;
 
+use self::property::Property;
 use crate::csv::LineEnd;
-use crate::entry::{Entry, field};
+use crate::entry::{Entry, field, is_uuid};
 
 /// What this format's own fields begin with.
 pub(crate) const PREFIX: &str = "vcard.";
@@ -57,7 +58,7 @@ impl Version {
     }
 
     fn of(number: &str) -> Option<Self> {
-        [Self::V3, Self::V4].into_iter().find(|version| version.number() == number.trim())
+        Self::ALL.into_iter().find(|version| version.number() == number.trim())
     }
 
     const fn kind(self) -> &'static str {
@@ -66,6 +67,8 @@ impl Version {
             Self::V4 => "KIND",
         }
     }
+
+    const ALL: [Self; 2] = [Self::V3, Self::V4];
 
     const fn member(self) -> &'static str {
         match self {
@@ -93,6 +96,17 @@ pub(crate) fn carries(name: &str) -> bool {
         || name.starts_with(PREFIX)
 }
 
+/// Whether a card is a group by this property; either version's, since address books mix them.
+fn makes_group(property: &Property<'_>) -> bool {
+    Version::ALL.iter().any(|version| property.is(version.kind()))
+        && property.value.trim().eq_ignore_ascii_case("group")
+}
+
+/// Whether we write this before a value ourselves, in either version.
+fn is_own_head(head: &str, name: &str, value: &str) -> bool {
+    Version::ALL.iter().any(|version| head == own_head(name, *version, value))
+}
+
 /// What we write before a value.
 fn own_head(name: &str, version: Version, value: &str) -> String {
     match (name, version) {
@@ -103,6 +117,16 @@ fn own_head(name: &str, version: Version, value: &str) -> String {
     }
 }
 
+/// Whether what stands before a value promises an address (`tel:`).
+fn promises_uri(head: &str) -> bool {
+    head.to_ascii_uppercase().contains("VALUE=URI")
+}
+
+/// Whether a value can be written behind a head: one that promises an address is no use for a number that is none.
+fn suits(head: &str, name: &str, value: &str) -> bool {
+    name != "TEL" || !promises_uri(head) || is_dialable(value)
+}
+
 /// Whether a number needs no escaping in a `tel:` address.
 fn is_dialable(number: &str) -> bool {
     !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit() || b"+-.()".contains(&byte))
@@ -110,8 +134,7 @@ fn is_dialable(number: &str) -> bool {
 
 /// A `UID` in comparable form: a UUID in lower case and without its `urn:`.
 fn comparable(uid: &str) -> String {
-    match uid.get(..UUID_URN.len()) {
-        Some(urn) if urn.eq_ignore_ascii_case(UUID_URN) => uid[UUID_URN.len()..].to_ascii_lowercase(),
-        Some(_) | None => uid.to_owned(),
-    }
+    let urn = uid.get(..UUID_URN.len()).is_some_and(|urn| urn.eq_ignore_ascii_case(UUID_URN));
+    let bare = if urn { &uid[UUID_URN.len()..] } else { uid };
+    if urn || is_uuid(bare) { bare.to_ascii_lowercase() } else { bare.to_owned() }
 }

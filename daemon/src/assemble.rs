@@ -66,7 +66,10 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
         .map_err(|error| Fault::with_detail(FaultCode::Keys, error))?;
     let keys: Arc<dyn KeyStore> = Arc::new(keys);
     let own = own_data(app, identity.device(), &*random)?;
-    let discovery = Discovery::new(config.discovery.clone());
+    let mut seed = [0; 8];
+    // Without it only the fairness among flooding strangers is lost.
+    let _fair = random.fill(&mut seed);
+    let discovery = Discovery::new(config.discovery.clone(), u64::from_le_bytes(seed));
     Ok(Arc::new(Device {
         config,
         settings: app.settings.clone(),

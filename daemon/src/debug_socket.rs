@@ -9,6 +9,8 @@
 mod command;
 mod session;
 
+pub use command::Command;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

@@ -29,8 +29,9 @@ use self::network::Heard;
 
 /// The longest a device listens at once.
 pub const SCAN_MAX: Duration = Duration::from_secs(30);
-/// Answers taken in one scan: a flood ends it, what came first counts.
-const ANSWERS: usize = 1_000;
+/// Answers taken in one scan: more than the table has room for many times over, and an end to what a
+/// flood makes the responder remember.
+const ANSWERS: usize = 4_000;
 
 /// Whether and where servers are announced and looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,13 +64,13 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    /// Nothing heard yet.
+    /// Nothing heard yet. Whom to keep of a crowd is drawn from `seed`.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: Settings, seed: u64) -> Self {
         Self {
             settings,
             began: Instant::now(),
-            candidates: Mutex::default(),
+            candidates: Mutex::new(Candidates::new(seed)),
             scanning: tokio::sync::Mutex::default(),
         }
     }

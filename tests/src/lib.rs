@@ -13,6 +13,7 @@ mod contents;
 mod debug;
 mod device;
 mod fleet;
+pub mod fuzz;
 pub mod item;
 pub mod lan;
 mod log;

@@ -61,17 +61,40 @@ impl CharSet {
         if !unmappable && self.decode(&bytes).as_deref() == Some(text) {
             return Ok(bytes);
         }
-        let mut missing = Vec::new();
+        let (mut out, mut missing) = (Vec::new(), Vec::new());
         for char in text.chars() {
-            let one = char.to_string();
-            let (bytes, _, unmappable) = self.encoding().encode(&one);
-            let lost = unmappable || self.decode(&bytes).as_deref() != Some(one.as_str());
-            if lost && !missing.contains(&char) {
-                missing.push(char);
+            match self.encode_one(char) {
+                Some(bytes) => out.extend(bytes),
+                None if missing.contains(&char) => {}
+                None => missing.push(char),
             }
         }
-        Err(missing)
+        if missing.is_empty() { Ok(Cow::Owned(out)) } else { Err(missing) }
     }
+
+    fn encode_one(self, char: char) -> Option<Vec<u8>> {
+        if let (Self::ShiftJis, Some(bytes)) = (self, user_defined(char)) {
+            return Some(bytes.to_vec());
+        }
+        let one = char.to_string();
+        let (bytes, _, unmappable) = self.encoding().encode(&one);
+        (!unmappable && self.decode(&bytes).as_deref() == Some(one.as_str())).then(|| bytes.into_owned())
+    }
+}
+
+/// The bytes of a character that machines let their users draw: rows 0xF0 to 0xF9, read as U+E000 and on. The web's
+/// encoder reads them and does not write them.
+///
+/// **Source**: WHATWG Encoding Standard, Shift_JIS decoder.
+fn user_defined(char: char) -> Option<[u8; 2]> {
+    const FIRST: u32 = 0xe000;
+    /// Characters of a row: 0x40 to 0xFC without 0x7F.
+    const ROW: u32 = 188;
+    const ROWS: u32 = 10;
+    let at = u32::from(char).checked_sub(FIRST).filter(|at| *at < ROWS * ROW)?;
+    let (lead, trail) = (0xf0 + at / ROW, 0x40 + at % ROW);
+    let trail = if trail < 0x7f { trail } else { trail + 1 };
+    Some([u8::try_from(lead).ok()?, u8::try_from(trail).ok()?])
 }
 
 #[cfg(test)]
@@ -85,6 +108,21 @@ mod tests {
         assert_eq!(CharSet::Wcp1252.encode("é€").as_deref(), Ok(b"\xe9\x80".as_slice()));
         assert_eq!(CharSet::Wcp1252.encode("山a").unwrap_err(), ['山']);
         assert_eq!(CharSet::Utf8.encode("山").as_deref(), Ok("山".as_bytes()));
+    }
+
+    #[test]
+    fn all_characters_of_a_users_own_are_read_and_written() {
+        for code in 0xe000..0xe000 + 1880 {
+            let text = format!("山{}ｱ", char::from_u32(code).unwrap());
+            let bytes = CharSet::ShiftJis.encode(&text).unwrap();
+            assert_eq!(CharSet::ShiftJis.decode(&bytes).as_deref(), Some(text.as_str()), "{code:x}");
+        }
+        assert_eq!(
+            CharSet::ShiftJis.encode("\u{e000}\u{e03f}").as_deref(),
+            Ok(b"\xf0\x40\xf0\x80".as_slice())
+        );
+        assert_eq!(CharSet::ShiftJis.encode("\u{e758}").unwrap_err(), ['\u{e758}']);
+        assert_eq!(CharSet::Wcp1252.encode("\u{e000}").unwrap_err(), ['\u{e000}']);
     }
 
     #[test]

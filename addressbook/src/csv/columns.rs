@@ -87,6 +87,8 @@ const CLASSES: [(&str, &str); 5] = [
 const CLASS: &str = "objectclass";
 const INDEX: &str = "indxid";
 
+/// Longest column name, in bytes: with the prefix it becomes the name of a field, which the product bounds by 255.
+pub(super) const MAX_NAME_BYTES: usize = 200;
 /// Keeps a cell of `objectclass` that the class alone would not give back.
 pub(super) const RAW_CLASS: &str = "csv.objectclass";
 /// Keeps a cell of `uuid` that the id alone would not give back.
@@ -185,6 +187,11 @@ impl Columns {
         Ok(columns)
     }
 
+    /// Whether a column's name may become the name of a field.
+    pub(super) fn is_usable_name(name: &str) -> bool {
+        name.len() <= MAX_NAME_BYTES && !name.chars().any(char::is_control)
+    }
+
     fn check(&self, line: u64) -> Result<(), ReadError> {
         // Without this column the row is probably an entry: its cells must not be shown as column names.
         if !self.kinds.contains(&Column::Class) {
@@ -195,6 +202,9 @@ impl Columns {
         for (at, name) in self.names.iter().enumerate() {
             if name.trim().is_empty() {
                 problems.add(line, Some(self.shown(at)), ProblemKind::NamelessColumn);
+            } else if !Self::is_usable_name(name) {
+                let what = ProblemKind::UnusableColumnName { limit_bytes: MAX_NAME_BYTES };
+                problems.add(line, Some(self.shown(at)), what);
             } else if !seen.insert(name.trim().to_ascii_lowercase()) {
                 problems.add(line, Some(self.shown(at)), ProblemKind::DuplicateColumn);
             }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::cells::push_cell;
-use super::columns::{self, Column};
+use super::columns::{self, Column, Columns};
 use super::{MAX_CELL_BYTES, MAX_COLUMNS, MAX_FILE_BYTES, MAX_ROWS, WriteOptions};
 use crate::entry::{Entry, field, is_uuid};
 use crate::error::{LeftOut, LeftOutKind, WriteError};
@@ -60,7 +60,7 @@ fn checked_columns(options: &WriteOptions) -> Result<Vec<Column>, WriteError> {
     let sound = columns.contains(&Column::Class)
         && columns.len() <= MAX_COLUMNS
         && unique.len() == columns.len()
-        && options.columns.iter().all(|name| !name.trim().is_empty() && name.len() <= MAX_CELL_BYTES)
+        && options.columns.iter().all(|name| !name.trim().is_empty() && Columns::is_usable_name(name))
         // It would be taken for a header line.
         && options.columns.first().is_some_and(|name| !name.starts_with('#'));
     if sound { Ok(columns) } else { Err(WriteError::BadColumns) }

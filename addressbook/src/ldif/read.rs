@@ -11,7 +11,7 @@ use super::{Book, GROUP, PERSON, PREFIX, TEXT_ATTRIBUTES, comparable, is_group, 
 use crate::attributes::{self, Attribute};
 use crate::csv::{LineEnd, MAX_FILE_BYTES, MAX_ROWS};
 use crate::draft::Draft;
-use crate::entry::{Entry, Value, class, field};
+use crate::entry::{Entry, Value, field};
 use crate::error::{Notice, NoticeKind, Problem, ProblemKind, Problems, ReadError};
 use crate::identity::{Ids, Stated};
 use crate::lines::{BOM, Lines};
@@ -98,6 +98,7 @@ impl Blocks {
         }
         for attribute in rest {
             match std::str::from_utf8(&attribute.value) {
+                Ok("") => {}
                 Ok(text) if attribute.is("objectClass") => classes.push(pending(attribute, text)),
                 Ok(text) => self.read_attribute(&mut made, attribute, text),
                 Err(_) if attribute.was_base64 && meaning(attribute).is_none() => {
@@ -130,9 +131,6 @@ impl Blocks {
     }
 
     fn read_attribute(&mut self, made: &mut Block, attribute: &Attribute, text: &str) {
-        if text.is_empty() {
-            return;
-        }
         let at = (attribute.line, attribute.name.as_str());
         match meaning(attribute) {
             Some(Meaning::Dn) => self.problem(attribute, ProblemKind::DuplicateAttribute),
@@ -157,18 +155,11 @@ impl Blocks {
     /// The class, unless the entry has no destination.
     fn put_class(&mut self, mut made: Block, classes: &[Pending]) -> Option<Block> {
         let draft = &mut made.draft;
-        let class = if is_group(classes.iter().map(|class| class.text.as_str())) {
-            class::GROUP
-        } else if draft.text(field::MAIL).is_some() {
-            class::EMAIL
-        } else if draft.text(field::NUMBER).is_some() {
-            class::FAX
-        } else {
-            self.notices.push(Notice { line: draft.line, column: None, what: NoticeKind::NoDestination });
+        let group = is_group(classes.iter().map(|class| class.text.as_str()));
+        if !draft.classify(group, &mut self.notices) {
             return None;
-        };
-        draft.put(field::CLASS, class, (draft.line, "objectClass"), &mut self.problems);
-        let usual: &[&str] = if class == class::GROUP { &GROUP } else { &PERSON };
+        }
+        let usual: &[&str] = if group { &GROUP } else { &PERSON };
         if !classes.iter().map(|class| class.text.as_str()).eq(usual.iter().copied()) {
             for class in classes {
                 draft.keep("objectClass", &class.text, class.line, &mut self.notices);

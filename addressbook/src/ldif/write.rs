@@ -63,7 +63,7 @@ fn names<'a>(
         if let Some(first) = seen.insert(entry.id.as_str(), at) {
             return Err(WriteError::DuplicateId { entry: at, first });
         }
-        if !has_destination(at, entry)? {
+        if !draft::has_destination(at, entry)? {
             continue;
         }
         let own = own_dn(&entry.id);
@@ -80,18 +80,6 @@ fn names<'a>(
         names.insert(entry.id.as_str(), dn);
     }
     Ok(names)
-}
-
-/// Whether the reader would see the same class.
-fn has_destination(at: usize, entry: &Entry) -> Result<bool, WriteError> {
-    let has = |name| Ok(text(at, entry, name)?.is_some_and(|text| !text.is_empty()));
-    match text(at, entry, field::CLASS)?.unwrap_or_default() {
-        "" => Err(WriteError::NoClass { entry: at }),
-        class::GROUP => Ok(true),
-        class::EMAIL => has(field::MAIL),
-        class::FAX => has(field::NUMBER),
-        _ => Ok(false),
-    }
 }
 
 struct Block<'a> {

@@ -5,10 +5,10 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::property::{Property, escape, unescape};
-use super::{Book, PREFIX, TEXT_PROPERTIES, UUID_URN, Version, comparable, own_head};
+use super::{Book, PREFIX, TEXT_PROPERTIES, UUID_URN, Version, comparable, is_own_head, makes_group, suits};
 use crate::csv::{LineEnd, MAX_COLUMNS, MAX_FILE_BYTES, MAX_ROWS};
 use crate::draft::Draft;
-use crate::entry::{Entry, Value, class, field};
+use crate::entry::{Entry, Value, field};
 use crate::error::{Notice, NoticeKind, Problem, ProblemKind, Problems, ReadError};
 use crate::identity::{Ids, Stated};
 use crate::lines::{BOM, Lines};
@@ -61,6 +61,9 @@ struct Block {
     uid: Option<(u64, String)>,
     /// Line, name and whole text of what names a member, and the member's `UID`.
     members: Vec<(u64, String, String, String)>,
+    /// Line, name and whole text of further properties that could hold a shared field. They are kept behind the one
+    /// that does, as they are written.
+    further: Vec<(u64, String, String)>,
 }
 
 struct Cards {
@@ -121,41 +124,49 @@ impl Cards {
                 None => self.problems.add(*line, None, ProblemKind::NotAnAttribute),
             }
         }
-        let Some((line, _, stated)) = properties.iter().find(|(_, _, property)| property.is("VERSION"))
+        let Some((stated_at, _, stated)) = properties.iter().find(|(_, _, property)| property.is("VERSION"))
         else {
             self.problems.add(card.line, Some("VERSION".to_owned()), ProblemKind::MissingAttribute);
             return None;
         };
         let Some(version) = Version::of(stated.value) else {
-            self.problems.add(*line, Some("VERSION".to_owned()), ProblemKind::UnsupportedVersion);
+            self.problems.add(*stated_at, Some("VERSION".to_owned()), ProblemKind::UnsupportedVersion);
             return None;
         };
         if !properties.iter().any(|(_, _, property)| property.is("FN")) {
             self.problems.add(card.line, Some("FN".to_owned()), ProblemKind::MissingAttribute);
         }
-        let mut made = Block { draft: Draft::new(card.line, PREFIX), uid: None, members: Vec::new() };
+        let mut made = Block {
+            draft: Draft::new(card.line, PREFIX),
+            uid: None,
+            members: Vec::new(),
+            further: Vec::new(),
+        };
         let mut group = false;
         for (line, text, property) in &properties {
-            if property.is(version.kind()) && property.value.trim().eq_ignore_ascii_case("group") {
+            if property.is("BEGIN") || property.is("END") {
+                self.problems.add(*line, None, ProblemKind::StrayDelimiter);
+            } else if property.is("VERSION") {
+                if line != stated_at {
+                    self.problems.add(*line, Some("VERSION".to_owned()), ProblemKind::DuplicateAttribute);
+                }
+            } else if makes_group(property) {
                 group = true;
-            } else if !property.is("VERSION") {
-                self.read_property(&mut made, version, (*line, text), property);
+            } else {
+                self.read_property(&mut made, (*line, text), property);
             }
         }
+        for (line, name, text) in std::mem::take(&mut made.further) {
+            made.draft.keep(&name, &text, line, &mut self.notices);
+        }
         let implied = format!("N:{};;;;", escape(made.draft.text(field::NAME).unwrap_or_default()));
-        if version == Version::V3 && made.draft.text("vcard.N") == Some(implied.as_str()) {
+        if made.draft.text("vcard.N") == Some(implied.as_str()) {
             made.draft.fields.remove("vcard.N");
         }
-        Some((version, self.put_class(made, group)))
+        Some((version, made.draft.classify(group, &mut self.notices).then_some(made)))
     }
 
-    fn read_property(
-        &mut self,
-        made: &mut Block,
-        version: Version,
-        (line, text): (u64, &str),
-        property: &Property<'_>,
-    ) {
+    fn read_property(&mut self, made: &mut Block, (line, text): (u64, &str), property: &Property<'_>) {
         let name = property.name.to_ascii_uppercase();
         if name == "UID" {
             if made.uid.is_some() {
@@ -165,7 +176,7 @@ impl Cards {
             }
             return;
         }
-        if name == version.member() {
+        if Version::ALL.iter().any(|version| name == version.member()) {
             made.members.push((line, name, text.to_owned(), comparable(property.value.trim())));
             return;
         }
@@ -173,7 +184,7 @@ impl Cards {
             .iter()
             .find(|(known, _)| *known == name && (name != "TEL" || property.has("TYPE", "fax")));
         let Some((known, field)) = shared else {
-            made.draft.keep(&name, text, line, &mut self.notices);
+            made.further.push((line, name, text.to_owned()));
             return;
         };
         let uri = property.value.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("tel:"));
@@ -183,26 +194,10 @@ impl Cards {
             return;
         }
         if !made.draft.put(field, &value, (line, known), &mut self.problems) {
-            made.draft.keep(known, text, line, &mut self.notices);
-        } else if property.head != own_head(known, version, &value) {
+            made.further.push((line, name, text.to_owned()));
+        } else if !is_own_head(property.head, known, &value) && suits(property.head, known, &value) {
             made.draft.keep(known, property.head, line, &mut self.notices);
         }
-    }
-
-    fn put_class(&mut self, mut made: Block, group: bool) -> Option<Block> {
-        let draft = &mut made.draft;
-        let class = if group {
-            class::GROUP
-        } else if draft.text(field::MAIL).is_some() {
-            class::EMAIL
-        } else if draft.text(field::NUMBER).is_some() {
-            class::FAX
-        } else {
-            self.notices.push(Notice { line: draft.line, column: None, what: NoticeKind::NoDestination });
-            return None;
-        };
-        draft.put(field::CLASS, class, (draft.line, "KIND"), &mut self.problems);
-        Some(made)
     }
 }
 

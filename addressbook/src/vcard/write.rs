@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use super::property::{Property, escape};
 use super::read::own_uid;
-use super::{PREFIX, TEXT_PROPERTIES, Version, carries, is_dialable, own_head};
+use super::{PREFIX, TEXT_PROPERTIES, Version, carries, makes_group, own_head, promises_uri, suits};
 use crate::csv::{LineEnd, MAX_CELL_BYTES, MAX_FILE_BYTES, MAX_ROWS};
 use crate::draft;
 use crate::entry::{Entry, Value, class, field};
@@ -60,15 +60,7 @@ fn uids(entries: &[Entry]) -> Result<HashMap<&str, String>, WriteError> {
         if let Some(first) = seen.insert(entry.id.as_str(), at) {
             return Err(WriteError::DuplicateId { entry: at, first });
         }
-        let has = |name| Ok(text(at, entry, name)?.is_some_and(|text| !text.is_empty()));
-        let fits = match text(at, entry, field::CLASS)?.unwrap_or_default() {
-            "" => return Err(WriteError::NoClass { entry: at }),
-            class::GROUP => true,
-            class::EMAIL => has(field::MAIL)?,
-            class::FAX => has(field::NUMBER)?,
-            _ => false,
-        };
-        if fits {
+        if draft::has_destination(at, entry)? {
             let kept = text(at, entry, "vcard.UID")?.filter(|line| is_line(line, "UID"));
             uids.insert(entry.id.as_str(), kept.map_or_else(|| own_uid(&entry.id), str::to_owned));
         }
@@ -120,7 +112,7 @@ impl Card<'_> {
         for (name, line) in kept {
             let used = name == "UID"
                 || TEXT_PROPERTIES.iter().any(|(known, _)| name == *known && is_head(line, name));
-            let group = name == version.kind() && line.to_ascii_lowercase().trim_end().ends_with(":group");
+            let group = Property::parse(line).is_some_and(|property| makes_group(&property));
             if used {
                 continue;
             }
@@ -136,11 +128,9 @@ impl Card<'_> {
 
     fn value(&mut self, property: &str, head: Option<&str>, value: &str) -> Result<(), WriteError> {
         let own = own_head(property, self.version, value);
-        let uri = |head: &str| head.to_ascii_uppercase().contains("VALUE=URI");
-        // A kept head that promises an address is no use for a number that is none.
-        let head = head.filter(|head| property != "TEL" || !uri(head) || is_dialable(value)).unwrap_or(&own);
+        let head = head.filter(|head| suits(head, property, value)).unwrap_or(&own);
         let value = match property {
-            "TEL" if uri(head) => format!("tel:{value}"),
+            "TEL" if promises_uri(head) => format!("tel:{value}"),
             _ => escape(value),
         };
         self.line(property, &format!("{head}:{value}"))

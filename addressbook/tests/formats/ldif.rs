@@ -54,6 +54,17 @@ fn groups_name_members_by_their_names() {
 }
 
 #[test]
+fn entries_spelled_otherwise_come_back_alike() {
+    let text = "DN: cn=Ann\nOBJECTCLASS: Top\nobjectClass:\nCN: Ann\ncn: Anna\nSN: Ann\nsn: A\nUID: a\nuid: b\nMail: a@example.com\n\
+                ENTRYUUID: 230824D2-15CE-43A1-8B35-10B0B46EE1DA\n\n\
+                dn: cn=all\nobjectclass: GROUPOFNAMES\ncn: all\nMEMBER: CN=ANN\n";
+    let (book, notices) = read(text);
+    assert_eq!(notices, [""; 0]);
+    assert_eq!(book.entries[1].fields["members"], Value::Set([book.entries[0].id.clone()].into()));
+    assert_eq!(read(written(&book)).0, book);
+}
+
+#[test]
 fn what_machines_do_not_use_is_kept_or_told() {
     let photo = "A".repeat(60_000);
     let text = format!(

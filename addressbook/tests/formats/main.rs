@@ -1,10 +1,9 @@
-//! ABK, LDIF and vCard through their doors: real files, broken files, made-up entries, mutations.
+//! ABK, LDIF and vCard through their doors: real files, broken files, made-up entries.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests may panic as the tests do")]
+#![expect(clippy::unwrap_used, reason = "the helpers of tests may panic as the tests do")]
 
 mod abk;
 mod ldif;
-mod mutation;
 mod vcard;
 
 use std::collections::BTreeMap;

@@ -52,17 +52,33 @@ fn unknown_properties_and_parameters_are_kept() {
         ("vcard.EMAIL", "EMAIL"),
         ("vcard.EMAIL#2", "EMAIL:b@example.com"),
         ("number", "03-1"),
-        ("vcard.TEL", "TEL;TYPE=cell:1"),
-        ("vcard.TEL#2", "TEL;TYPE=\"work,fax\""),
+        ("vcard.TEL", "TEL;TYPE=\"work,fax\""),
+        ("vcard.TEL#2", "TEL;TYPE=cell:1"),
         ("vcard.X-A", "X-A;P=\"a:b\":cd"),
         ("vcard.X-A#2", "X-A:2"),
         ("vcard.KIND", "KIND:individual"),
         ("vcard.UID", "UID:x-1"),
     ];
     assert_eq!(book.entries, [entry(&book.entries[0].id, &expected)]);
-    let again = read(written(&book)).0;
-    assert_eq!(again.entries[0].text("mail"), Some("a@example.com"));
-    assert_eq!(read(written(&again)).0, again);
+    assert_eq!(read(written(&book)).0, book);
+}
+
+#[test]
+fn cards_spelled_otherwise_come_back_alike() {
+    let uuid = "230824D2-15CE-43A1-8B35-10B0B46EE1DA";
+    let text = card(&format!(
+        "UID:{uuid}\nFN:Ann\nFN;X=1:Anna\nfn:A\\, B\na.EMAIL:a@example.com\nb.email:b@example.com\n"
+    )) + &card(&format!("a.KIND:Group\nFN:all\na.MEMBER:URN:UUID:{uuid}\n"));
+    let (book, notices) = read(text);
+    assert_eq!(notices, [""; 0]);
+    let ann = &book.entries[0];
+    assert_eq!(ann.id, uuid.to_lowercase());
+    assert_eq!(
+        (ann.text("vcard.UID"), ann.text("vcard.FN"), ann.text("vcard.FN#2")),
+        (Some(format!("UID:{uuid}").as_str()), Some("FN;X=1:Anna"), Some("fn:A\\, B"))
+    );
+    assert_eq!(book.entries[1].fields["members"], Value::Set([ann.id.clone()].into()));
+    assert_eq!(read(written(&book)).0, book);
 }
 
 #[test]
@@ -111,6 +127,15 @@ fn faults_name_their_line() {
         ),
         (card("FN:x\n").replace("VERSION:4.0\n", ""), vec!["line 1, column VERSION: attribute is missing"]),
         (card("FN:x\nEMAIL:a\nUID:1\nUID:2\n"), vec!["line 6, column UID: attribute appears twice"]),
+        (
+            card("FN:x\nEMAIL:a\nEND:x\na.BEGIN:VCARD\n"),
+            vec![
+                "line 5: BEGIN and END stand around a card, not in it",
+                "line 6: BEGIN and END stand around a card, not in it",
+            ],
+        ),
+        (card("FN:x\nEMAIL:a\nversion:4.0\n"), vec!["line 5, column VERSION: attribute appears twice"]),
+        (card("FN:x\nEMAIL:a\n") + "END:VCARD\n", vec!["line 6: line belongs to no card"]),
         (card("FN:x\nEMAIL:a\n") + "x\n", vec!["line 6: line belongs to no card"]),
     ] {
         assert_eq!(problems(vcard::read(text.as_bytes())), expected, "{text}");

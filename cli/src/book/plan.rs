@@ -6,20 +6,23 @@
 
 use std::collections::HashMap;
 
-use mfpsync_addressbook::csv::{self, WriteOptions};
-use mfpsync_addressbook::{Book, Entry, Format, LeftOutKind};
+use mfpsync_addressbook::{Book, Entry, Format, LeftOutKind, csv};
 use mfpsync_proto::local::edit::Edit as EditKind;
 use mfpsync_proto::local::value::Value as Kind;
 use mfpsync_proto::local::{Edit, Field, Item, ItemKey, Patch, Put};
 
+use super::layout::{self, Looks};
 use super::meeting::met;
-use super::{Target, entry, layout};
+use super::{Target, entry};
 use crate::value::by_name;
 
 /// Edits in one write: atomic together, and a progress bar moves.
 const BATCH_EDITS: usize = 50;
 /// Bytes of one write: it becomes one operation, which must fit a push.
 const BATCH_BYTES: usize = mfpsync_proto::limit::PUSH_BYTES / 4 * 3;
+
+/// Most bytes of a file's looks: an item holds 64 KiB, keys and framing included.
+const MAX_LOOKS_BYTES: usize = 60 << 10;
 
 /// What an import would do.
 #[derive(Debug, Default)]
@@ -36,10 +39,7 @@ impl Plan {
     /// Compares a file with what is there.
     pub(crate) fn new(book: &Book, target: &Target, present: &[Item], looks: &[Item]) -> Self {
         let format = book.format();
-        let options = match book {
-            Book::Csv(book) => Some(book.options()),
-            Book::Abk(_) | Book::Ldif(_) | Book::Vcard(_) => None,
-        };
+        let own_looks = Looks::of(book);
         let entries = met(book.entries(), present);
         let present: HashMap<&str, &Item> =
             present.iter().filter_map(|item| Some((id_of(item)?, item))).collect();
@@ -51,7 +51,7 @@ impl Plan {
                     plan.added += 1;
                     plan.edits.push(put(key, entry::fields(incoming)));
                 }
-                Some(item) => match difference(incoming, item, format, options.as_ref()) {
+                Some(item) => match difference(incoming, item, format, own_looks.as_ref()) {
                     Some((set, remove)) => {
                         plan.changed += 1;
                         plan.edits.push(patch(key, set, remove));
@@ -61,7 +61,7 @@ impl Plan {
             }
         }
         plan.untouched = (present.len() as u64).saturating_sub(plan.changed + plan.identical);
-        plan.edits.extend(options.and_then(|options| looks_edit(&entries, &options, target, looks)));
+        plan.edits.extend(own_looks.and_then(|own| looks_edit(&entries, &own, target, looks)));
         plan
     }
 
@@ -100,7 +100,7 @@ fn difference(
     incoming: &Entry,
     item: &Item,
     format: Format,
-    options: Option<&WriteOptions>,
+    looks: Option<&Looks>,
 ) -> Option<(Vec<Field>, Vec<String>)> {
     let wanted = entry::fields(incoming);
     let there = by_name(&item.fields);
@@ -111,15 +111,15 @@ fn difference(
         .cloned()
         .collect();
     let surplus = there.keys().any(|name| !normal.contains_key(name));
-    let remove = if surplus { emptied(incoming, item, format, options) } else { Vec::new() };
+    let remove = if surplus { emptied(incoming, item, format, looks) } else { Vec::new() };
     (!set.is_empty() || !remove.is_empty()).then_some((set, remove))
 }
 
 /// Fields of the item that the file could have carried and does not: the columns of a CSV say which. Other formats have
 /// none, so an attribute that is missing says nothing of the shared fields, and only the format's own ones go.
-fn emptied(incoming: &Entry, item: &Item, format: Format, options: Option<&WriteOptions>) -> Vec<String> {
+fn emptied(incoming: &Entry, item: &Item, format: Format, looks: Option<&Looks>) -> Vec<String> {
     let stored = entry::entry(item);
-    let Some(options) = options else {
+    let Some(Looks::Csv(options)) = looks else {
         let gone = |name: &String| name.starts_with(format.prefix()) && !incoming.fields.contains_key(name);
         return stored.fields.into_keys().filter(gone).collect();
     };
@@ -133,15 +133,16 @@ fn emptied(incoming: &Entry, item: &Item, format: Format, options: Option<&Write
     stored.fields.into_keys().filter(|name| !incoming.fields.contains_key(name) && !homeless(name)).collect()
 }
 
-/// The file's looks are written with the last entries, and only when they changed.
-fn looks_edit(entries: &[Entry], options: &WriteOptions, target: &Target, looks: &[Item]) -> Option<Edit> {
-    let key = layout::key(&target.scope);
-    let wanted = layout::to_fields(options, entries);
+/// The file's looks are written with the last entries, and only when they changed. Those that no item could hold are
+/// not kept: a header of such a length is no machine's.
+fn looks_edit(entries: &[Entry], own: &Looks, target: &Target, looks: &[Item]) -> Option<Edit> {
+    let key = own.key(&target.scope);
+    let wanted = own.to_fields(entries);
     let same = looks
         .iter()
         .filter(|item| item.key.as_ref() == Some(&key))
         .any(|item| by_name(&item.fields) == by_name(&wanted));
-    (!same).then(|| put(key, wanted))
+    Some(put(key, wanted)).filter(|edit| !same && weight(edit) <= MAX_LOOKS_BYTES)
 }
 
 fn put(key: ItemKey, fields: Vec<Field>) -> Edit {

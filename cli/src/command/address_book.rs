@@ -53,9 +53,9 @@ pub(crate) struct ImportArgs {
 
 /// Write the group's entries as an address-book file
 ///
-/// A CSV that was imported comes out as it went in: header, columns and order included. The file's suffix
-/// (.csv, .abk, .ldif, .vcf) tells the format, and what that format cannot hold is named. An existing file
-/// is replaced as a whole.
+/// A CSV or ABK text that was imported comes out as it went in: header, columns and order included. The
+/// file's suffix (.csv, .abk, .ldif, .vcf) tells the format, and what that format cannot hold is named;
+/// where it can hold none of the entries, nothing is written. An existing file is replaced as a whole.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -71,7 +71,7 @@ pub(crate) struct ExportArgs {
     /// Write this format [default: by the suffix, else the CSV as it was imported]
     #[arg(long, value_enum)]
     format: Option<WriteFormat>,
-    /// Character set of ABK text [default: utf-8]
+    /// Character set of ABK text [default: the imported file's, else utf-8]
     #[arg(long, value_enum)]
     charset: Option<CharSetName>,
 }
@@ -165,9 +165,7 @@ fn form(file: &Path, format: Option<WriteFormat>, charset: Option<CharSetName>) 
     let form = match (format, Format::of_name(file)) {
         (Some(WriteFormat::Csv2), _) => Form::Csv(Version::V2),
         (Some(WriteFormat::Csv3), _) => Form::Csv(Version::V3),
-        (Some(WriteFormat::Abk), _) | (None, Some(Format::Abk)) => {
-            Form::Abk(charset.map_or(CharSet::Utf8, CharSet::from))
-        }
+        (Some(WriteFormat::Abk), _) | (None, Some(Format::Abk)) => Form::Abk(charset.map(CharSet::from)),
         (Some(WriteFormat::Ldif), _) | (None, Some(Format::Ldif)) => Form::Ldif,
         (Some(WriteFormat::Vcard), _) | (None, Some(Format::Vcard)) => Form::Vcard(vcard::Version::V4),
         (Some(WriteFormat::Vcard3), _) => Form::Vcard(vcard::Version::V3),
@@ -315,7 +313,7 @@ mod tests {
         for (name, format, expected) in [
             ("a.csv", None, Form::AsImported),
             ("-", None, Form::AsImported),
-            ("a.abk", None, Form::Abk(CharSet::Utf8)),
+            ("a.abk", None, Form::Abk(None)),
             ("a.ldif", None, Form::Ldif),
             ("a.vcf", None, Form::Vcard(vcard::Version::V4)),
             ("a.vcf", Some(WriteFormat::Csv3), Form::Csv(Version::V3)),
@@ -324,7 +322,7 @@ mod tests {
             assert_eq!(form(Path::new(name), format, None).unwrap(), expected, "{name}");
         }
         let charset = Some(CharSetName::ShiftJis);
-        assert_eq!(form(Path::new("a.abk"), None, charset).unwrap(), Form::Abk(CharSet::ShiftJis));
+        assert_eq!(form(Path::new("a.abk"), None, charset).unwrap(), Form::Abk(Some(CharSet::ShiftJis)));
         assert!(form(Path::new("a.csv"), None, charset).is_err());
     }
 }

@@ -1,6 +1,9 @@
 //! `mfpsync sharing`: which kinds all devices share, and switching that for the whole group.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand, ValueEnum};
+use indicatif::ProgressBar;
 use mfpsync_proto::records::{SharingOrder, SharingRequest, SharingState, SharingValues};
 use serde_json::json;
 
@@ -10,7 +13,9 @@ use crate::exit::{Exit, Failure};
 use crate::render::sharing;
 
 /// A kind may have items by the hundred thousand, and each device gets its own.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Between two turns of the spinner.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Show which kinds all devices share and of which each has its own; switch it
 #[derive(Debug, Subcommand)]
@@ -159,9 +164,23 @@ async fn set(context: &Context, args: &SetArgs) -> Result<Exit, Failure> {
         // What was shown is what is done, or nothing.
         order.plan_id = plan.plan_id;
     }
-    let done = context.sockets.call_patiently(PATIENCE, records.set_sharing(order)).await?;
+    let elapsed = elapsed(context);
+    let done = context.sockets.call_patiently(PATIENCE, records.set_sharing(order)).await;
+    elapsed.finish_and_clear();
+    let done = done?;
     let mut json = sharing::plan_json(&done);
     json["switched"] = json!(true);
     context.out.answer(&sharing::plan_text(&done, true), &json)?;
     Ok(Exit::Ok)
+}
+
+/// A switch of many items takes a while and cannot say how far it is.
+fn elapsed(context: &Context) -> ProgressBar {
+    if context.out.json {
+        return ProgressBar::hidden();
+    }
+    // Hides itself when standard error is no terminal.
+    let spinner = ProgressBar::new_spinner().with_message("switching");
+    spinner.enable_steady_tick(TICK);
+    spinner
 }

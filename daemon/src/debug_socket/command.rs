@@ -10,15 +10,32 @@ const DEFAULT_LOG_MINUTES: u32 = 15;
 
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Command {
+pub enum Command {
+    /// The list of commands.
     Help,
+    /// Role, group, epoch and connection.
     State,
+    /// Where copies and cursors stand.
     Positions,
+    /// Counters.
     Stats,
+    /// What needs a person.
     Faults,
+    /// Content hashes.
     Hashes,
-    Explain { item: String },
-    LogFilter { level: Level, minutes: u32 },
+    /// What is known about an item.
+    Explain {
+        /// Its key, as it was typed.
+        item: String,
+    },
+    /// Another log level, for a time.
+    LogFilter {
+        /// The level.
+        level: Level,
+        /// How long it holds.
+        minutes: u32,
+    },
+    /// The end of the session.
     Quit,
 }
 
@@ -42,7 +59,10 @@ const HELP: [(&str, &str, &str); 9] = [
 
 impl Command {
     /// Parses a line without its newline.
-    pub(super) fn parse(line: &str) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// A line for whoever typed it, saying what is wrong.
+    pub fn parse(line: &str) -> Result<Self, String> {
         let line = line.trim();
         let (name, arguments) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let arguments = arguments.trim();
@@ -65,7 +85,8 @@ impl Command {
     }
 
     /// The command's name, for the log and the count.
-    pub(super) fn name(&self) -> &'static str {
+    #[must_use]
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Help => "help",
             Self::State => "state",

@@ -1,5 +1,6 @@
 //! Announcements from anybody, and the table of what was heard.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use mfpsync_storage::model::GroupId;
 use proptest::prelude::*;
 
 use super::announcement::Announcement;
-use super::candidates::{ADDRESSES, Candidates, FORGET, SERVERS};
+use super::candidates::{ADDRESSES, Candidates, FORGET, OF_SOURCE, SERVERS};
 
 const GROUP: GroupId = GroupId([7; 16]);
 const START: Duration = Duration::ZERO;
@@ -63,7 +64,7 @@ fn strange_records_are_dropped_and_strange_names_are_made_harmless() {
 
 #[test]
 fn addresses_that_everybody_can_use_come_first_and_useless_ones_not_at_all() {
-    let mut table = Candidates::default();
+    let mut table = Candidates::new(1);
     let said = ["[fe80::1]:5", "[2001:db8::1]:5", "0.0.0.0:5", "224.0.0.1:5", "192.0.2.1:0", "192.0.2.1:5"];
     table.hear(START, "one", announcement("copier"), said.map(at).to_vec());
     let there = ["192.0.2.1:5", "[2001:db8::1]:5", "[fe80::1]:5"];
@@ -74,18 +75,25 @@ fn addresses_that_everybody_can_use_come_first_and_useless_ones_not_at_all() {
 
 #[test]
 fn every_server_of_the_group_has_its_turn_before_a_second_address_of_any() {
-    let mut table = Candidates::default();
+    let mut table = Candidates::new(1);
     table.hear(START, "a", announcement("a"), vec![at("192.0.2.1:5"), at("192.0.2.3:5")]);
     table.hear(START, "b", announcement("b"), vec![at("192.0.2.9:5"), at("192.0.2.2:5")]);
     let other = Announcement::new("c", "Branch", GroupId([8; 16]), [1; 8]);
     table.hear(START, "c", other, vec![at("192.0.2.7:5")]);
-    let places = ["192.0.2.1:5", "192.0.2.2:5", "192.0.2.3:5", "192.0.2.9:5"];
-    assert_eq!(table.of_group(START, GROUP), places.map(at));
+    let mut firsts = BTreeSet::new();
+    for _ in 0..64 {
+        let places = table.of_group(START, GROUP);
+        let sorted = |places: &[SocketAddr]| places.iter().copied().collect::<BTreeSet<_>>();
+        assert_eq!(sorted(&places[..2]), sorted(&["192.0.2.1:5", "192.0.2.2:5"].map(at)));
+        assert_eq!(sorted(&places[2..]), sorted(&["192.0.2.3:5", "192.0.2.9:5"].map(at)));
+        firsts.insert(places[0]);
+    }
+    assert_eq!(firsts.len(), 2, "no name is always first");
 }
 
 #[test]
 fn what_was_not_heard_again_or_said_goodbye_is_forgotten() {
-    let mut table = Candidates::default();
+    let mut table = Candidates::new(1);
     for name in ["old", "new", "gone"] {
         table.hear(START, name, announcement(name), vec![at("192.0.2.1:5")]);
     }
@@ -97,18 +105,48 @@ fn what_was_not_heard_again_or_said_goodbye_is_forgotten() {
 
 proptest! {
     #[test]
-    fn no_flood_grows_the_table_or_displaces_who_was_there(
-        said in prop::collection::vec((0_u32..500, 1_u16..9, 0_usize..40), 0..400),
+    fn no_flood_grows_the_table_and_none_from_one_address_displaces_others(
+        seed: u64,
+        said in prop::collection::vec((0_u32..500, 1_u16..9, 0_u8..40), 0..400),
     ) {
-        let mut table = Candidates::default();
+        let mut table = Candidates::new(seed);
         table.hear(START, "first", announcement("first"), vec![at("192.0.2.1:5")]);
-        for (number, port, addresses) in said {
-            let places = (0..addresses).map(|last| SocketAddr::from(([10, 0, 0, last as u8], port)));
+        for (number, port, addresses) in &said {
+            let places = (0..*addresses).map(|last| SocketAddr::from(([10, 0, 0, last], *port)));
             table.hear(START, &number.to_string(), announcement(&format!("n{number}")), places.collect());
         }
+        table.hear(START, "last", announcement("last"), vec![at("192.0.2.2:5")]);
         let all = table.list(START);
-        prop_assert!(all.len() <= SERVERS);
+        prop_assert!(all.len() <= OF_SOURCE + 2);
         prop_assert!(all.iter().all(|one| !one.addresses.is_empty() && one.addresses.len() <= ADDRESSES));
-        prop_assert!(all.iter().any(|one| one.announcement.name == "first"));
+        for name in ["first", "last"] {
+            prop_assert!(all.iter().any(|one| one.announcement.name == name), "{}", name);
+        }
+    }
+}
+
+/// Who comes from everywhere can make a server rare, but not hide it, wherever in the crowd it is heard.
+#[test]
+fn a_flood_from_many_addresses_leaves_everybody_a_chance() {
+    const CROWD: u16 = 320;
+    for place in [0, CROWD / 2, CROWD] {
+        let mut found = 0;
+        for seed in 0..100 {
+            let mut table = Candidates::new(seed);
+            for number in 0..=CROWD {
+                if number == place {
+                    table.hear(START, "ours", announcement("ours"), vec![at("192.0.2.1:5")]);
+                } else {
+                    let [high, low] = number.to_be_bytes();
+                    let from = SocketAddr::from(([10, 0, high, low], 5));
+                    table.hear(START, &number.to_string(), announcement("other"), vec![from]);
+                }
+            }
+            let all = table.list(START);
+            assert_eq!(all.len(), SERVERS);
+            found += u32::from(all.iter().any(|one| one.announcement.name == "ours"));
+        }
+        // A fifth of 100; the seeds are always the same.
+        assert!((8..40).contains(&found), "heard as number {place}: kept {found} times");
     }
 }

@@ -10,6 +10,7 @@
     reason = "a helper of a test fails it where it stands"
 )]
 
+mod address_books;
 mod chaos;
 mod conflicts;
 mod demo;

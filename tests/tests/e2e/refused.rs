@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use mfpsync_daemon::identity::Identity;
@@ -12,10 +12,15 @@ use mfpsync_daemon::net::dial::dial;
 use mfpsync_daemon::tls::ClientTls;
 use mfpsync_proto::panel::client_status::Link;
 use mfpsync_proto::panel::{LeaveRequest, ReleaseDeviceRequest};
-use mfpsync_proto::sync::Reason;
+use mfpsync_proto::sync::follow_event::Event;
+use mfpsync_proto::sync::sync_client::SyncClient;
+use mfpsync_proto::sync::{FollowEvent, FollowRequest, Reason};
+use mfpsync_storage::Inline;
+use mfpsync_storage::local::Local;
 use mfpsync_tests::item::{key, patch, put, text};
 use mfpsync_tests::{Fleet, PATIENCE, TestDevice, current, eventually, skip};
 use ring::rand::SystemRandom;
+use tonic::Streaming;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -121,6 +126,42 @@ async fn a_device_that_left_is_refused_when_its_old_disk_returns() {
     current(&fleet.clients[1]).await.unwrap();
 }
 
+fn tls_of(fleet: &Fleet, client: usize) -> ClientTls {
+    let server = identity(&fleet.server.data_dir());
+    ClientTls::sync(&identity(&fleet.clients[client].data_dir()), server.public_key()).unwrap()
+}
+
+/// The follow stream of a stopped client, in the hands of a test: caught up.
+async fn open_stream(fleet: &Fleet, client: usize) -> Streaming<FollowEvent> {
+    let own = Inline::<Local>::open(&fleet.clients[client].own_database(), false).unwrap();
+    let (device, membership) = own.read(|read| Ok((read.device()?, read.membership()?))).unwrap();
+    let request = FollowRequest {
+        group_id: membership.unwrap().group.0.to_vec().into(),
+        incarnation: device.incarnation.0,
+        ..FollowRequest::default()
+    };
+    let channel = dial(&fleet.server.address().to_string(), &tls_of(fleet, client), DEADLINE).await.unwrap();
+    let mut stream = SyncClient::new(channel).follow(request).await.unwrap().into_inner();
+    loop {
+        let event = stream.message().await.unwrap().expect("a stream that goes on");
+        if matches!(event.event, Some(Event::CaughtUp(_))) {
+            return stream;
+        }
+    }
+}
+
+/// Reads a stream to its end: when that was, and how many batches came before.
+async fn until_cut(stream: &mut Streaming<FollowEvent>) -> (Instant, usize) {
+    let mut batches = 0;
+    let end = async {
+        while let Ok(Some(event)) = stream.message().await {
+            batches += usize::from(matches!(event.event, Some(Event::Batch(_))));
+        }
+    };
+    tokio::time::timeout(PATIENCE, end).await.expect("the stream goes on");
+    (Instant::now(), batches)
+}
+
 /// Proves I-21.
 #[tokio::test]
 async fn a_released_device_loses_its_stream_at_once_and_gets_nothing_again_also_as_a_clone() {
@@ -133,15 +174,23 @@ async fn a_released_device_loses_its_stream_at_once_and_gets_nothing_again_also_
     fleet.server.write(vec![put(shown.clone(), vec![text("title", "before")])]).await.unwrap();
     fleet.converged(&["shared"], PATIENCE).await.unwrap();
     let id = fleet.clients[0].status().await.unwrap().device_id;
+    fleet.clients[0].stop().await.unwrap();
+    let mut stream = open_stream(&fleet, 0).await;
+    let released = Instant::now();
     let request = ReleaseDeviceRequest { device_id: id };
-    let released = std::time::Instant::now();
     fleet.server.panel().unwrap().release_device(request).await.unwrap();
-    let text_shown = faulted(&fleet.clients[0], &["F-RELEASED"]).await;
-    println!("the released device knew after {:?}", released.elapsed());
-    assert!(text_shown.contains("pair it again"), "{text_shown}");
-
+    // From the answer on nothing goes out, and what is written next meets no stream.
     let secret = key("shared", "button.shared", "after");
     fleet.server.write(vec![put(secret.clone(), vec![text("title", "after")])]).await.unwrap();
+    let (got, news) = until_cut(&mut stream).await;
+    println!("the released device's stream was cut {:?} after the order", got.duration_since(released));
+    assert_eq!(news, 0, "batches reached a released device");
+    let again = dial(&fleet.server.address().to_string(), &tls_of(&fleet, 0), DEADLINE).await.unwrap_err();
+    assert_eq!(again.reason(), Some(Reason::Released), "{again}");
+
+    fleet.clients[0].start().await.unwrap();
+    let text_shown = faulted(&fleet.clients[0], &["F-RELEASED"]).await;
+    assert!(text_shown.contains("pair it again"), "{text_shown}");
     eventually(PATIENCE, "the news at the device that stayed", async || {
         ensure!(fleet.clients[1].get(&secret).await?.is_some(), "not yet");
         Ok(())
