@@ -229,7 +229,7 @@ mod tests {
     fn part(numbers: &[u32]) -> Part {
         let page = |number: &u32| {
             let (old, new) = ([*number as u8; PAGE_BYTES], [7; PAGE_BYTES]);
-            let body = if number % 2 == 0 {
+            let body = if number.is_multiple_of(2) {
                 Body::Whole(Box::new(new))
             } else {
                 Body::difference(PageNumber(*number), &old, &new)

@@ -181,14 +181,16 @@ impl World {
             .collect();
         self.store
             .write_and_wait(move |write| {
-                writes.iter().try_for_each(|one| write.accept(&author, &[one.clone()]).map(drop))
+                writes.iter().try_for_each(|one| write.accept(&author, std::slice::from_ref(one)).map(drop))
             })
             .unwrap();
     }
 
     fn pump(&mut self) {
-        let connected = self.applying.is_some();
-        while connected {
+        if self.applying.is_none() {
+            return;
+        }
+        loop {
             match self.at_rest(|shipping, pages| shipping.next(pages).unwrap()) {
                 Next::Send(message) => {
                     if let ToReplica::Part { packed, .. } = &message {
