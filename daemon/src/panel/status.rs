@@ -105,9 +105,9 @@ async fn server(device: &Device) -> Option<wire::ServerStatus> {
         listening: part.listening.iter().map(ToString::to_string).collect(),
         head: Some(revision(serving.head().revision())),
         safe: serving
-            .replicating
+            .hub
             .safe()
-            .map(|safe| revision(Revision { epoch: safe.epoch.number, sequence: safe.sequence })),
+            .map(|sequence| revision(Revision { epoch: serving.head().epoch.number, sequence })),
         items,
         database_bytes,
         connected_devices: serving.connected.count() as u32,

@@ -150,7 +150,7 @@ impl Follower {
             at = Some(cursor);
             self.progress.send_replace(cursor.sequence);
             if complete {
-                send(to, frame(&caught_up_to_wire(&cursor, None))?).await?;
+                send(to, frame(&caught_up_to_wire(&cursor, self.hub.safe()))?).await?;
                 return Ok(cursor);
             }
         }

@@ -44,6 +44,7 @@ pub struct Hub {
     head: watch::Sender<Head>,
     beat: watch::Sender<Bytes>,
     confirmed: watch::Sender<Sequence>,
+    safe: watch::Sender<Option<Sequence>>,
     publishing: Mutex<Publishing>,
 }
 
@@ -62,7 +63,19 @@ impl Hub {
         let publishing = Mutex::new(Publishing { through: head.sequence, held: VecDeque::new() });
         let (ring, beat) = (broadcast::Sender::new(RING), watch::Sender::new(Bytes::new()));
         let confirmed = watch::Sender::new(EVERYTHING);
-        Self { ring, head: watch::Sender::new(head), beat, confirmed, publishing }
+        let (head, safe) = (watch::Sender::new(head), watch::Sender::new(None));
+        Self { ring, head, beat, confirmed, safe, publishing }
+    }
+
+    /// Up to where another holder has everything on stable storage, from now on.
+    pub fn hold_safe(&self, through: Option<Sequence>) {
+        self.safe.send_replace(through);
+    }
+
+    /// Up to where another holder has everything on stable storage.
+    #[must_use]
+    pub fn safe(&self) -> Option<Sequence> {
+        *self.safe.borrow()
     }
 
     /// Shows changes up to this one, from now on and until it is said otherwise; [`EVERYTHING`] has each
@@ -110,7 +123,7 @@ impl Hub {
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             due.tick().await;
-            let heartbeat = heartbeat_to_wire(self.head.borrow().sequence, None);
+            let heartbeat = heartbeat_to_wire(self.head.borrow().sequence, self.safe());
             match frame(&heartbeat) {
                 Ok(heartbeat) => drop(self.beat.send_replace(heartbeat)),
                 Err(status) => tracing::warn!(%status, "encode a heartbeat"),

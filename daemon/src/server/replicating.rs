@@ -194,13 +194,6 @@ impl Replicating {
         })
     }
 
-    /// Up to where the replica has everything on stable storage.
-    #[must_use]
-    pub fn safe(&self) -> Option<Position> {
-        let state = self.state();
-        state.set.and(state.shipping.durable().copied())
-    }
-
     /// A replica's new stream, which replaces one that may still be there; its number, and what is to be
     /// sent on it.
     ///
@@ -445,13 +438,14 @@ impl Replicating {
         self.changed.send_replace(());
     }
 
-    /// Shows followers what may be shown.
+    /// Shows followers what may be shown, and says what is safe.
     fn show(&self, state: &State) {
         let through = match state.protection.verdict() {
             Verdict::ALL => EVERYTHING,
             Verdict { .. } => state.shipping.durable().map_or(Sequence::ZERO, |durable| durable.sequence),
         };
         self.hub.confirm(through);
+        self.hub.hold_safe(state.set.and(state.shipping.durable()).map(|durable| durable.sequence));
         self.changed.send_replace(());
     }
 

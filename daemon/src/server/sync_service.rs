@@ -120,7 +120,7 @@ impl Sync for SyncService {
             protocol,
             epoch: head.epoch,
             head: head.sequence,
-            safe: None,
+            safe: self.0.hub.safe(),
             limits: Limits::default(),
             lineage,
             members,
@@ -193,7 +193,7 @@ impl Sync for SyncService {
         match self.0.storage.written(answer).map_err(|error| storage_fault::refusal(&error))? {
             Answer::Outcomes(outcomes) => {
                 self.note_push(device, &outcomes);
-                let answer = PushAnswer { outcomes, head: self.0.head().sequence, safe: None };
+                let answer = PushAnswer { outcomes, head: self.0.head().sequence, safe: self.0.hub.safe() };
                 Ok(Response::new(convert::push_answer_to_wire(&answer)))
             }
             Answer::Quarantined => Err(self.quarantined(device)),

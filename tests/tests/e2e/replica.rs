@@ -100,6 +100,13 @@ async fn i_11_a_client_becomes_the_replica_and_its_copy_is_the_master_byte_for_b
     assert_eq!(proved.into_inner().proof.unwrap().wrong, "");
     let safe = fleet.server.status().await.unwrap().server.unwrap();
     assert_eq!(safe.safe, safe.head);
+    eventually(PATIENCE, "what is safe to be let go", async || {
+        let retained = fleet.clients[0].client_status().await?.retained;
+        ensure!(retained == 0, "{retained} retained");
+        Ok(())
+    })
+    .await
+    .unwrap();
     is_the_same_file(&mut fleet, 1).await;
 }
 
