@@ -4,8 +4,9 @@ use std::error::Error;
 use std::path::Path;
 use std::{env, fs};
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "proto/sync.proto",
+    "proto/replica.proto",
     "proto/enroll.proto",
     "proto/local.proto",
     "proto/panel.proto",

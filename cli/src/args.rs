@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
-    address_book, debug, devices, discover, history, item, join, log, pair, role, service, set_aside,
-    sharing, shell, status, unsent, users, watch,
+    address_book, debug, devices, discover, history, item, join, log, pair, replication, role, service,
+    set_aside, sharing, shell, status, unsent, users, watch,
 };
 use crate::demo;
 use crate::exit::EXIT_HELP;
@@ -80,6 +80,8 @@ pub(crate) enum Command {
     Unsent(unsent::UnsentArgs),
     #[command(subcommand)]
     Sharing(sharing::SharingCommand),
+    #[command(subcommand)]
+    Replication(replication::ReplicationCommand),
     Log(log::LogArgs),
     Metrics(service::MetricsArgs),
     Reload(service::ReloadArgs),

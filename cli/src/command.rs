@@ -18,6 +18,7 @@ pub(crate) mod join;
 pub(crate) mod joining;
 pub(crate) mod log;
 pub(crate) mod pair;
+pub(crate) mod replication;
 pub(crate) mod role;
 pub(crate) mod service;
 pub(crate) mod set_aside;
@@ -59,6 +60,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Undo(args) => history::undo(&context, args).await,
         Command::SetAside(args) => set_aside::run(&context, args).await,
         Command::Sharing(command) => sharing::run(&context, command).await,
+        Command::Replication(command) => replication::run(&context, command).await,
         Command::Unsent(args) => unsent::run(&context, args).await,
         Command::Log(args) => log::run(&context, args).await,
         Command::Metrics(_) => service::metrics(&context).await,

@@ -21,9 +21,11 @@ use mfpsync_proto::panel::{
     DevicesReply, DevicesRequest, DiscoverReply, DiscoverRequest, FoundGroupReply, FoundGroupRequest,
     JoinPlanReply, JoinPlanRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, LockDebugReply,
     LockDebugRequest, OpenPairingReply, OpenPairingRequest, PrepareGroupReply, PrepareGroupRequest,
-    ReleaseDeviceReply, ReleaseDeviceRequest, Role, RoleReply, SetAsideReply, SetAsideRequest,
-    StartClientRequest, StartServerRequest, StatusReply, StatusRequest, StopServerRequest, UndoJoinReply,
-    UndoJoinRequest, UnlockDebugReply, UnlockDebugRequest,
+    ProveReplicaReply, ProveReplicaRequest, ReleaseDeviceReply, ReleaseDeviceRequest, ReplicationReply,
+    ReplicationRequest, Role, RoleReply, SetAsideReply, SetAsideRequest, SetReplicationReply,
+    SetReplicationRequest, StartClientRequest, StartServerRequest, StatusReply, StatusRequest,
+    StopReplicationReply, StopReplicationRequest, StopServerRequest, UndoJoinReply, UndoJoinRequest,
+    UnlockDebugReply, UnlockDebugRequest,
 };
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -256,6 +258,25 @@ impl Panel for Service {
     }
 
     async fn undo_join(&self, _request: Request<UndoJoinRequest>) -> Reply<UndoJoinReply> {
+        unused()
+    }
+
+    async fn set_replication(&self, _request: Request<SetReplicationRequest>) -> Reply<SetReplicationReply> {
+        unused()
+    }
+
+    async fn stop_replication(
+        &self,
+        _request: Request<StopReplicationRequest>,
+    ) -> Reply<StopReplicationReply> {
+        unused()
+    }
+
+    async fn replication(&self, _request: Request<ReplicationRequest>) -> Reply<ReplicationReply> {
+        unused()
+    }
+
+    async fn prove_replica(&self, _request: Request<ProveReplicaRequest>) -> Reply<ProveReplicaReply> {
         unused()
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod items;
 pub(crate) mod join;
 pub(crate) mod log;
 pub(crate) mod pairing;
+pub(crate) mod replication;
 pub(crate) mod set_aside;
 pub(crate) mod sharing;
 pub(crate) mod status;

@@ -300,6 +300,7 @@ async fn work(app: &App) -> Result<Exit, AppError> {
     let parts = Arc::new(DeviceParts::new(device.clone(), app.tasks.clone()));
     let open = async |supervisor: &SupervisorHandle| {
         assemble::note(app, supervisor);
+        assemble::follow_capabilities(app, &device, supervisor);
         assemble::watch_over(app, &device, supervisor);
         assemble::sockets(app, &device, supervisor).await
     };

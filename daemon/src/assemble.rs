@@ -39,6 +39,7 @@ use crate::monitor::{MonitorService, listener, watch_faults, watch_roles};
 use crate::own_data::{OwnData, draw_incarnation};
 use crate::panel::{PanelService, Session, carry_joins_on};
 use crate::records::RecordsService;
+use crate::replica::{self, CopyReport};
 use crate::role::SupervisorHandle;
 use crate::storage_fault::start_fault;
 use crate::systemd;
@@ -83,6 +84,7 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
         control: app.control.clone(),
         server: ArcSwapOption::empty(),
         link: watch::Sender::new(LinkReport::default()),
+        copy: watch::Sender::new(CopyReport::default()),
         discovery,
     }))
 }
@@ -133,6 +135,14 @@ pub async fn sockets(app: &App, device: &Arc<Device>, supervisor: &SupervisorHan
     let monitor = MonitorServer::new(MonitorService(session));
     serve(app, LOCAL_SOCKET, Routes::new(local)).await?;
     serve(app, PANEL_SOCKET, Routes::new(panel).add_service(records).add_service(monitor)).await
+}
+
+/// Has the device become the replica, or stop being it, as its row says.
+pub fn follow_capabilities(app: &App, device: &Arc<Device>, supervisor: &SupervisorHandle) {
+    app.tasks.spawn(
+        "capabilities",
+        replica::follow_capabilities(device.clone(), supervisor.clone(), app.tasks.token().clone()),
+    );
 }
 
 /// Has the communication log hear of roles and faults.

@@ -24,6 +24,7 @@ use crate::identity::Identity;
 use crate::keystore::KeyStore;
 use crate::membership::Roster;
 use crate::own_data::OwnData;
+use crate::replica::CopyReport;
 use crate::server::ServerPart;
 use crate::settings::Settings;
 use crate::telemetry::Stats;
@@ -56,6 +57,8 @@ pub struct Device {
     pub server: ArcSwapOption<ServerPart>,
     /// How the client part is doing.
     pub link: watch::Sender<LinkReport>,
+    /// How the replica part is doing.
+    pub copy: watch::Sender<CopyReport>,
     /// Servers on its network, as they say.
     pub discovery: Discovery,
 }

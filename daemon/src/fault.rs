@@ -112,6 +112,21 @@ fault_codes! {
         "a device has seen more of the group's data than this server holds; either this server's disk \
          was put back, then recover from a newer copy, or that device's data is false, then release it; \
          nothing is sent to it and it keeps what it has";
+    /// Changes are acknowledged without the replica.
+    Unprotected = "F-UNPROTECTED", false, Unavailable:
+        "the replica does not answer, and changes are confirmed without it as was chosen; they are on this \
+         server's storage alone until it is back, then they are copied by themselves; find out why the \
+         replica does not answer, or stop replication";
+    /// Changes wait for the replica.
+    ChangesHeld = "F-CHANGES-HELD", false, Unavailable:
+        "the replica does not answer, and nothing is confirmed without it, as was chosen; changes wait on the \
+         devices, none is lost; get the replica to answer, or choose another durability or stop replication \
+         (`mfpsync replication`)";
+    /// The replica's copy is not what it should be.
+    ReplicaWrong = "F-REPLICA-WRONG", false, Unavailable:
+        "the replica's copy is not what it should be and is mended by itself; the server's data is not \
+         affected; check the storage of the replica if this comes again, and let `mfpsync replication prove` \
+         look at it";
     /// A user has nearly as much as one user may have.
     UserNearlyFull = "F-USER-NEARLY-FULL", false, Unavailable:
         "a user's room is nearly used up: at 2,000 items or 1 MiB new items of that user are refused; \

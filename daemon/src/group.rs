@@ -97,10 +97,7 @@ impl Founder<'_> {
         // I-13: two groups, or two reigns, never share an epoch.
         let mut nonce = [0; 16];
         random.fill(&mut nonce).map_err(|_| KeyError::Random)?;
-        let capabilities = Capabilities::CLIENT
-            .with(Capabilities::SERVE)
-            .with(Capabilities::REPLICATE)
-            .with(Capabilities::ADMINISTER);
+        let capabilities = Capabilities::CLIENT.with(Capabilities::SERVE).with(Capabilities::ADMINISTER);
         Ok(Founding {
             group_name: group_name.to_owned(),
             root_key: anchor.root,

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use mfpsync_proto::sync::Reason;
 use mfpsync_storage::model::{Capabilities, DeviceId, Member, PublicKey};
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Why a key may not do what it asks for.
@@ -59,6 +60,7 @@ struct View {
 pub struct Roster {
     view: ArcSwap<View>,
     updating: Mutex<()>,
+    changed: watch::Sender<()>,
 }
 
 impl Roster {
@@ -81,6 +83,7 @@ impl Roster {
         self.view.store(Arc::new(View { by_device, by_key }));
         // Only now: whoever is cut and comes back at once must meet the new view.
         cut.iter().for_each(CancellationToken::cancel);
+        self.changed.send_replace(());
     }
 
     /// Forgets everyone and cuts all their connections, as when the device leaves its group.
@@ -88,6 +91,12 @@ impl Roster {
         let _one_at_a_time = self.lock();
         let former = self.view.swap(Arc::default());
         former.by_device.values().for_each(|entry| entry.token.cancel());
+    }
+
+    /// Hears of every update.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// The device with this key, if it is admitted and has all `needed` capabilities.

@@ -1,5 +1,5 @@
-//! What the supervisor starts and stops: the server part and the client part of this device. One that
-//! loses a task it cannot do without is ended and reported.
+//! What the supervisor starts and stops: the server, the client and the replica part of this device. One
+//! that loses a task it cannot do without is ended and reported.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::ClientPart;
 use crate::device::Device;
 use crate::fault::{Fault, FaultCode};
+use crate::replica::ReplicaPart;
 use crate::role::{Exits, Part, Parts};
 use crate::server::ServerPart;
 use crate::tasks::Tasks;
@@ -19,6 +20,7 @@ use crate::vital::Vital;
 pub struct DeviceParts {
     device: Arc<Device>,
     client: ArcSwapOption<ClientPart>,
+    replica: ArcSwapOption<ReplicaPart>,
     tasks: Tasks,
 }
 
@@ -26,7 +28,7 @@ impl DeviceParts {
     /// The parts of `device`, none running.
     #[must_use]
     pub fn new(device: Arc<Device>, tasks: Tasks) -> Self {
-        Self { device, client: ArcSwapOption::empty(), tasks }
+        Self { device, client: ArcSwapOption::empty(), replica: ArcSwapOption::empty(), tasks }
     }
 
     async fn bring_up(&self, part: Part, exits: Exits) -> Result<(), Fault> {
@@ -44,7 +46,10 @@ impl DeviceParts {
                 vital
             }
             Part::Replica => {
-                return Err(Fault::with_detail(FaultCode::ControlFile, "this version has no replica"));
+                let replica = ReplicaPart::start(&self.device).await?;
+                let vital = replica.vital.clone();
+                self.replica.store(Some(Arc::new(replica)));
+                vital
             }
         };
         self.tasks.spawn("watch-part", watch(part, vital, exits));
@@ -74,7 +79,11 @@ impl Parts for DeviceParts {
                     client.stop().await;
                 }
             }
-            Part::Replica => {}
+            Part::Replica => {
+                if let Some(replica) = self.replica.swap(None) {
+                    replica.stop().await;
+                }
+            }
         }
     }
 }

@@ -5,6 +5,8 @@
 
 pub mod follow;
 pub mod hub;
+mod replica_service;
+pub mod replicating;
 pub mod serving;
 mod sync_service;
 
@@ -14,6 +16,7 @@ use std::time::Duration;
 
 use mfpsync_proto::enroll::enroll_server::EnrollServer;
 use mfpsync_proto::limit;
+use mfpsync_proto::replica::replica_server::ReplicaServer;
 use mfpsync_proto::sync::sync_server::SyncServer;
 use mfpsync_storage::Store;
 use mfpsync_storage::master::Master;
@@ -24,6 +27,8 @@ use tonic::Status;
 use tower::util::MapResponseLayer;
 
 use self::hub::Hub;
+use self::replica_service::ReplicaService;
+use self::replicating::Replicating;
 use self::serving::{Made, Serving};
 use self::sync_service::SyncService;
 use crate::authority::{IssuingKey, TrustAnchor};
@@ -82,9 +87,17 @@ impl ServerPart {
             .ok_or_else(|| {
                 Fault::with_detail(FaultCode::Keys, "the issuing key of this server is missing")
             })?;
+        let (faults, communication) = (device.faults.clone(), device.communication.clone());
+        let replicating =
+            Replicating::new(master.clone(), hub.clone(), faults, communication, device.random.clone());
+        // Before anything is written or shown.
+        let replica = master.read(READ_DEADLINE, |read| read.replication()).await;
+        replicating.set(replica.map_err(|error| start_fault(&error))?, false);
         let made = Made {
             master,
             hub,
+            replicating,
+            beat_every: device.config.heartbeat,
             roster: device.roster.clone(),
             faults: device.faults.clone(),
             issuing,
@@ -115,6 +128,10 @@ impl ServerPart {
         part.vital.spawn("heartbeat", async move {
             // None when told to stop, which is all it may end by.
             let _ended = stop.run_until_cancelled(hub.keep_beating(every)).await;
+        });
+        let (replicating, stop) = (serving.replicating.clone(), serving.stop.clone());
+        part.vital.spawn("replication", async move {
+            let _ended = stop.run_until_cancelled(replicating.watch_over()).await;
         });
         let announcer = Announcer {
             device: device.clone(),
@@ -157,10 +174,17 @@ impl ServerPart {
             .max_decoding_message_size(limit::MESSAGE_BYTES);
         let stop = self.serving.stop.clone();
         let framed = MapResponseLayer::new(unwrapped);
-        let serve_sync = grpc_server().layer(framed).add_service(sync_service).serve_with_incoming_shutdown(
-            ReceiverStream::new(sync).map(Ok::<_, Status>),
-            stop.cancelled_owned(),
-        );
+        let replica_service = ReplicaServer::new(ReplicaService(self.serving.clone()))
+            .max_decoding_message_size(limit::MESSAGE_BYTES)
+            .max_encoding_message_size(limit::MESSAGE_BYTES);
+        let serve_sync = grpc_server()
+            .layer(framed)
+            .add_service(sync_service)
+            .add_service(replica_service)
+            .serve_with_incoming_shutdown(
+                ReceiverStream::new(sync).map(Ok::<_, Status>),
+                stop.cancelled_owned(),
+            );
         let desk = self.desk.clone();
         let enroll_service = EnrollServer::new(EnrollService::new(desk, Enrolment(self.serving.clone())))
             .max_decoding_message_size(64 << 10);

@@ -46,8 +46,8 @@ impl StorageFaults {
 
     /// Shows what a person should see to.
     pub fn failed(&self, error: &Error) {
-        if matches!(error, Error::Erased | Error::UserFull { .. }) {
-            // The caller's own, and the database is well.
+        if matches!(error, Error::Erased | Error::UserFull { .. } | Error::Unconfirmed) {
+            // The caller's own or the replica's, and the database is well.
             return;
         }
         tracing::warn!(%error, "database");
@@ -63,13 +63,15 @@ fn fault(error: &Error) -> Option<Fault> {
     let code = match error {
         Error::Full => FaultCode::DiskFull,
         Error::ReadOnly => FaultCode::ReadOnly,
-        Error::Io(_) | Error::Statement(_) => FaultCode::DiskIo,
+        Error::Io(_) | Error::File(_) | Error::LogLost | Error::Statement(_) => FaultCode::DiskIo,
+        Error::Diverged | Error::Tampered => FaultCode::ReplicaWrong,
         Error::Corrupt(_) | Error::Record(_) | Error::Foreign(_) | Error::Missing(_) => FaultCode::DbCorrupt,
         Error::Newer { .. } => FaultCode::DbNewer,
         Error::OutboxFull { .. } => FaultCode::OutboxFull,
         Error::Deadline
         | Error::Busy
         | Error::Closed
+        | Error::Unconfirmed
         | Error::ItemTooLarge
         | Error::Unacceptable(_)
         | Error::Erased
@@ -102,6 +104,12 @@ pub fn refusal(error: &Error) -> Status {
             Code::ResourceExhausted,
             Reason::OverLimit,
             format!("{error}; nothing of this request was stored, everything stored before is safe"),
+        ),
+        Error::Unconfirmed => status(
+            Code::Unavailable,
+            Reason::Busy,
+            "the replica does not answer, and nothing is confirmed without it; the change is on the server's \
+             disk and counts once, however often it is sent again",
         ),
         Error::ItemTooLarge => status(Code::InvalidArgument, Reason::OverLimit, error.to_string()),
         Error::Unacceptable(_) => status(Code::InvalidArgument, Reason::Malformed, chain(error)),

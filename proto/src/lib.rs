@@ -38,6 +38,12 @@ pub mod sync {
     tonic::include_proto!("mfpsync.sync.v1");
 }
 
+/// Feeding the replica.
+pub mod replica {
+    #![allow(missing_docs, unreachable_pub, reason = "generated; documented in the .proto file")]
+    tonic::include_proto!("mfpsync.replica.v1");
+}
+
 /// Pairing by a short code.
 pub mod enroll {
     #![allow(missing_docs, unreachable_pub, reason = "generated; documented in the .proto file")]

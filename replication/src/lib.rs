@@ -6,10 +6,13 @@
 //! back to how it was, [`operator`] what is changed at the server itself, [`join`] what becomes of a
 //! device's own items when it enters a group, [`sharing`] what devices have together and what each
 //! for itself,
+//! [`ship`] what a replica is sent of the database page by page, [`apply`] what it does with that, [`protection`] when a change may be acknowledged,
 //! [`tombstones`] which deletions may be forgotten, [`window`] how far back old values are kept.
 
 pub mod accept;
+pub mod apply;
 pub mod backoff;
+pub mod batch;
 mod error;
 pub mod follow;
 pub mod join;
@@ -17,8 +20,11 @@ pub mod lineage;
 pub mod merge;
 pub mod message;
 pub mod operator;
+pub mod protection;
 pub mod round;
 pub mod sharing;
+pub mod ship;
+pub mod stream;
 pub mod tombstones;
 pub mod undo;
 pub mod window;

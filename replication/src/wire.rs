@@ -7,6 +7,7 @@ mod follow;
 mod hello;
 mod push;
 mod refusal;
+mod replica;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,9 @@ pub use push::{
     leave_from_wire, leave_to_wire, push_answer_from_wire, push_answer_to_wire, push_from_wire, push_to_wire,
 };
 pub use refusal::{refusal_from_wire, refusal_to_wire};
+pub use replica::{
+    from_replica_from_wire, from_replica_to_wire, replica_of, to_replica_from_wire, to_replica_to_wire,
+};
 
 /// Promotion, membership and certificate records in one message.
 const MAX_RECORDS: usize = 4_096;

@@ -52,16 +52,30 @@ impl Checkpointer {
         Self { truncate, figures, ..Self::default() }
     }
 
-    /// Folds the log back when it is long. Called between transactions.
+    /// The log's length after the last commit, in frames.
+    pub(crate) fn frames(&self) -> u32 {
+        self.frames.load(Ordering::Relaxed)
+    }
+
+    /// Folds the log back when it is long, after `before`. Called between transactions.
     ///
     /// # Errors
     /// A failing device. A reader that holds the log back is no error: the next call tries again.
-    pub(crate) fn after_commit(&self, connection: &Connection) -> Result<()> {
-        if self.truncate.load(Ordering::Relaxed) && self.run(connection, Mode::Truncate)? {
+    pub(crate) fn after_commit(
+        &self,
+        connection: &Connection,
+        before: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let truncate = self.truncate.load(Ordering::Relaxed);
+        if !truncate && self.frames() < PASSIVE_FRAMES {
+            return Ok(());
+        }
+        before()?;
+        if truncate && self.run(connection, Mode::Truncate)? {
             self.truncate.store(false, Ordering::Relaxed);
             return Ok(());
         }
-        let (mode, tries) = match self.frames.load(Ordering::Relaxed) {
+        let (mode, tries) = match self.frames() {
             // SQLite waits for readers as long as the connection's busy timeout says.
             frames if frames >= HOLD_FRAMES => (Mode::Restart, HOLD_TRIES),
             frames if frames >= RESTART_FRAMES => (Mode::Restart, 1),
@@ -78,16 +92,20 @@ impl Checkpointer {
 
     fn run(&self, connection: &Connection, mode: Mode) -> Result<bool> {
         self.figures.checkpointed(mode);
-        run(connection, mode)
+        let whole = run(connection, mode)?;
+        if whole && mode == Mode::Truncate {
+            self.frames.store(0, Ordering::Relaxed);
+        }
+        Ok(whole)
     }
 }
 
-/// Folds everything back and empties the log; at a clean stop.
+/// Folds everything back and empties the log, at a clean stop. Whether that came to its end.
 ///
 /// # Errors
 /// A failing device.
-pub(crate) fn at_close(connection: &Connection) -> Result<()> {
-    run(connection, Mode::Truncate).map(drop)
+pub(crate) fn at_close(connection: &Connection) -> Result<bool> {
+    run(connection, Mode::Truncate)
 }
 
 /// Whether it came to its end; readers may hold it up.

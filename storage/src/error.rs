@@ -1,7 +1,6 @@
 //! What can go wrong with a database, and what the caller does next. SQLite's own codes are read
 //! here and nowhere else.
 
-use std::io;
 use std::path::PathBuf;
 
 use rusqlite::types::FromSqlError;
@@ -22,6 +21,22 @@ pub enum Error {
     /// The device could not read or write.
     #[error("storage does not read or write")]
     Io(#[source] rusqlite::Error),
+    /// A file beside the databases could not be read or written.
+    #[error("storage does not read or write a file")]
+    File(#[source] std::io::Error),
+    /// The write-ahead log is not what the last commit left: where the database stands has to be found
+    /// out anew.
+    #[error("write-ahead log is not what was written last")]
+    LogLost,
+    /// A copy's pages are not what the position that was to be committed says. The copy is as it was.
+    #[error("pages are not those of the position they are said to lead to")]
+    Diverged,
+    /// Another program touched the files of a copy: what is in it has to be found out anew.
+    #[error("another program touched the copy's files")]
+    Tampered,
+    /// What was written is on stable storage here, and a second device did not confirm it in time.
+    #[error("written here, not confirmed by the replica yet")]
+    Unconfirmed,
     /// The file is damaged, or no SQLite database.
     #[error("database is damaged")]
     Corrupt(#[source] rusqlite::Error),
@@ -95,7 +110,7 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Busy | Self::Deadline | Self::Closed => Class::Busy,
+            Self::Busy | Self::Deadline | Self::Closed | Self::Unconfirmed => Class::Busy,
             Self::OutboxFull { .. }
             | Self::ItemTooLarge
             | Self::Unacceptable(_)
@@ -104,6 +119,10 @@ impl Error {
             Self::Full
             | Self::ReadOnly
             | Self::Io(_)
+            | Self::File(_)
+            | Self::LogLost
+            | Self::Diverged
+            | Self::Tampered
             | Self::Corrupt(_)
             | Self::Record(_)
             | Self::Foreign(_)
@@ -111,16 +130,6 @@ impl Error {
             | Self::Missing(_)
             | Self::Statement(_) => Class::Fault,
         }
-    }
-
-    /// What the system said about a file, in the words SQLite would have found for it.
-    pub(crate) fn from_system(error: &io::Error) -> Self {
-        let code = match error.kind() {
-            io::ErrorKind::StorageFull => ffi::SQLITE_FULL,
-            io::ErrorKind::ReadOnlyFilesystem => ffi::SQLITE_READONLY,
-            _ => ffi::SQLITE_IOERR,
-        };
-        rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(error.to_string())).into()
     }
 
     /// Whether the connection can no longer be trusted and must be opened anew: after a failed
@@ -142,6 +151,11 @@ impl Error {
             Self::Newer { found, known } => Self::Newer { found: *found, known: *known },
             Self::Closed => Self::Closed,
             Self::Record(_)
+            | Self::File(_)
+            | Self::LogLost
+            | Self::Diverged
+            | Self::Tampered
+            | Self::Unconfirmed
             | Self::Deadline
             | Self::Busy
             | Self::OutboxFull { .. }
@@ -173,6 +187,16 @@ impl From<rusqlite::Error> for Error {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
             Some(ErrorCode::OperationInterrupted) => Self::Deadline,
             _ => Self::Statement(error),
+        }
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::Full,
+            std::io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
+            _ => Self::File(error),
         }
     }
 }

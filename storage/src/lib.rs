@@ -6,16 +6,19 @@
 mod checkpoint;
 pub mod codec;
 mod content;
+mod durable;
 mod error;
 pub mod figures;
 pub mod local;
 pub mod master;
 pub mod model;
 mod open;
+pub mod physical;
 mod readers;
 mod roster;
 mod schema;
 mod store;
+pub mod tap;
 mod users;
 mod writer;
 

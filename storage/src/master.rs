@@ -11,6 +11,7 @@ mod history;
 mod ledger;
 mod operator;
 mod read;
+mod replication;
 mod sharing;
 mod tombstones;
 
@@ -30,6 +31,7 @@ pub use history::{Before, HistoryEntry};
 pub use ledger::Ledger;
 pub use operator::{OPERATOR, OperatorAct, Pruned};
 pub use read::{ChangesRead, Head, MasterItem};
+pub use replication::{Durability, Replication, Unprotected};
 pub use sharing::{KindCount, Setting};
 pub use tombstones::Collected;
 

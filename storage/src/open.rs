@@ -1,7 +1,6 @@
 //! Opening database files: pragmas with their reasons, identity and schema checks, setting a
 //! damaged file aside. The only place where connections are made.
 
-use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use crate::durable;
 use crate::error::{Error, Result};
 
 /// What a database file is: its mark and its schema.
@@ -70,7 +70,7 @@ fn make(path: &Path, kind: FileKind) -> Result<()> {
     for suffix in ["-journal", ""] {
         // What an earlier attempt left behind.
         match std::fs::remove_file(with_suffix(&draft, suffix)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::from_system(&error)),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
             Ok(()) | Err(_) => {}
         }
     }
@@ -78,13 +78,7 @@ fn make(path: &Path, kind: FileKind) -> Result<()> {
     connection.pragma_update(None, "synchronous", "full")?;
     migrate(&mut connection, kind)?;
     connection.close().map_err(|(_connection, error)| error)?;
-    move_durably(&draft, path).map_err(|error| Error::from_system(&error))
-}
-
-fn move_durably(from: &Path, to: &Path) -> std::io::Result<()> {
-    std::fs::rename(from, to)?;
-    let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    Ok(durable::rename(&draft, path)?)
 }
 
 /// A database in memory, for simulations.
@@ -108,6 +102,34 @@ pub(crate) fn read_only(path: &Path) -> Result<Connection> {
     prepare(&connection)?;
     connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
+}
+
+/// Opens a replica's copy for reading, as its log says now; nothing is folded, and nothing left beside it.
+///
+/// # Errors
+/// As [`writable`].
+pub(crate) fn copy(path: &Path) -> Result<Connection> {
+    // SQLite locks a file only if it may write it.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    prepare(&connection)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // Alone with the file, SQLite keeps the log's index in memory, and reads the log once.
+    connection.pragma_update(None, "locking_mode", "exclusive")?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema")?;
+    Ok(connection)
+}
+
+/// Folds the log of a replica's copy into it and empties it.
+///
+/// # Errors
+/// As [`writable`].
+pub(crate) fn fold_copy(path: &Path) -> Result<()> {
+    let connection = copy(path)?;
+    connection.execute_batch("COMMIT; PRAGMA query_only = off; PRAGMA synchronous = full")?;
+    let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy { Err(Error::Busy) } else { Ok(()) }
 }
 
 /// Renames a damaged database and its log, so that a person can look at them, and returns the new

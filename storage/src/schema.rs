@@ -89,6 +89,16 @@ CREATE TABLE ledger (
 CREATE TABLE lineage (number INTEGER PRIMARY KEY, record BLOB NOT NULL);
 CREATE TABLE issuers (device BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE members (device BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE replication (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    device BLOB NOT NULL,
+    durability INTEGER NOT NULL
+);
+CREATE TABLE unprotected (
+    after_sequence INTEGER PRIMARY KEY,
+    through_sequence INTEGER,
+    began_at INTEGER NOT NULL
+);
 CREATE TABLE progress (
     device BLOB PRIMARY KEY,
     incarnation INTEGER NOT NULL,

@@ -10,7 +10,9 @@ use rusqlite::Connection;
 use crate::error::{Error, Result};
 use crate::figures::Figures;
 use crate::open::{self, FileKind};
+use crate::physical::Pages;
 use crate::readers::Readers;
+use crate::tap::Tap;
 use crate::writer::{Published, Writer};
 
 /// What one kind of database can do inside a transaction.
@@ -123,6 +125,18 @@ impl<D: Database> Store<D> {
         let (tell, told) = std::sync::mpsc::sync_channel(1);
         self.read(deadline, read, move |result| drop(tell.send(result)));
         told.recv().unwrap_or(Err(Error::Closed))
+    }
+
+    /// Has a tap follow the commits from now on, or nobody. What is queued already is committed before
+    /// or after; whoever waits for another tap's verdict is answered.
+    pub fn set_tap(&self, tap: Option<Box<dyn Tap<D>>>) {
+        self.inner.writer.set_tap(tap);
+    }
+
+    /// Gives work to the tap: `job` runs on the writer thread with the pages at rest, and must be short.
+    /// It gets an error if there is no tap, or the files cannot be read.
+    pub fn with_pages(&self, job: impl FnOnce(Result<(&mut Pages, D::Read<'_>)>) + Send + 'static) {
+        self.inner.writer.with_pages(Box::new(job));
     }
 
     /// Size of the database and its log, in bytes.

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -18,7 +18,9 @@ use crate::checkpoint::{self, Checkpointer};
 use crate::error::{Error, Result};
 use crate::figures::Figures;
 use crate::open;
+use crate::physical::Pages;
 use crate::store::{Database, Priority};
+use crate::tap::{self, Tap, Tapped};
 
 /// Runs after each commit that is on stable storage, on the writer thread.
 pub type Published<D> = Box<dyn FnMut(&<D as Database>::Read<'_>) + Send>;
@@ -79,15 +81,58 @@ where
     }
 }
 
+/// Work with the pages of a database at rest; an error if there is no tap, or they cannot be read.
+type PagesJob<D> = Box<dyn FnOnce(Result<(&mut Pages, <D as Database>::Read<'_>)>) + Send>;
+
 struct Queue<D: Database> {
     panel: VecDeque<Box<dyn Job<D>>>,
     sync: VecDeque<Box<dyn Job<D>>>,
+    pages: VecDeque<PagesJob<D>>,
+    /// A tap to be set, or to be taken off.
+    tap: Option<Option<Box<dyn Tap<D>>>>,
+    /// Work with the pages was done last: a commit comes before more of it.
+    rested: bool,
     open: bool,
+}
+
+/// What the writer does next.
+enum Work<D: Database> {
+    Tap(Option<Box<dyn Tap<D>>>),
+    Pages(PagesJob<D>),
+    Commit(Vec<Box<dyn Job<D>>>),
+}
+
+impl<D: Database> Queue<D> {
+    /// What comes next: commits and work with the pages take turns.
+    fn next(&mut self) -> Option<Work<D>> {
+        if let Some(tap) = self.tap.take() {
+            return Some(Work::Tap(tap));
+        }
+        let nothing_to_commit = self.panel.is_empty() && self.sync.is_empty();
+        self.rested = !self.rested || nothing_to_commit;
+        if self.rested
+            && let Some(job) = self.pages.pop_front()
+        {
+            return Some(Work::Pages(job));
+        }
+        self.rested = false;
+        let from_panel = self.panel.len().min(GROUP);
+        let from_sync = self.sync.len().min(GROUP - from_panel);
+        let mut jobs: Vec<_> = self.panel.drain(..from_panel).collect();
+        jobs.extend(self.sync.drain(..from_sync));
+        (!jobs.is_empty()).then_some(Work::Commit(jobs))
+    }
 }
 
 struct Shared<D: Database> {
     queue: Mutex<Queue<D>>,
     filled: Condvar,
+}
+
+impl<D: Database> Shared<D> {
+    fn queue(&self) -> MutexGuard<'_, Queue<D>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 pub(crate) struct Writer<D: Database> {
@@ -105,12 +150,20 @@ impl<D: Database> Writer<D> {
         let checkpointer = Checkpointer::truncate_on(truncate.clone(), figures.clone());
         let mut connection = open::writable(path, D::KIND, create)?;
         checkpointer.watch(&mut connection)?;
-        let queue = Queue { panel: VecDeque::new(), sync: VecDeque::new(), open: true };
+        let queue = Queue {
+            panel: VecDeque::new(),
+            sync: VecDeque::new(),
+            pages: VecDeque::new(),
+            tap: None,
+            rested: false,
+            open: true,
+        };
         let shared = Arc::new(Shared { queue: Mutex::new(queue), filled: Condvar::new() });
         let worker = Worker {
             path: path.to_owned(),
             connection: Some(connection),
             checkpointer,
+            tapped: None,
             shared: shared.clone(),
             figures: figures.clone(),
             published,
@@ -131,7 +184,7 @@ impl<D: Database> Writer<D> {
     ) {
         let request = Request { write, done, result: None };
         let refused = {
-            let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut queue = self.shared.queue();
             if !queue.open {
                 Some((request, Error::Closed))
             } else if queue.panel.len() + queue.sync.len() >= QUEUE {
@@ -150,6 +203,29 @@ impl<D: Database> Writer<D> {
         }
     }
 
+    /// Sets a tap, or takes it off: then whoever waits is answered.
+    pub(crate) fn set_tap(&self, tap: Option<Box<dyn Tap<D>>>) {
+        self.shared.queue().tap = Some(tap);
+        self.shared.filled.notify_one();
+    }
+
+    /// Queues work with the pages at rest.
+    pub(crate) fn with_pages(&self, job: PagesJob<D>) {
+        let refused = {
+            let mut queue = self.shared.queue();
+            if queue.open && queue.pages.len() < QUEUE {
+                queue.pages.push_back(job);
+                None
+            } else {
+                Some((job, if queue.open { Error::Busy } else { Error::Closed }))
+            }
+        };
+        match refused {
+            Some((job, error)) => job(Err(error)),
+            None => self.shared.filled.notify_one(),
+        }
+    }
+
     /// What it counts.
     pub(crate) fn figures(&self) -> &Figures {
         &self.figures
@@ -162,7 +238,7 @@ impl<D: Database> Writer<D> {
 
     /// Refuses further requests, finishes those queued, folds the log back; waits for the thread.
     pub(crate) fn stop(&self) -> Result<()> {
-        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).open = false;
+        self.shared.queue().open = false;
         self.shared.filled.notify_one();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         thread.map_or(Ok(()), |thread| thread.join().unwrap_or(Err(Error::Closed)))
@@ -182,6 +258,8 @@ struct Worker<D: Database> {
     /// None after the device failed, until opening it again succeeds.
     connection: Option<Connection>,
     checkpointer: Checkpointer,
+    /// Dropped after the connection: closing its descriptors gives up the locks of this process.
+    tapped: Option<Tapped<D, Box<dyn Job<D>>>>,
     shared: Arc<Shared<D>>,
     figures: Arc<Figures>,
     published: Published<D>,
@@ -189,26 +267,56 @@ struct Worker<D: Database> {
 
 impl<D: Database> Worker<D> {
     fn run(mut self) -> Result<()> {
-        while let Some(jobs) = self.next_group() {
-            self.commit(jobs);
+        while let Some(work) = self.next_work() {
+            match work {
+                Work::Tap(tap) => self.tap(tap),
+                Work::Pages(job) => self.with_pages(job),
+                Work::Commit(jobs) => self.commit(jobs),
+            }
         }
-        self.connection.as_ref().map_or(Ok(()), checkpoint::at_close)
+        let folded = self.fold_at_close();
+        if let Some(tapped) = self.tapped.take() {
+            tapped.end().into_iter().for_each(|job| job.answer(Err(Error::Unconfirmed)));
+        }
+        folded
     }
 
     /// Waits for work; None when the store was closed and nothing is left.
-    fn next_group(&self) -> Option<Vec<Box<dyn Job<D>>>> {
-        let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        while queue.panel.is_empty() && queue.sync.is_empty() {
-            if !queue.open {
-                return None;
+    fn next_work(&self) -> Option<Work<D>> {
+        let mut queue = self.shared.queue();
+        loop {
+            let next = queue.next();
+            if next.is_some() || !queue.open {
+                return next;
             }
             queue = self.shared.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        let from_panel = queue.panel.len().min(GROUP);
-        let from_sync = queue.sync.len().min(GROUP - from_panel);
-        let mut jobs: Vec<_> = queue.panel.drain(..from_panel).collect();
-        jobs.extend(queue.sync.drain(..from_sync));
-        Some(jobs)
+    }
+
+    fn tap(&mut self, tap: Option<Box<dyn Tap<D>>>) {
+        let tapped = tap.map(|tap| Tapped::new(&self.path, tap));
+        if let Some(before) = std::mem::replace(&mut self.tapped, tapped) {
+            before.end().into_iter().for_each(|job| job.answer(Ok(())));
+        }
+        if self.tapped.is_none()
+            && let Err(error) = tap::forget_anchor(&self.path)
+        {
+            tracing::warn!(%error, "forget where the database stands");
+        }
+        // Finds out where the database stands; how that ends is seen when the pages are asked for.
+        self.with_pages(Box::new(|_| {}));
+    }
+
+    fn with_pages(&mut self, job: PagesJob<D>) {
+        match (self.open_connection(), &mut self.tapped) {
+            (Ok(()), Some(tapped)) => {
+                let Some(connection) = &self.connection else { return job(Err(Error::Closed)) };
+                job(tapped.pages(connection).map(|pages| (pages, D::read(connection))));
+                self.settle();
+            }
+            (Ok(()), None) => job(Err(Error::Closed)),
+            (Err(error), _) => job(Err(error)),
+        }
     }
 
     fn commit(&mut self, mut jobs: Vec<Box<dyn Job<D>>>) {
@@ -241,27 +349,62 @@ impl<D: Database> Worker<D> {
     }
 
     fn publish(&mut self, jobs: Vec<Box<dyn Job<D>>>) {
-        if let Some(connection) = &self.connection {
-            (self.published)(&D::read(connection));
+        let Some(connection) = &self.connection else { return };
+        match &mut self.tapped {
+            Some(tapped) => {
+                if let Err(error) = tapped.committed(self.checkpointer.frames(), connection, jobs) {
+                    tracing::warn!(%error, "read what was committed for the replica");
+                }
+                (self.published)(&D::read(connection));
+                self.settle();
+            }
+            None => {
+                (self.published)(&D::read(connection));
+                jobs.into_iter().for_each(|job| job.answer(Ok(())));
+            }
         }
-        for job in jobs {
-            job.answer(Ok(()));
-        }
+        let before_folding = || anchor(&self.path, self.tapped.as_ref());
         if let Some(connection) = &self.connection
-            && let Err(error) = self.checkpointer.after_commit(connection)
+            && let Err(error) = self.checkpointer.after_commit(connection, before_folding)
         {
             tracing::warn!(%error, "fold the write-ahead log back");
         }
     }
 
+    /// Answers those whose commit is confirmed by now, or given up.
+    fn settle(&mut self) {
+        for (job, confirmed) in self.tapped.as_mut().map(Tapped::due).unwrap_or_default() {
+            job.answer(if confirmed { Ok(()) } else { Err(Error::Unconfirmed) });
+        }
+    }
+
+    fn fold_at_close(&mut self) -> Result<()> {
+        let Some(connection) = &self.connection else { return Ok(()) };
+        anchor(&self.path, self.tapped.as_ref())?;
+        match (checkpoint::at_close(connection)?, &self.tapped) {
+            (true, Some(tapped)) => tapped.anchor_closed(),
+            _ => Ok(()),
+        }
+    }
+
     fn connection(&mut self) -> Result<&mut Connection> {
+        self.open_connection()?;
+        self.connection.as_mut().ok_or(Error::Closed)
+    }
+
+    fn open_connection(&mut self) -> Result<()> {
         if self.connection.is_none() {
             let mut connection = open::writable(&self.path, D::KIND, false)?;
             self.checkpointer.watch(&mut connection)?;
             self.connection = Some(connection);
         }
-        self.connection.as_mut().ok_or(Error::Closed)
+        Ok(())
     }
+}
+
+/// Notes where the database stands, before its log is folded back. What nobody follows is not known.
+fn anchor<D: Database, J>(path: &Path, tapped: Option<&Tapped<D, J>>) -> Result<()> {
+    tapped.map_or_else(|| tap::forget_anchor(path), Tapped::anchor)
 }
 
 enum Group {

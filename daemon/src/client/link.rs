@@ -26,7 +26,7 @@ use crate::tls::ClientTls;
 
 /// Why something on a connection did not work.
 #[derive(Debug, Error)]
-pub(super) enum LinkError {
+pub(crate) enum LinkError {
     /// No member with the capability to serve is known.
     #[error("no server of the group is known")]
     NoServer,
@@ -52,7 +52,7 @@ impl LinkError {
 }
 
 /// The group's servers and where they may be.
-pub(super) struct Servers {
+pub(crate) struct Servers {
     members: Vec<(DeviceId, PublicKey, Vec<String>)>,
     /// The server of the reign known last: who is expected at an address nobody has named.
     present: Option<DeviceId>,
@@ -62,7 +62,7 @@ pub(super) struct Servers {
 
 impl Servers {
     /// As the device knows them.
-    pub(super) async fn of(device: &Device) -> mfpsync_storage::Result<Self> {
+    pub(crate) async fn of(device: &Device) -> mfpsync_storage::Result<Self> {
         let lineage = device.own.db().read(READ_DEADLINE, |read| read.lineage()).await?;
         let members = device
             .roster
@@ -76,7 +76,7 @@ impl Servers {
     }
 
     /// Where to dial, the present server's addresses first.
-    pub(super) fn endpoints(&self) -> Vec<String> {
+    pub(crate) fn endpoints(&self) -> Vec<String> {
         if !self.instead.is_empty() {
             return self.instead.clone();
         }
@@ -100,7 +100,7 @@ impl Servers {
     }
 
     /// Connects to the server at `endpoint`, which must prove its key.
-    pub(super) async fn dial(
+    pub(crate) async fn dial(
         &self,
         device: &Device,
         endpoint: &str,

@@ -119,6 +119,24 @@ codes! {
     Undone = "C-UNDONE", Notice, Never: "changes were taken back by an operator";
     /// An operator switched the sharing of a kind.
     SharingSwitched = "C-SHARING", Notice, Never: "the sharing of a kind was switched by an operator";
+    /// An operator set the replica, or how changes are acknowledged.
+    ReplicaSet = "C-REPLICA-SET", Notice, Never: "a device was made the replica";
+    /// An operator ended replication.
+    ReplicaStopped = "C-REPLICA-STOPPED", Notice, Never: "replication was stopped";
+    /// The replica follows this server, or this device its server.
+    ReplicaConnected = "C-REPLICA-CONNECTED", Info, Hour: "the replica is connected";
+    /// It follows no more.
+    ReplicaLost = "C-REPLICA-LOST", Warning, Hour: "the connection with the replica ended";
+    /// Its copy is right.
+    ReplicaProven = "C-REPLICA-PROVEN", Info, Hour: "the replica's copy was proven";
+    /// Its copy is not.
+    ReplicaWrong = "C-REPLICA-WRONG", Error, Never: "the replica's copy is not what it should be";
+    /// Changes are acknowledged without it.
+    Unprotected = "C-UNPROTECTED", Error, Never: "changes are confirmed without the replica";
+    /// Changes wait for it.
+    ChangesHeld = "C-CHANGES-HELD", Error, Never: "changes wait for the replica";
+    /// It has everything again.
+    Protected = "C-PROTECTED", Notice, Never: "the replica has everything again";
     /// Another role runs.
     Role = "C-ROLE", Notice, Hour: "the role of this device changed";
     /// A fault began; the reason is its code.

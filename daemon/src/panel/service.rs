@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
 use super::status::{revision, role};
-use super::{discover, founding, join, joining, status};
+use super::{discover, founding, join, joining, replication, status};
 use crate::communication::{Code as EventCode, Event};
 use crate::db::READ_DEADLINE;
 use crate::debug_socket::{DebugLock, SOCKET_NAME};
@@ -260,6 +260,34 @@ impl Panel for PanelService {
         server.serving.release(id).await?;
         self.0.device.communication.record(Event::new(EventCode::MemberReleased).peer(id));
         Ok(Response::new(wire::ReleaseDeviceReply { device_name: member.name.clone() }))
+    }
+
+    async fn set_replication(
+        &self,
+        request: Request<wire::SetReplicationRequest>,
+    ) -> Result<Response<wire::SetReplicationReply>, Status> {
+        replication::set(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn stop_replication(
+        &self,
+        _: Request<wire::StopReplicationRequest>,
+    ) -> Result<Response<wire::StopReplicationReply>, Status> {
+        replication::stop(&self.0).await.map(Response::new)
+    }
+
+    async fn replication(
+        &self,
+        _: Request<wire::ReplicationRequest>,
+    ) -> Result<Response<wire::ReplicationReply>, Status> {
+        replication::replication(&self.0).await.map(Response::new)
+    }
+
+    async fn prove_replica(
+        &self,
+        _: Request<wire::ProveReplicaRequest>,
+    ) -> Result<Response<wire::ProveReplicaReply>, Status> {
+        replication::prove(&self.0).await.map(Response::new)
     }
 
     async fn set_aside(

@@ -4,6 +4,7 @@ use mfpsync_proto::panel as wire;
 use mfpsync_storage::local::{self, DeviceState, Membership, Waiting};
 use mfpsync_storage::model::{Capabilities, Revision, Sequence};
 
+use super::replication;
 use super::service::Session;
 use crate::client::{Link, LinkReport};
 use crate::db::READ_DEADLINE;
@@ -30,6 +31,8 @@ pub(crate) async fn status(session: &Session) -> wire::StatusReply {
         server: server(device).await,
         client: client(device, membership.as_ref(), own),
         debug_minutes_left: session.debug.minutes_left(),
+        replica: replication::replica(device),
+        copy: replication::copy(session),
     }
 }
 
@@ -101,7 +104,10 @@ async fn server(device: &Device) -> Option<wire::ServerStatus> {
     Some(wire::ServerStatus {
         listening: part.listening.iter().map(ToString::to_string).collect(),
         head: Some(revision(serving.head().revision())),
-        safe: None,
+        safe: serving
+            .hub
+            .safe()
+            .map(|sequence| revision(Revision { epoch: serving.head().epoch.number, sequence })),
         items,
         database_bytes,
         connected_devices: serving.connected.count() as u32,

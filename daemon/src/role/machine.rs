@@ -64,15 +64,6 @@ impl Role {
             Self::ReplicaClient => PartSet::NONE.with(Part::Replica).with(Part::Client),
         }
     }
-
-    /// Whether this build can run it.
-    #[must_use]
-    pub fn is_available(self) -> bool {
-        match self {
-            Self::Idle | Self::Server | Self::Client | Self::ServerClient => true,
-            Self::Replica | Self::ReplicaClient => false,
-        }
-    }
 }
 
 impl fmt::Display for Role {
@@ -323,9 +314,6 @@ pub enum RoleEffect {
 /// Why an event changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Rejected {
-    /// The role exists, but not in this build.
-    #[error("replica roles are not available in this version ({0} was asked for)")]
-    NotAvailable(Role),
     /// The process is stopping.
     #[error("mfpsyncd is stopping; ask again when it runs")]
     Closing,
@@ -350,14 +338,14 @@ pub fn step(state: &RoleState, event: RoleEvent) -> Result<Step, Rejected> {
     let unexpected = Rejected::Unexpected { state: state.name(), event: event.name() };
     match event {
         RoleEvent::Boot(role) => match state {
-            RoleState::Off => available(role).map(|role| next(role, PartSet::NONE)),
+            RoleState::Off => Ok(next(role, PartSet::NONE)),
             RoleState::Starting { .. }
             | RoleState::Running(_)
             | RoleState::Stopping { .. }
             | RoleState::Faulted { .. }
             | RoleState::Closing { .. } => Err(unexpected),
         },
-        RoleEvent::SwitchTo(role) => switch(state, available(role)?, unexpected),
+        RoleEvent::SwitchTo(role) => switch(state, role, unexpected),
         RoleEvent::Started => match state {
             RoleState::Starting { wanted, running, part, fault } => {
                 Ok(next_after(*wanted, running.with(*part), *part, fault.clone()))
@@ -397,10 +385,6 @@ pub fn step(state: &RoleState, event: RoleEvent) -> Result<Step, Rejected> {
         },
         RoleEvent::Shutdown => Ok(shutdown(state)),
     }
-}
-
-fn available(role: Role) -> Result<Role, Rejected> {
-    if role.is_available() { Ok(role) } else { Err(Rejected::NotAvailable(role)) }
 }
 
 fn switch(state: &RoleState, role: Role, unexpected: Rejected) -> Result<Step, Rejected> {

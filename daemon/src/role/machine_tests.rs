@@ -106,7 +106,6 @@ fn render_table() -> String {
                     let effects: Vec<_> = effects.iter().map(render_effect).collect();
                     format!("{} ({})", render_state(&next), effects.join(", "))
                 }
-                Err(Rejected::NotAvailable(_)) => "not available".to_owned(),
                 Err(Rejected::Closing) => "refused: closing".to_owned(),
                 Err(Rejected::Unexpected { .. }) => "unexpected".to_owned(),
             };
@@ -123,11 +122,11 @@ fn every_pair_of_state_and_event_has_its_line_in_the_table() {
 }
 
 #[test]
-fn a_refused_replica_role_is_named_with_its_reason() {
-    let refused = step(&RoleState::Running(Role::Client), RoleEvent::SwitchTo(Role::ReplicaClient));
-    assert_eq!(refused, Err(Rejected::NotAvailable(Role::ReplicaClient)));
-    let text = Rejected::NotAvailable(Role::ReplicaClient).to_string();
-    assert!(text.contains("replica roles are not available in this version"), "{text}");
+fn a_client_becomes_the_replica_as_well_without_being_touched() {
+    let (state, effects) =
+        step(&RoleState::Running(Role::Client), RoleEvent::SwitchTo(Role::ReplicaClient)).unwrap();
+    assert_eq!(effects, [RoleEffect::Persist(Role::ReplicaClient), RoleEffect::Start(Part::Replica)]);
+    assert_eq!(state.running(), parts(&[Part::Client]));
 }
 
 #[test]

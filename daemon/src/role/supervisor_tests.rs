@@ -259,21 +259,6 @@ async fn a_part_that_does_not_stop_ends_the_process_instead_of_being_overtaken()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replica_role_is_refused_and_left_on_disk_until_the_operator_chooses() {
-    let bench = bench(Role::Replica);
-    bench.running(Role::Idle).await;
-    assert_eq!(bench.faults.snapshot()[0].code, FaultCode::ControlFile);
-    assert_eq!(
-        bench.handle.switch(Role::ReplicaClient).await,
-        Err(SwitchError::Rejected(Rejected::NotAvailable(Role::ReplicaClient)))
-    );
-    assert_eq!(bench.world.taken_log(), Vec::<String>::new());
-    bench.handle.switch(Role::Idle).await.unwrap();
-    assert_eq!(bench.world.taken_log(), ["persist idle"]);
-    assert!(bench.faults.snapshot().is_empty());
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_shutdown_stops_the_client_before_the_server_and_keeps_the_wanted_role() {
     let bench = bench(Role::ServerClient);
     bench.running(Role::ServerClient).await;

@@ -129,16 +129,18 @@ impl Follower {
     async fn catch_up(&self, mut at: Option<Cursor>, to: &Sender) -> Result<Cursor, Status> {
         loop {
             let previous = at.map_or(Sequence::ZERO, |at| at.sequence);
-            let (batch, cursor, complete) = self
+            let (batch, cursor, complete, head) = self
                 .master
                 .read(READ_DEADLINE, move |read| {
                     let changes = read.changes_after(previous, CATCH_UP_BYTES)?;
                     let head = read.founded_head()?;
                     let cursor = cursor_at(&head, changes.through, read)?;
-                    Ok((changes.batch, cursor, changes.complete))
+                    Ok((changes.batch, cursor, changes.complete, head.sequence))
                 })
                 .await
                 .map_err(|error| storage_fault::refusal(&error))?;
+            // An item that was changed again since is missing here, and comes behind that head.
+            self.hub.confirmed(head).await;
             // Also without a change: a new reign has a cursor of its own.
             if at != Some(cursor) {
                 let count = batch.count();
@@ -148,7 +150,7 @@ impl Follower {
             at = Some(cursor);
             self.progress.send_replace(cursor.sequence);
             if complete {
-                send(to, frame(&caught_up_to_wire(&cursor, None))?).await?;
+                send(to, frame(&caught_up_to_wire(&cursor, self.hub.safe()))?).await?;
                 return Ok(cursor);
             }
         }

@@ -2,9 +2,11 @@
 //!
 //! The master's writer calls [`Hub::publish`] after each commit that is on stable storage; follow
 //! streams subscribe. A follower that is too slow for the ring goes back to reading from disk, so
-//! no follower grows the server's memory.
+//! no follower grows the server's memory. What may not be acknowledged yet is held here: nobody is shown
+//! what a power cut or a promotion could undo.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +22,9 @@ use crate::net::frames::frame;
 /// Batches kept for followers that are a moment behind: 256 commits, one megabyte each at the most
 /// and a few hundred bytes as a rule.
 const RING: usize = 256;
+
+/// Every change is confirmed.
+pub const EVERYTHING: Sequence = Sequence(u64::MAX);
 
 /// One published batch.
 #[derive(Debug, Clone)]
@@ -38,19 +43,59 @@ pub struct Hub {
     ring: broadcast::Sender<Live>,
     head: watch::Sender<Head>,
     beat: watch::Sender<Bytes>,
-    published: Mutex<Sequence>,
+    confirmed: watch::Sender<Sequence>,
+    safe: watch::Sender<Option<Sequence>>,
+    publishing: Mutex<Publishing>,
+}
+
+#[derive(Debug)]
+struct Publishing {
+    /// Up to where changes were read.
+    through: Sequence,
+    /// Read and not confirmed, the head after each commit with it.
+    held: VecDeque<(Vec<Live>, Head)>,
 }
 
 impl Hub {
     /// Starts behind `head`.
     #[must_use]
     pub fn new(head: Head) -> Self {
-        let published = Mutex::new(head.sequence);
+        let publishing = Mutex::new(Publishing { through: head.sequence, held: VecDeque::new() });
         let (ring, beat) = (broadcast::Sender::new(RING), watch::Sender::new(Bytes::new()));
-        Self { ring, head: watch::Sender::new(head), beat, published }
+        let confirmed = watch::Sender::new(EVERYTHING);
+        let (head, safe) = (watch::Sender::new(head), watch::Sender::new(None));
+        Self { ring, head, beat, confirmed, safe, publishing }
     }
 
-    /// The master's position as of the last commit.
+    /// Up to where another holder has everything on stable storage, from now on.
+    pub fn hold_safe(&self, through: Option<Sequence>) {
+        self.safe.send_replace(through);
+    }
+
+    /// Up to where another holder has everything on stable storage.
+    #[must_use]
+    pub fn safe(&self) -> Option<Sequence> {
+        *self.safe.borrow()
+    }
+
+    /// Shows changes up to this one, from now on and until it is said otherwise; [`EVERYTHING`] has each
+    /// shown as soon as it is on stable storage here.
+    pub fn confirm(&self, through: Sequence) {
+        let mut publishing = self.publishing();
+        self.confirmed.send_replace(through);
+        self.show(&mut publishing);
+    }
+
+    /// Waits until changes up to this one may be shown.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn confirmed(&self, sequence: Sequence) {
+        // The sender lives as long as this.
+        drop(self.confirmed.subscribe().wait_for(|through| *through >= sequence).await);
+    }
+
+    /// The master's position as of the last commit that may be shown.
     #[must_use]
     pub fn head(&self) -> watch::Receiver<Head> {
         self.head.subscribe()
@@ -78,7 +123,7 @@ impl Hub {
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             due.tick().await;
-            let heartbeat = heartbeat_to_wire(self.head.borrow().sequence, None);
+            let heartbeat = heartbeat_to_wire(self.head.borrow().sequence, self.safe());
             match frame(&heartbeat) {
                 Ok(heartbeat) => drop(self.beat.send_replace(heartbeat)),
                 Err(status) => tracing::warn!(%status, "encode a heartbeat"),
@@ -86,33 +131,63 @@ impl Hub {
         }
     }
 
-    /// Reads what was committed since the last call and hands it out.
+    /// Reads what was committed since the last call and hands it out as far as it is confirmed.
     pub fn publish(&self, read: &MasterRead<'_>) {
-        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = self.publish_after(&mut published, read) {
+        let mut publishing = self.publishing();
+        match self.read_behind(publishing.through, read) {
+            Ok((lives, head)) => publishing.hold(lives, head),
             // Followers find the same changes on disk when their heartbeat shows a higher head.
-            tracing::warn!(%error, "read committed changes");
+            Err(error) => tracing::warn!(%error, "read committed changes"),
         }
+        self.show(&mut publishing);
     }
 
-    fn publish_after(&self, published: &mut Sequence, read: &MasterRead<'_>) -> mfpsync_storage::Result<()> {
+    fn read_behind(
+        &self,
+        mut through: Sequence,
+        read: &MasterRead<'_>,
+    ) -> mfpsync_storage::Result<(Vec<Live>, Head)> {
         let head = read.founded_head()?;
-        while *published < head.sequence && self.ring.receiver_count() > 0 {
-            let changes = read.changes_after(*published, limit::BATCH_BYTES)?;
+        let mut lives = Vec::new();
+        while through < head.sequence && self.ring.receiver_count() > 0 {
+            let changes = read.changes_after(through, limit::BATCH_BYTES)?;
             let cursor = cursor_at(&head, changes.through, read)?;
-            let (previous, count) = (*published, changes.batch.count());
-            *published = changes.through;
+            let (previous, count) = (through, changes.batch.count());
+            through = changes.through;
             let batch = batch_to_wire(previous, changes.batch.finish().into(), count, &cursor);
             match frame(&batch) {
-                // An error means that the last follower left meanwhile.
-                Ok(frame) => drop(self.ring.send(Live { previous, frame, cursor })),
+                Ok(frame) => lives.push(Live { previous, frame, cursor }),
                 // Followers fall behind, and hear why when they read it from disk.
                 Err(status) => tracing::warn!(%status, "encode a batch"),
             }
         }
-        *published = head.sequence;
-        self.head.send_replace(head);
-        Ok(())
+        Ok((lives, head))
+    }
+
+    fn show(&self, publishing: &mut Publishing) {
+        let confirmed = *self.confirmed.borrow();
+        while publishing.held.front().is_some_and(|(_, head)| head.sequence <= confirmed) {
+            let Some((lives, head)) = publishing.held.pop_front() else { return };
+            // An error means that the last follower left meanwhile.
+            lives.into_iter().for_each(|live| drop(self.ring.send(live)));
+            self.head.send_replace(head);
+        }
+    }
+
+    fn publishing(&self) -> MutexGuard<'_, Publishing> {
+        self.publishing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Publishing {
+    /// Whoever would have to wait for more than the ring holds reads it from disk.
+    fn hold(&mut self, lives: Vec<Live>, head: Head) {
+        self.through = head.sequence;
+        if self.held.len() < RING {
+            self.held.push_back((lives, head));
+        } else if let Some(last) = self.held.back_mut() {
+            *last = (Vec::new(), head);
+        }
     }
 }
 

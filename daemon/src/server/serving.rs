@@ -9,7 +9,7 @@ use bytes::Bytes;
 use mfpsync_proto::sync::{self as wire, Reason};
 use mfpsync_replication::accept;
 use mfpsync_replication::wire::membership_to_wire;
-use mfpsync_storage::master::{Head, Master, MasterWrite};
+use mfpsync_storage::master::{Durability, Head, Master, MasterWrite, Replication};
 use mfpsync_storage::model::{Capabilities, DeviceId, Member, Promotion, PublicKey, Sequence, Signed};
 use mfpsync_storage::{Error, Priority};
 use tokio::sync::watch;
@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Code, Status};
 
 use super::hub::Hub;
+use super::replicating::Replicating;
 use crate::authority::{IssuingKey, TrustAnchor};
 use crate::communication::{Code as EventCode, CommunicationLog, Event};
 use crate::db::{Db, READ_DEADLINE};
@@ -42,6 +43,10 @@ pub struct Serving {
     pub master: Db<Master>,
     /// Live changes.
     pub hub: Arc<Hub>,
+    /// Feeds the replica.
+    pub replicating: Arc<Replicating>,
+    /// How often a silent stream is broken by a sign of life.
+    pub beat_every: Duration,
     /// Who may do what.
     pub roster: Arc<Roster>,
     /// Who follows.
@@ -85,6 +90,10 @@ pub struct Made {
     pub master: Db<Master>,
     /// Live changes.
     pub hub: Arc<Hub>,
+    /// Feeds the replica.
+    pub replicating: Arc<Replicating>,
+    /// How often a silent stream is broken by a sign of life.
+    pub beat_every: Duration,
     /// Who may do what.
     pub roster: Arc<Roster>,
     /// The faults people see.
@@ -109,6 +118,8 @@ impl Serving {
         let serving = Self {
             master: made.master,
             hub: made.hub,
+            replicating: made.replicating,
+            beat_every: made.beat_every,
             roster: made.roster,
             connected: Connected::default(),
             communication: made.communication,
@@ -269,6 +280,9 @@ impl Serving {
     /// # Cancel safety
     /// As [`Serving::enrol`].
     pub async fn release(&self, device: DeviceId) -> Result<(), Status> {
+        if self.replicating.standing().is_some_and(|standing| standing.set.device == device) {
+            self.stop_replica().await?;
+        }
         let release = move |_: &MasterWrite<'_>, members: &[Member]| {
             let known = members.iter().find(|member| member.device == device && !member.released);
             let row =
@@ -276,6 +290,79 @@ impl Serving {
             Ok(((), row))
         };
         self.change_members(release).await
+    }
+
+    /// Makes a device the group's replica, or says when changes are acknowledged from now on.
+    ///
+    /// # Errors
+    /// Not a device that can be it, another one is, or the database fails.
+    ///
+    /// # Cancel safety
+    /// It may be the replica although the future was dropped; setting it again is harmless.
+    pub async fn set_replica(&self, set: Replication) -> Result<(), Status> {
+        let own = self.issuing.device();
+        let change = move |write: &MasterWrite<'_>, members: &[Member]| {
+            let known = members.iter().find(|member| member.device == set.device && !member.released);
+            let Some(known) = known else { return Ok((Some("no device of the group has this id"), None)) };
+            if set.device == own {
+                return Ok((Some("the server cannot be its own replica; name another device"), None));
+            }
+            if write.replication()?.is_some_and(|other| other.device != set.device) {
+                return Ok((Some("another device is the replica; stop replication first"), None));
+            }
+            write.set_replication(Some(&set))?;
+            let row = Member {
+                capabilities: known.capabilities.with(Capabilities::REPLICATE),
+                version: known.version + 1,
+                ..known.clone()
+            };
+            Ok((None, (known.capabilities != row.capabilities).then_some(row)))
+        };
+        // What was chosen before must not keep this from being stored.
+        let before = self.replicating.standing().map(|standing| standing.set);
+        if before.is_some_and(|before| before.device == set.device) {
+            self.replicating.set(Some(set), true);
+        }
+        let changed = self.change_members(change).await.and_then(|refused| match refused {
+            Some(refused) => Err(Status::failed_precondition(refused)),
+            None => Ok(()),
+        });
+        self.replicating.set(if changed.is_ok() { Some(set) } else { before }, true);
+        changed?;
+        self.communication.record(Event::new(EventCode::ReplicaSet).peer(set.device));
+        Ok(())
+    }
+
+    /// Ends replication: the device keeps its copy, and stops being the replica. The device, if there
+    /// was one.
+    ///
+    /// # Errors
+    /// The database fails.
+    ///
+    /// # Cancel safety
+    /// As [`Serving::set_replica`].
+    pub async fn stop_replica(&self) -> Result<Option<DeviceId>, Status> {
+        let change = move |write: &MasterWrite<'_>, members: &[Member]| {
+            let Some(set) = write.replication()? else { return Ok((None, None)) };
+            write.set_replication(None)?;
+            let known = members.iter().find(|member| member.device == set.device && !member.released);
+            let row = known.map(|known| Member {
+                capabilities: known.capabilities.without(Capabilities::REPLICATE),
+                version: known.version + 1,
+                ..known.clone()
+            });
+            Ok((Some(set.device), row))
+        };
+        // Whoever waits for the replica is answered, and this must not wait for it either.
+        let before = self.replicating.standing().map(|standing| standing.set);
+        self.replicating.set(before.map(|set| Replication { durability: Durability::Async, ..set }), true);
+        let stopped = self.change_members(change).await;
+        self.replicating.set(if stopped.is_ok() { None } else { before }, true);
+        let device = stopped?;
+        if let Some(device) = device {
+            self.communication.record(Event::new(EventCode::ReplicaStopped).peer(device));
+        }
+        Ok(device)
     }
 
     /// Makes the addresses under which this server can be reached known to all devices.

@@ -14,7 +14,7 @@ use mfpsync_replication::wire as convert;
 use mfpsync_storage::Priority;
 use mfpsync_storage::master::{Head, MasterRead, MasterWrite};
 use mfpsync_storage::model::{
-    Capabilities, Cursor, DeviceId, Epoch, GroupId, OperationNumber, Outcome, Sequence,
+    Capabilities, Cursor, DeviceId, Epoch, GroupId, Member, OperationNumber, Outcome, Sequence,
 };
 use tokio::sync::mpsc;
 use tokio_stream::Empty;
@@ -25,6 +25,7 @@ use super::serving::Serving;
 use crate::clock::unix_millis;
 use crate::communication::{Code, Event, Tally};
 use crate::db::READ_DEADLINE;
+use crate::membership::Roster;
 use crate::net::frames::streaming;
 use crate::net::stream::PeerInfo;
 use crate::refusal::{self, status};
@@ -37,18 +38,30 @@ pub(super) struct SyncService(pub(super) Arc<Serving>);
 impl SyncService {
     /// The client at the other end and its address; asked at every call, since rows change under open connections.
     fn peer<T>(&self, request: &Request<T>) -> Result<(DeviceId, SocketAddr), Status> {
-        let unknown =
-            || status(GrpcCode::Unauthenticated, Reason::UnknownDevice, "this connection has no device");
-        let info = request.extensions().get::<Arc<PeerInfo>>().ok_or_else(unknown)?;
-        let member =
-            self.0.roster.authorise(info.public_key, Capabilities::CLIENT).map_err(|refused| {
-                status(GrpcCode::PermissionDenied, refused.reason(), refused.to_string())
-            })?;
-        Ok((member.device, info.address))
+        let member = member_behind(&self.0.roster, request, Capabilities::CLIENT)?;
+        Ok((member.device, peer_of(request)?.address))
     }
 }
 
-fn same_group(group: GroupId, head: &Head) -> Result<(), Status> {
+fn peer_of<T>(request: &Request<T>) -> Result<&Arc<PeerInfo>, Status> {
+    let unknown =
+        || status(GrpcCode::Unauthenticated, Reason::UnknownDevice, "this connection has no device");
+    request.extensions().get::<Arc<PeerInfo>>().ok_or_else(unknown)
+}
+
+/// The device at the other end of a call, if it may do what `needed` says now.
+pub(super) fn member_behind<T>(
+    roster: &Roster,
+    request: &Request<T>,
+    needed: Capabilities,
+) -> Result<Arc<Member>, Status> {
+    let key = peer_of(request)?.public_key;
+    roster
+        .authorise(key, needed)
+        .map_err(|refused| status(GrpcCode::PermissionDenied, refused.reason(), refused.to_string()))
+}
+
+pub(super) fn same_group(group: GroupId, head: &Head) -> Result<(), Status> {
     if group == head.group {
         return Ok(());
     }
@@ -62,7 +75,7 @@ fn same_epoch(epoch: Epoch, head: &Head) -> Result<(), Status> {
     Err(status(GrpcCode::FailedPrecondition, Reason::WrongEpoch, "the epoch changed: say hello again"))
 }
 
-fn common_protocol(min: u32, max: u32) -> Result<u32, Status> {
+pub(super) fn common_protocol(min: u32, max: u32) -> Result<u32, Status> {
     if max >= PROTOCOL_VERSION_MIN && min <= PROTOCOL_VERSION {
         return Ok(max.min(PROTOCOL_VERSION));
     }
@@ -107,7 +120,7 @@ impl Sync for SyncService {
             protocol,
             epoch: head.epoch,
             head: head.sequence,
-            safe: None,
+            safe: self.0.hub.safe(),
             limits: Limits::default(),
             lineage,
             members,
@@ -180,7 +193,7 @@ impl Sync for SyncService {
         match self.0.storage.written(answer).map_err(|error| storage_fault::refusal(&error))? {
             Answer::Outcomes(outcomes) => {
                 self.note_push(device, &outcomes);
-                let answer = PushAnswer { outcomes, head: self.0.head().sequence, safe: None };
+                let answer = PushAnswer { outcomes, head: self.0.head().sequence, safe: self.0.hub.safe() };
                 Ok(Response::new(convert::push_answer_to_wire(&answer)))
             }
             Answer::Quarantined => Err(self.quarantined(device)),

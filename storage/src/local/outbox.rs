@@ -225,20 +225,21 @@ impl LocalWrite<'_> {
         Ok(())
     }
 
-    /// Lets go of retained edits up to the safe revision.
+    /// Lets go of edits retained in the reign of the safe revision, up to it. What another reign accepted
+    /// may be unknown to this one, whatever its sequence.
     ///
     /// # Errors
     /// The database's.
     pub fn release_retained(&self, safe: Revision) -> Result<usize> {
-        const SIZE: &str =
-            "SELECT count(*), coalesce(sum(length(record)), 0) FROM retained WHERE sequence <= ?";
-        let through = [safe.sequence.0 as i64];
+        const SIZE: &str = "SELECT count(*), coalesce(sum(length(record)), 0) FROM retained WHERE sequence <= ? AND epoch = ?";
+        const FORGET: &str = "DELETE FROM retained WHERE sequence <= ? AND epoch = ?";
+        let through = [safe.sequence.0 as i64, safe.epoch as i64];
         let (operations, bytes) = self
             .connection
             .prepare_cached(SIZE)?
             .query_row(through, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
         if operations > 0 {
-            self.connection.prepare_cached("DELETE FROM retained WHERE sequence <= ?")?.execute(through)?;
+            self.connection.prepare_cached(FORGET)?.execute(through)?;
             self.count_retained(-operations, -bytes)?;
         }
         Ok(operations as usize)

@@ -102,6 +102,14 @@ impl ContentHash {
     /// The hash of nothing.
     pub const EMPTY: Self = Self { hash: [0; 32], items: 0 };
 
+    /// The hash of all that two hashes are of, which have nothing in common.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.hash.iter_mut().zip(other.hash).for_each(|(byte, with)| *byte ^= with);
+        self.items += other.items;
+        self
+    }
+
     /// Adds one live item; `fields` is its canonical encoding.
     pub(crate) fn add(&mut self, key: [&str; 4], fields: &[u8]) {
         let mut encoder = Encoder::new();

@@ -36,6 +36,12 @@ impl Capabilities {
         Self(self.0 | other.0)
     }
 
+    /// This set without `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Whether all of `other` is contained.
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {

@@ -25,4 +25,5 @@ mod place;
 mod plans;
 mod pragmas;
 mod readers;
+mod standby;
 mod support;

@@ -26,6 +26,7 @@ mod pairing;
 mod personal;
 mod records;
 mod refused;
+mod replica;
 mod returning;
 mod sharing;
 mod storage;

@@ -1,0 +1,393 @@
+//! The replica part: keeps the standby copy by [`mfpsync_replication::apply`], from start to stop.
+//!
+//! One task dials the server, hands each message to the copy on a thread that may block, and sends the
+//! answer. A proof runs beside it. No user ever reads the copy; the device's own data is another database.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mfpsync_proto::limit;
+use mfpsync_proto::replica as wire;
+use mfpsync_proto::replica::replica_client::ReplicaClient;
+use mfpsync_replication::apply::{Applied, Applying, prove};
+use mfpsync_replication::backoff::Backoff;
+use mfpsync_replication::stream::{FromReplica, ToReplica};
+use mfpsync_replication::wire::{from_replica_to_wire, to_replica_from_wire};
+use mfpsync_storage::model::{Capabilities, GroupId};
+use mfpsync_storage::physical::{Position, Prover, Standby};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Streaming;
+use tonic::transport::Channel;
+
+use crate::client::{LinkError, Servers};
+use crate::clock::unix_millis;
+use crate::communication::{Code, Event};
+use crate::device::Device;
+use crate::fault::{Fault, FaultCode};
+use crate::own_data::draw;
+use crate::role::{Role, SupervisorHandle};
+use crate::storage_fault::{StorageFaults, start_fault};
+use crate::vital::Vital;
+
+/// The copy's directory within the data directory.
+pub const DIRECTORY: &str = "standby";
+/// How long dialling may take.
+const DIAL: Duration = Duration::from_secs(5);
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// How long a step under way may take when the part stops.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Answers on their way: one for each message, and the server waits for each second one.
+const ANSWERS: usize = 8;
+/// Heartbeats that may be missing before the connection is given up.
+const SILENT_BEATS: u32 = 3;
+
+/// How the copy is doing.
+#[derive(Debug, Clone, Default)]
+pub struct CopyReport {
+    /// The server is connected.
+    pub connected: bool,
+    /// Where the copy stands on stable storage; none before it was whole once.
+    pub position: Option<Position>,
+    /// Where the server stood when it last said so.
+    pub server: Option<Position>,
+    /// The last proof, and what was wrong; the wall clock, Unix milliseconds.
+    pub proof: Option<(u64, Option<String>)>,
+    /// What the last connection ended with; empty while connected.
+    pub last_error: String,
+}
+
+/// A running replica.
+#[derive(Debug)]
+pub struct ReplicaPart {
+    /// The tasks it cannot do without.
+    pub vital: Vital,
+}
+
+impl ReplicaPart {
+    /// Opens the copy, if there is one, and starts following the server.
+    ///
+    /// # Errors
+    /// A fault for a person: the copy cannot be opened, or the device knows no group.
+    ///
+    /// # Cancel safety
+    /// Nothing runs when the future is dropped.
+    pub async fn start(device: &Arc<Device>) -> Result<Self, Fault> {
+        let membership = device.membership().await.map_err(|error| start_fault(&error))?;
+        let membership = membership.ok_or_else(|| {
+            Fault::with_detail(FaultCode::ControlFile, "the role is replica, but this device has no group")
+        })?;
+        device.load_roster().await.map_err(|error| start_fault(&error))?;
+        let directory = device.config.data_dir.join(DIRECTORY);
+        let copy = blocking(move || Standby::open(&directory)).await.map_err(|error| start_fault(&error))?;
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let vital = Vital::new(&tasks, &stop);
+        let keeper = Keeper {
+            device: device.clone(),
+            group: membership.group,
+            directory: device.config.data_dir.join(DIRECTORY),
+            faults: StorageFaults::new(device.faults.clone()),
+            stop,
+            tasks,
+        };
+        vital.spawn("copy", keeper.run(copy));
+        Ok(Self { vital })
+    }
+
+    /// Lets the step under way finish and closes the copy.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the rest to the end of the process; the copy stays whole.
+    pub async fn stop(&self) {
+        self.vital.stop().cancel();
+        self.vital.tasks().close();
+        if tokio::time::timeout(DRAIN, self.vital.tasks().wait()).await.is_err() {
+            tracing::warn!("the replica did not end in time");
+        }
+    }
+}
+
+/// Has the device become the replica, or stop being it, as its row in the membership says: the server's
+/// operator decides, and the row comes with the follow stream.
+///
+/// # Cancel safety
+/// Safe.
+pub async fn follow_capabilities(device: Arc<Device>, supervisor: SupervisorHandle, stop: CancellationToken) {
+    let (mut rows, mut states) = (device.roster.watch(), supervisor.watch());
+    loop {
+        let wanted = states.borrow_and_update().wanted();
+        // No row: the membership is not read yet.
+        let row = device.roster.member(device.identity.device());
+        let called = row.map(|row| !row.released && row.capabilities.contains(Capabilities::REPLICATE));
+        let next = match (wanted, called) {
+            (Role::Client, Some(true)) => Some(Role::ReplicaClient),
+            (Role::ReplicaClient, Some(false)) => Some(Role::Client),
+            _ => None,
+        };
+        if let Some(next) = next
+            && let Err(error) = supervisor.switch(next).await
+        {
+            tracing::warn!(%error, role = %next, "follow the membership");
+        }
+        let changed = async {
+            tokio::select! {
+                changed = rows.changed() => changed.is_ok(),
+                changed = states.changed() => changed.is_ok(),
+            }
+        };
+        if stop.run_until_cancelled(changed).await != Some(true) {
+            return;
+        }
+    }
+}
+
+/// Follows the server for as long as the part runs.
+struct Keeper {
+    device: Arc<Device>,
+    group: GroupId,
+    directory: PathBuf,
+    faults: StorageFaults,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("the server ended the stream: {}", .0.message())]
+    Server(#[from] tonic::Status),
+    #[error("the server is silent")]
+    Silent,
+    #[error("what the server sent is not well-formed: {0}")]
+    Malformed(mfpsync_replication::WireError),
+    #[error("copy: {0}")]
+    Copy(#[from] mfpsync_storage::Error),
+    #[error("the part stops")]
+    Stopped,
+}
+
+impl Keeper {
+    async fn run(self, copy: Standby) {
+        let mut backoff = Backoff::new(FIRST_WAIT, self.device.config.reconnect_max);
+        let mut copy = Some(copy);
+        while !self.stop.is_cancelled() {
+            let ended = match copy.take() {
+                Some(found) => {
+                    let (kept, ended) = self.follow(found, &mut backoff).await;
+                    copy = kept;
+                    ended
+                }
+                // It is opened anew after its device failed.
+                None => {
+                    let directory = self.directory.clone();
+                    match self.faults.written(blocking(move || Standby::open(&directory)).await) {
+                        Ok(opened) => {
+                            copy = Some(opened);
+                            continue;
+                        }
+                        Err(error) => error.into(),
+                    }
+                }
+            };
+            if matches!(ended, Ended::Stopped) {
+                break;
+            }
+            tracing::info!(%ended, "the replica lost its server");
+            self.report(|report| (report.connected, report.last_error) = (false, ended.to_string()));
+            let wait = backoff.wait(draw(&*self.device.random), None);
+            self.stop.run_until_cancelled(tokio::time::sleep(wait)).await;
+        }
+        if let Some(copy) = copy
+            && let Err(error) = blocking(move || copy.close()).await
+        {
+            tracing::error!(%error, "close the copy");
+        }
+        self.device.copy.send_replace(CopyReport::default());
+    }
+
+    /// Verifies the copy, connects, and follows until something ends that. The copy comes back unless its
+    /// device failed.
+    async fn follow(&self, mut copy: Standby, backoff: &mut Backoff) -> (Option<Standby>, Ended) {
+        let stop = self.stop.clone();
+        let verified = blocking(move || {
+            let whole = copy.verify(&|| stop.is_cancelled())?;
+            Ok((copy, whole))
+        });
+        let copy = match self.faults.written(verified.await) {
+            Ok((copy, whole)) => {
+                if !whole {
+                    tracing::warn!("the copy is not what was written; it is compared with the server's");
+                }
+                copy
+            }
+            Err(mfpsync_storage::Error::Deadline) => return (None, Ended::Stopped),
+            Err(error) => return (None, error.into()),
+        };
+        let position = copy.position();
+        self.report(|report| report.position = position);
+        let connected = tokio::select! {
+            connected = self.connect(&copy) => connected,
+            () = self.stop.cancelled() => return (Some(copy), Ended::Stopped),
+        };
+        match connected {
+            Ok((to, from)) => {
+                backoff.reset();
+                self.report(|report| (report.connected, report.last_error) = (true, String::new()));
+                self.device.communication.record(Event::new(Code::ReplicaConnected));
+                self.take_all(copy, to, from).await
+            }
+            Err(error) => (Some(copy), error),
+        }
+    }
+
+    async fn connect(
+        &self,
+        copy: &Standby,
+    ) -> Result<(mpsc::Sender<wire::FromReplica>, Streaming<wire::ToReplica>), Ended> {
+        let servers = Servers::of(&self.device).await.map_err(LinkError::from)?;
+        let mut last = Ended::from(LinkError::NoServer);
+        for endpoint in servers.endpoints() {
+            match servers.dial(&self.device, &endpoint, DIAL).await {
+                Ok(channel) => match self.ship(channel, copy).await {
+                    Ok(streams) => return Ok(streams),
+                    Err(status) => last = status.into(),
+                },
+                Err(error) => last = error.into(),
+            }
+        }
+        Err(last)
+    }
+
+    async fn ship(
+        &self,
+        channel: Channel,
+        copy: &Standby,
+    ) -> Result<(mpsc::Sender<wire::FromReplica>, Streaming<wire::ToReplica>), tonic::Status> {
+        let (to, answers) = mpsc::channel(ANSWERS);
+        // The queue is empty, so this fits.
+        drop(to.try_send(from_replica_to_wire(self.group, Applying::stands(copy))));
+        let mut client = ReplicaClient::new(channel)
+            .max_decoding_message_size(limit::MESSAGE_BYTES)
+            .max_encoding_message_size(limit::MESSAGE_BYTES);
+        let stream = client.ship(ReceiverStream::new(answers)).await?;
+        Ok((to, stream.into_inner()))
+    }
+
+    async fn take_all(
+        &self,
+        mut copy: Standby,
+        to: mpsc::Sender<wire::FromReplica>,
+        mut from: Streaming<wire::ToReplica>,
+    ) -> (Option<Standby>, Ended) {
+        let mut applying = Applying::default();
+        let silence = self.device.config.heartbeat * SILENT_BEATS;
+        let mut silent_at = Instant::now() + silence;
+        loop {
+            let message = tokio::select! {
+                message = from.message() => message,
+                () = tokio::time::sleep_until(silent_at) => return (Some(copy), Ended::Silent),
+                () = self.stop.cancelled() => return (Some(copy), Ended::Stopped),
+            };
+            silent_at = Instant::now() + silence;
+            let message = match message {
+                Ok(Some(message)) => message,
+                Ok(None) => return (Some(copy), tonic::Status::unavailable("no more comes").into()),
+                Err(status) => return (Some(copy), status.into()),
+            };
+            let message = match to_replica_from_wire(message) {
+                Ok(Some(message)) => message,
+                Ok(None) => continue,
+                Err(error) => return (Some(copy), Ended::Malformed(error)),
+            };
+            let (back, applied) = match take(copy, applying, message).await {
+                Ok(taken) => taken,
+                Err(error) => {
+                    self.faults.failed(&error);
+                    return (None, error.into());
+                }
+            };
+            (copy, applying) = back;
+            let position = copy.position();
+            self.report(|report| report.position = position);
+            let answer = match applied {
+                Applied::Nothing => continue,
+                Applied::Head(head) => {
+                    self.report(|report| report.server = Some(head));
+                    continue;
+                }
+                Applied::Answer(answer) => answer,
+                Applied::Prove { proof, position } => {
+                    let prover = if copy.position() == Some(position) {
+                        blocking(move || Ok((copy.prover(), copy))).await
+                    } else {
+                        Ok((Err(mfpsync_storage::Error::Diverged), copy))
+                    };
+                    match prover {
+                        Ok((prover, kept)) => {
+                            copy = kept;
+                            self.prove(proof, position, prover, to.clone());
+                        }
+                        Err(error) => return (None, error.into()),
+                    }
+                    continue;
+                }
+            };
+            if to.send(from_replica_to_wire(self.group, answer)).await.is_err() {
+                return (Some(copy), tonic::Status::unavailable("nothing more is taken").into());
+            }
+        }
+    }
+
+    /// Proves the copy beside what else is done with it, and answers.
+    fn prove(
+        &self,
+        proof: u64,
+        position: Position,
+        prover: mfpsync_storage::Result<Prover>,
+        to: mpsc::Sender<wire::FromReplica>,
+    ) {
+        let (device, group) = (self.device.clone(), self.group);
+        self.tasks.spawn(async move {
+            let content = match prover {
+                Ok(prover) => {
+                    let proven = tokio::task::spawn_blocking(move || prove(&prover, &position)).await;
+                    proven.unwrap_or_else(|_| Err("the proof was interrupted".to_owned()))
+                }
+                Err(error) => Err(format!("the copy cannot be opened: {error}")),
+            };
+            let outcome = (unix_millis(), content.as_ref().err().cloned());
+            device.copy.send_modify(|report| report.proof = Some(outcome));
+            // The server may be gone meanwhile.
+            drop(to.send(from_replica_to_wire(group, FromReplica::Proven { proof, content })).await);
+        });
+    }
+
+    fn report(&self, change: impl FnOnce(&mut CopyReport)) {
+        self.device.copy.send_modify(change);
+    }
+}
+
+/// Has the copy take a message, on a thread that may block.
+async fn take(
+    mut copy: Standby,
+    mut applying: Applying,
+    message: ToReplica,
+) -> mfpsync_storage::Result<((Standby, Applying), Applied)> {
+    blocking(move || {
+        let applied = applying.take(&mut copy, message)?;
+        Ok(((copy, applying), applied))
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> mfpsync_storage::Result<T> + Send + 'static,
+) -> mfpsync_storage::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(mfpsync_storage::Error::Closed))
+}

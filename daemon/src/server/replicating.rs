@@ -1,0 +1,556 @@
+//! Feeding the replica: what [`mfpsync_replication::ship`] decides, between the master's writer thread
+//! and the replica's stream.
+//!
+//! The state is asked on the writer thread at each commit, and where the replica said something; both
+//! have the pages at rest. Nothing here waits for the network: what does not fit into the stream's queue
+//! ends the stream, and catching up goes on with the next.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mfpsync_proto::replica as wire;
+use mfpsync_replication::protection::{self, Protection};
+use mfpsync_replication::ship::{Logical, Next, Shipping};
+use mfpsync_replication::stream::{FromReplica, ToReplica};
+use mfpsync_replication::wire::to_replica_to_wire;
+use mfpsync_storage::master::{Durability, Master, MasterRead, MasterWrite, Replication};
+use mfpsync_storage::model::{ContentHash, DeviceId, Sequence};
+use mfpsync_storage::physical::{Changed, LogId, Pages, Position};
+use mfpsync_storage::tap::{Tap, Verdict};
+use mfpsync_storage::{Error, Priority};
+use ring::rand::SecureRandom;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::hub::{EVERYTHING, Hub};
+use crate::clock::unix_millis;
+use crate::communication::{Code, CommunicationLog, Event};
+use crate::db::{Db, SCAN_DEADLINE};
+use crate::fault::{Fault, FaultBoard, FaultCode};
+
+/// Messages for the replica that its connection did not take yet: two transactions of a few parts each.
+const QUEUE: usize = 32;
+/// How often is looked whether somebody waits too long.
+const TICK: Duration = Duration::from_millis(250);
+/// How long a commit waits until a proof's reader has begun.
+const READER: Duration = Duration::from_millis(200);
+
+/// What feeding the replica needs.
+pub struct Replicating {
+    master: Db<Master>,
+    hub: Arc<Hub>,
+    faults: FaultBoard,
+    communication: CommunicationLog,
+    random: Arc<dyn SecureRandom + Send + Sync>,
+    began: Instant,
+    state: Mutex<State>,
+    changed: watch::Sender<()>,
+}
+
+impl std::fmt::Debug for Replicating {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replicating").finish_non_exhaustive()
+    }
+}
+
+struct State {
+    /// None while no replica is set.
+    set: Option<Replication>,
+    shipping: Shipping,
+    protection: Protection,
+    stream: Option<Stream>,
+    streams: u64,
+    /// Where the server stood at its last commits, for the lag in time.
+    recent: VecDeque<(u64, Instant)>,
+    position: Option<Position>,
+    proof: Proof,
+}
+
+struct Stream {
+    number: u64,
+    to: mpsc::Sender<Result<wire::ToReplica, Status>>,
+}
+
+/// The last proof, and the one that is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Proof {
+    asked: u64,
+    expected: Option<(u64, ContentHash)>,
+    answered: Option<(u64, Result<ContentHash, String>)>,
+    /// How the last one that ended did.
+    pub last: Option<Proved>,
+}
+
+/// A proof that ended.
+#[derive(Debug, Clone)]
+pub struct Proved {
+    /// Up to where the copy was proven.
+    pub sequence: Sequence,
+    /// The server's wall clock, Unix milliseconds; for people.
+    pub at: u64,
+    /// What was wrong; none if all was right.
+    pub wrong: Option<String>,
+}
+
+/// How the replica is doing, as the server knows.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// The replica, and when changes are acknowledged.
+    pub set: Replication,
+    /// It is connected.
+    pub connected: bool,
+    /// It gets each commit as it happens.
+    pub live: bool,
+    /// Where its copy stands on stable storage.
+    pub durable: Option<Position>,
+    /// Where the server stands.
+    pub position: Option<Position>,
+    /// Pages it lacks.
+    pub lacks: u32,
+    /// How long ago the server committed what the replica has not yet; none if it has everything.
+    pub behind: Option<Duration>,
+    /// Changes are acknowledged without it.
+    pub unprotected: bool,
+    /// The last proof.
+    pub proved: Option<Proved>,
+}
+
+impl Replicating {
+    /// Feeds nobody yet.
+    #[must_use]
+    pub fn new(
+        master: Db<Master>,
+        hub: Arc<Hub>,
+        faults: FaultBoard,
+        communication: CommunicationLog,
+        random: Arc<dyn SecureRandom + Send + Sync>,
+    ) -> Arc<Self> {
+        let state = State {
+            set: None,
+            shipping: Shipping::default(),
+            protection: Protection::new(Durability::Async, false),
+            stream: None,
+            streams: 0,
+            recent: VecDeque::new(),
+            position: None,
+            proof: Proof::default(),
+        };
+        Arc::new(Self {
+            master,
+            hub,
+            faults,
+            communication,
+            random,
+            began: Instant::now(),
+            state: Mutex::new(state),
+            changed: watch::Sender::new(()),
+        })
+    }
+
+    /// Feeds this replica from now on, or nobody. `chosen`: an operator just said so; otherwise the
+    /// server comes up with what was said before.
+    pub fn set(self: &Arc<Self>, set: Option<Replication>, chosen: bool) {
+        {
+            let mut state = self.state();
+            let same = state.set.map(|set| set.device) == set.map(|set| set.device);
+            state.set = set;
+            let durability = set.map_or(Durability::Async, |set| set.durability);
+            if same && set.is_some() {
+                let turn = state.protection.choose(durability);
+                self.turned(&state, turn);
+            } else {
+                state.stream = None;
+                state.shipping = Shipping::default();
+                state.protection = Protection::new(durability, chosen);
+                state.proof = Proof::default();
+                let tap = set.map(|_| Box::new(ServerTap(self.clone())) as Box<dyn Tap<Master>>);
+                self.master.store().set_tap(tap);
+            }
+            self.show(&state);
+        }
+        self.go_on();
+    }
+
+    /// How the replica is doing; none if there is none.
+    #[must_use]
+    pub fn standing(&self) -> Option<Standing> {
+        let state = self.state();
+        let durable = state.shipping.durable().copied();
+        let missing = |(transaction, _): &&(u64, Instant)| {
+            durable.is_none_or(|durable| durable.transaction < *transaction)
+        };
+        Some(Standing {
+            set: state.set?,
+            connected: state.stream.is_some(),
+            live: state.shipping.is_live(),
+            durable,
+            position: state.position,
+            lacks: state.shipping.lacks(),
+            behind: state.recent.iter().find(missing).map(|(_, at)| at.elapsed()),
+            unprotected: state.protection.state() == protection::State::Unprotected,
+            proved: state.proof.last.clone(),
+        })
+    }
+
+    /// A replica's new stream, which replaces one that may still be there; its number, and what is to be
+    /// sent on it.
+    ///
+    /// # Errors
+    /// The device is not the replica.
+    pub fn connect(
+        &self,
+        device: DeviceId,
+    ) -> Result<(u64, mpsc::Receiver<Result<wire::ToReplica, Status>>), NotTheReplica> {
+        let mut state = self.state();
+        if state.set.is_none_or(|set| set.device != device) {
+            return Err(NotTheReplica);
+        }
+        let (to, queue) = mpsc::channel(QUEUE);
+        state.streams += 1;
+        let number = state.streams;
+        state.stream = Some(Stream { number, to });
+        state.shipping.disconnected();
+        Ok((number, queue))
+    }
+
+    /// The replica said something on a stream.
+    pub fn heard(self: &Arc<Self>, stream: u64, message: FromReplica) {
+        let this = self.clone();
+        self.master.store().with_pages(move |pages| {
+            let mut state = this.state();
+            if state.stream.as_ref().is_none_or(|current| current.number != stream) {
+                return;
+            }
+            let Ok((pages, _)) = pages else { return this.end(&mut state, "the pages cannot be read") };
+            match state.shipping.heard(message, pages) {
+                Ok(Some(proven)) => {
+                    state.proof.answered = Some((proven.proof, proven.content));
+                    this.conclude(&mut state);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "read pages for the replica");
+                    return this.end(&mut state, "pages cannot be read");
+                }
+            }
+            if let Some(transaction) = state.shipping.durable().map(|durable| durable.transaction) {
+                let turn = state.protection.confirmed(transaction);
+                this.turned(&state, turn);
+                while state.recent.front().is_some_and(|(first, _)| *first <= transaction) {
+                    state.recent.pop_front();
+                }
+            }
+            this.show(&state);
+            this.pump(&mut state, pages);
+        });
+    }
+
+    /// A stream ended.
+    pub fn disconnect(&self, stream: u64) {
+        let mut state = self.state();
+        if state.stream.as_ref().is_some_and(|current| current.number == stream) {
+            self.end(&mut state, "the replica is gone");
+        }
+    }
+
+    /// Tells the replica where the server stands: a sign of life.
+    pub fn beat(&self) {
+        let state = self.state();
+        if let (Some(stream), Some(position)) = (&state.stream, state.position) {
+            // A full queue is a sign of life by itself.
+            drop(stream.to.try_send(Ok(to_replica_to_wire(ToReplica::Head(position)))));
+        }
+    }
+
+    /// Looks whether somebody waits too long, as long as the server runs.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn watch_over(self: Arc<Self>) {
+        let mut due = tokio::time::interval(TICK);
+        due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            due.tick().await;
+            let waited_for = {
+                let mut state = self.state();
+                let waited_for = state.protection.is_waited_for();
+                let turn = state.protection.tick(self.began.elapsed());
+                self.turned(&state, turn);
+                self.show(&state);
+                waited_for
+            };
+            if waited_for {
+                // Whoever is given up is answered by the writer.
+                self.go_on();
+            }
+        }
+    }
+
+    /// Asks the replica to prove its copy, and waits for what comes of it.
+    ///
+    /// # Errors
+    /// Why there is no proof.
+    ///
+    /// # Cancel safety
+    /// The replica may be asked although the future was dropped.
+    pub async fn prove(self: &Arc<Self>) -> Result<Proved, String> {
+        let mut changed = self.changed.subscribe();
+        let (position, content) = self.ask().await?;
+        let content = content.await.map_err(|_| "the server was stopped".to_owned())?;
+        let proof = {
+            let mut state = self.state();
+            let proof = state.proof.asked;
+            let content =
+                content.map_err(|error| format!("the server's own data cannot be read: {error}"))?;
+            state.proof.expected = Some((proof, content));
+            self.conclude(&mut state);
+            proof
+        };
+        loop {
+            {
+                let state = self.state();
+                let ended = state.proof.last.as_ref().filter(|last| last.sequence >= position.sequence);
+                if let (true, Some(last)) = (state.proof.expected.is_none(), ended) {
+                    return Ok(last.clone());
+                }
+                if state.stream.is_none() || state.proof.asked != proof {
+                    return Err("the replica was lost before it answered".to_owned());
+                }
+            }
+            if changed.changed().await.is_err() {
+                return Err("the server was stopped".to_owned());
+            }
+        }
+    }
+
+    /// Sends the question at a moment when the replica is told of everything, and has a reader begin at
+    /// the same.
+    async fn ask(
+        self: &Arc<Self>,
+    ) -> Result<(Position, oneshot::Receiver<mfpsync_storage::Result<ContentHash>>), String> {
+        let (tell, told) = oneshot::channel();
+        let this = self.clone();
+        self.master.store().with_pages(move |pages| {
+            let asked = pages.map_err(|error| error.to_string()).and_then(|(pages, _)| {
+                let mut state = this.state();
+                let state = &mut *state;
+                let proof = state.proof.asked + 1;
+                let position = state.shipping.prove(proof, pages);
+                let position = position.ok_or("the replica is not connected or has not caught up")?;
+                let (begun, has_begun) = std::sync::mpsc::sync_channel(1);
+                let (result, content) = oneshot::channel();
+                this.master.store().read(
+                    SCAN_DEADLINE,
+                    move |read| {
+                        // The state of before the next commit.
+                        read.founded_head()?;
+                        // Nobody waits any more when this came too late.
+                        let _waited_for = begun.send(());
+                        let hashes = read.content_hashes()?;
+                        Ok(hashes.into_values().fold(ContentHash::EMPTY, ContentHash::and))
+                    },
+                    move |content| drop(result.send(content)),
+                );
+                if has_begun.recv_timeout(READER).is_err() {
+                    return Err("the server is busy; try again".to_owned());
+                }
+                state.proof.asked = proof;
+                (state.proof.expected, state.proof.answered) = (None, None);
+                this.pump(state, pages);
+                Ok((position, content))
+            });
+            drop(tell.send(asked));
+        });
+        told.await.unwrap_or_else(|_| Err("the server was stopped".to_owned()))
+    }
+
+    /// Compares what the replica said of a proof with what it should be, when both are known.
+    fn conclude(&self, state: &mut State) {
+        let (Some((asked, expected)), Some((answered, content))) =
+            (&state.proof.expected, &state.proof.answered)
+        else {
+            return;
+        };
+        if asked != answered {
+            return;
+        }
+        let wrong = match content {
+            Ok(content) if content == expected => None,
+            Ok(_) => Some("its items are not the server's".to_owned()),
+            Err(wrong) => Some(wrong.clone()),
+        };
+        let sequence = state.shipping.durable().map_or(Sequence::ZERO, |durable| durable.sequence);
+        match &wrong {
+            None => self.faults.clear(FaultCode::ReplicaWrong),
+            Some(wrong) => self.faults.set(Fault::with_detail(FaultCode::ReplicaWrong, wrong)),
+        }
+        let code = if wrong.is_none() { Code::ReplicaProven } else { Code::ReplicaWrong };
+        self.record(state, code);
+        let last = Some(Proved { sequence, at: unix_millis(), wrong });
+        state.proof = Proof { last, asked: state.proof.asked, ..Proof::default() };
+        self.changed.send_replace(());
+    }
+
+    /// Has the writer send what is to be sent, and answer who is to be answered.
+    fn go_on(self: &Arc<Self>) {
+        let this = self.clone();
+        self.master.store().with_pages(move |pages| {
+            if let Ok((pages, _)) = pages {
+                this.pump(&mut this.state(), pages);
+            }
+        });
+    }
+
+    /// Sends what is to be sent.
+    fn pump(self: &Arc<Self>, state: &mut State, pages: &mut Pages) {
+        self.send(state, pages);
+        state.position = state.shipping.position(pages);
+        self.changed.send_replace(());
+    }
+
+    fn send(self: &Arc<Self>, state: &mut State, pages: &mut Pages) {
+        while let Some(stream) = &state.stream {
+            match state.shipping.next(pages) {
+                Ok(Next::Send(message)) => {
+                    if stream.to.try_send(Ok(to_replica_to_wire(message))).is_err() {
+                        return self.end(state, "the replica does not take what is sent");
+                    }
+                }
+                Ok(Next::Again) => return self.go_on(),
+                Ok(Next::Wait) => return,
+                Ok(Next::Close) => return self.end(state, "the connection begins anew"),
+                Err(error) => {
+                    tracing::warn!(%error, "read pages for the replica");
+                    return self.end(state, "pages cannot be read");
+                }
+            }
+        }
+    }
+
+    fn end(&self, state: &mut State, why: &str) {
+        if state.stream.take().is_some() {
+            tracing::info!(why, "the replica's stream ended");
+            self.record(state, Code::ReplicaLost);
+        }
+        state.shipping.disconnected();
+        self.changed.send_replace(());
+    }
+
+    /// Shows followers what may be shown, and says what is safe.
+    fn show(&self, state: &State) {
+        let through = match state.protection.verdict() {
+            Verdict::ALL => EVERYTHING,
+            Verdict { .. } => state.shipping.durable().map_or(Sequence::ZERO, |durable| durable.sequence),
+        };
+        self.hub.confirm(through);
+        self.hub.hold_safe(state.set.and(state.shipping.durable()).map(|durable| durable.sequence));
+        self.changed.send_replace(());
+    }
+
+    /// Tells people of another state, and records durably what is not protected.
+    fn turned(&self, state: &State, turn: Option<protection::State>) {
+        use protection::State::{Held, Protected, Unprotected};
+        let Some(turn) = turn else { return };
+        for (state, fault) in [(Held, FaultCode::ChangesHeld), (Unprotected, FaultCode::Unprotected)] {
+            if turn == state {
+                self.faults.set(Fault::now(fault));
+            } else {
+                self.faults.clear(fault);
+            }
+        }
+        self.record(
+            state,
+            match turn {
+                Held => Code::ChangesHeld,
+                Unprotected => Code::Unprotected,
+                Protected => Code::Protected,
+            },
+        );
+        let durable = state.shipping.durable().map_or(Sequence::ZERO, |durable| durable.sequence);
+        let begins = match turn {
+            Held => return,
+            Unprotected => true,
+            Protected => false,
+        };
+        let write = move |write: &MasterWrite<'_>| {
+            if begins {
+                write.begin_unprotected(durable, unix_millis())
+            } else {
+                write.end_unprotected(durable)
+            }
+        };
+        self.master.store().write(Priority::Sync, write, |written| match written {
+            // Written is all it has to be.
+            Ok(()) | Err(Error::Unconfirmed) => {}
+            Err(error) => tracing::error!(%error, "record what is not protected"),
+        });
+    }
+
+    fn record(&self, state: &State, code: Code) {
+        if let Some(set) = state.set {
+            self.communication.record(Event::new(code).peer(set.device));
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Another device is the replica, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotTheReplica;
+
+struct ServerTap(Arc<Replicating>);
+
+impl Tap<Master> for ServerTap {
+    fn name(&mut self) -> LogId {
+        let mut name = [0; 16];
+        if self.0.random.fill(&mut name).is_err() {
+            // A name that came before is noticed: its transactions do not lead to the same pages.
+            tracing::error!("the system gives no random numbers");
+        }
+        LogId(name)
+    }
+
+    fn begin(&mut self, pages: &mut Pages, kept: Option<&[u8]>, read: &MasterRead<'_>) {
+        let mut state = self.0.state();
+        state.shipping.begin(kept, logical(read));
+        state.protection.begin(pages.transaction());
+        state.recent.clear();
+        self.0.show(&state);
+        self.0.pump(&mut state, pages);
+    }
+
+    fn changed(&mut self, changed: Changed<'_>) {
+        self.0.state().shipping.changed(&changed);
+    }
+
+    fn committed(&mut self, pages: &mut Pages, read: &MasterRead<'_>) {
+        let mut state = self.0.state();
+        state.shipping.committed(logical(read));
+        state.protection.committed(pages.transaction(), self.0.began.elapsed());
+        if state.recent.len() < RECENT {
+            state.recent.push_back((pages.transaction(), Instant::now()));
+        }
+        self.0.pump(&mut state, pages);
+    }
+
+    fn verdict(&self) -> Verdict {
+        self.0.state().protection.verdict()
+    }
+
+    fn keep(&self) -> Vec<u8> {
+        self.0.state().shipping.keep()
+    }
+}
+
+/// Commits whose time is kept; the oldest that the replica lacks counts.
+const RECENT: usize = 1_024;
+
+fn logical(read: &MasterRead<'_>) -> Option<Logical> {
+    let head = read.head().inspect_err(|error| tracing::warn!(%error, "read the head")).ok()??;
+    Some(Logical { group: head.group, epoch: head.epoch, sequence: head.sequence, chain: head.chain })
+}

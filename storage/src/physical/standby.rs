@@ -1,0 +1,375 @@
+//! A replica's copy of the master database: an ordinary SQLite file and a write-ahead log of our own
+//! making, which any SQLite can read.
+//!
+//! Each transaction is appended to the log as frames; the last of them carries the position and stands
+//! for a page beyond the database's end, which SQLite passes over. So pages and position are on stable
+//! storage together or not at all. A first copy, and one that replaces another, is written into a file of
+//! its own, and counts from the moment `standby.pos` names it. Nothing here decides what is written.
+//!
+//! A write lock keeps other programs' SQLite out while this is open; what they did before shows in the
+//! digest. One thread uses it; every call may block on the disk.
+
+mod log;
+mod place;
+mod proof;
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, fcntl_lock};
+
+use self::log::Log;
+use self::place::Place;
+pub use self::proof::Prover;
+use super::page::{PAGE_BYTES, Page, PageDigest, PageHash, PageNumber};
+use super::position::Position;
+use crate::error::{Error, Result};
+use crate::open;
+
+/// The log is folded into the database from this length on (4 MiB), and not before a proof has ended.
+const FOLD_FRAMES: u32 = 1_000;
+
+/// A copy, or what there is of one.
+#[derive(Debug)]
+pub struct Standby {
+    directory: PathBuf,
+    whole: Option<Whole>,
+    /// The file of a copy that is not whole yet.
+    part: Option<Part>,
+    staging: Staging,
+}
+
+/// A copy that was whole once.
+#[derive(Debug)]
+struct Whole {
+    path: PathBuf,
+    /// Open as long as the copy: closing it would give up the lock. Proofs hold on to it, too.
+    main: Arc<File>,
+    log: Log,
+    position: Position,
+    /// Of the pages as they are; the position's, unless somebody touched them.
+    digest: PageDigest,
+}
+
+#[derive(Debug)]
+struct Part {
+    path: PathBuf,
+    main: File,
+    generation: u64,
+}
+
+/// The transaction that did not end yet.
+#[derive(Debug)]
+enum Staging {
+    None,
+    /// Onto the copy: what its pages hash to, and the digest with them.
+    Onto {
+        hashes: HashMap<PageNumber, PageHash>,
+        digest: PageDigest,
+    },
+    /// Into a file of its own.
+    Beside,
+}
+
+impl Standby {
+    /// The copy in `directory`, which is created if need be.
+    ///
+    /// # Errors
+    /// The device's; [`Error::Busy`] if another program uses the copy.
+    pub fn open(directory: &Path) -> Result<Self> {
+        std::fs::create_dir_all(directory)?;
+        let whole = match Place::read(directory)? {
+            Some(place) => {
+                // Left if the power was cut right after another one replaced it.
+                place::remove(&place::file(directory, place.generation - 1))?;
+                Some(Whole::open(directory, &place)?)
+            }
+            None => None,
+        };
+        Ok(Self { directory: directory.to_owned(), whole, part: None, staging: Staging::None })
+    }
+
+    /// Where the copy stands; none if there is none that is whole, or somebody touched it.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        self.whole.as_ref().filter(|whole| whole.digest == whole.position.digest).map(|whole| whole.position)
+    }
+
+    /// Pages there are to compare: of the copy, else of one that is not whole yet.
+    #[must_use]
+    pub fn pages(&self) -> u32 {
+        match (&self.whole, &self.part) {
+            (Some(whole), _) => whole.position.pages,
+            (None, Some(part)) => pages_of(&part.main),
+            (None, None) => File::open(place::file(&self.directory, 1)).map_or(0, |file| pages_of(&file)),
+        }
+    }
+
+    /// A page as it was committed last; zeros where there is none.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn page(&mut self, page: PageNumber) -> Result<Page> {
+        match &self.whole {
+            Some(whole) => whole.page(page),
+            None => read_page(&self.part()?.main, page),
+        }
+    }
+
+    /// Begins a transaction; one that did not end is void. `beside` makes it that of a copy of its own,
+    /// which replaces this one at its end.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn begin(&mut self, beside: bool) -> Result<()> {
+        match &mut self.whole {
+            Some(whole) if !beside => {
+                whole.is_untouched()?;
+                whole.log.begin();
+                self.staging = Staging::Onto { hashes: HashMap::new(), digest: whole.digest };
+            }
+            _ => {
+                let part = self.part()?;
+                if beside {
+                    part.main.set_len(0)?;
+                }
+                self.staging = Staging::Beside;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the transaction write a page; the latest counts.
+    ///
+    /// # Errors
+    /// The device's; the transaction is void.
+    pub fn stage(&mut self, page: PageNumber, content: &Page) -> Result<()> {
+        match (&mut self.staging, &mut self.whole) {
+            (Staging::Onto { hashes, digest }, Some(whole)) => {
+                let hash = PageHash::of(page, content);
+                let old = match hashes.insert(page, hash) {
+                    Some(staged) => Some(staged),
+                    None if page.0 <= whole.position.pages => Some(PageHash::of(page, &whole.page(page)?)),
+                    None => None,
+                };
+                old.into_iter().chain([hash]).for_each(|hash| digest.toggle(hash));
+                whole.log.append(page, None, content)
+            }
+            (Staging::Beside, _) => Ok(self.part()?.main.write_all_at(content, page.offset())?),
+            (Staging::None | Staging::Onto { .. }, _) => Err(Error::Closed),
+        }
+    }
+
+    /// Ends the transaction on stable storage, all or nothing.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] if its pages are not what the position says, [`Error::Tampered`] if somebody
+    /// touched the files, or the device's. The transaction is void and the copy as it was.
+    pub fn commit(&mut self, position: &Position) -> Result<()> {
+        match std::mem::replace(&mut self.staging, Staging::None) {
+            Staging::None => Err(Error::Closed),
+            Staging::Onto { hashes, digest } => {
+                let whole = self.whole.as_mut().ok_or(Error::Closed)?;
+                whole.commit(&hashes, digest, position)?;
+                // The transaction stands all the same; the next one tries again.
+                if let Err(error) = whole.fold_if_long() {
+                    tracing::warn!(%error, "fold the copy's log");
+                }
+                Ok(())
+            }
+            Staging::Beside => self.replace(position),
+        }
+    }
+
+    /// Whether all pages are what the position says. What they are counts from then on.
+    ///
+    /// # Errors
+    /// The device's; [`Error::Deadline`] when `stop` says so.
+    pub fn verify(&mut self, stop: &dyn Fn() -> bool) -> Result<bool> {
+        let Some(whole) = &mut self.whole else { return Ok(true) };
+        whole.digest = whole.scan(stop)?;
+        Ok(whole.digest == whole.position.digest)
+    }
+
+    /// Opens the copy as it is committed now, for a proof by another thread. Later transactions do not
+    /// show there.
+    ///
+    /// # Errors
+    /// There is no copy, or SQLite cannot read it.
+    pub fn prover(&mut self) -> Result<Prover> {
+        let whole = self.whole.as_mut().ok_or(Error::Closed)?;
+        let pages = proof::View::new(&whole.main, &whole.log, whole.position.pages)?;
+        let prover = Prover::open(&whole.path, pages);
+        lock(&whole.main)?;
+        prover
+    }
+
+    /// Folds the log into the database.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn close(mut self) -> Result<()> {
+        self.whole.as_mut().map_or(Ok(()), Whole::fold)
+    }
+
+    fn part(&mut self) -> Result<&Part> {
+        if self.part.is_none() {
+            let generation = Place::read(&self.directory)?.map_or(0, |place| place.generation) + 1;
+            let path = place::file(&self.directory, generation);
+            let main = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path)?;
+            self.part = Some(Part { path, main, generation });
+        }
+        self.part.as_ref().ok_or(Error::Closed)
+    }
+
+    /// Makes the file of its own the copy.
+    fn replace(&mut self, position: &Position) -> Result<()> {
+        let part = self.part()?;
+        let (generation, path) = (part.generation, part.path.clone());
+        part.main.set_len(u64::from(position.pages) * PAGE_BYTES as u64)?;
+        if scan(position.pages, |page| read_page(&part.main, page), &|| false)? != position.digest {
+            return Err(Error::Diverged);
+        }
+        part.main.sync_all()?;
+        let place = Place { generation, position: *position };
+        place.write(&self.directory)?;
+        // From here on the other one is not looked at any more.
+        let before = self.whole.take().map(|whole| whole.path);
+        self.part = None;
+        self.whole = Some(Whole::open(&self.directory, &place)?);
+        before.map_or(Ok(()), |before| {
+            tracing::debug!(?before, replaced_by = ?path, "remove a copy");
+            place::remove(&before)
+        })
+    }
+}
+
+impl Whole {
+    fn open(directory: &Path, place: &Place) -> Result<Self> {
+        let path = place::file(directory, place.generation);
+        let main = Arc::new(OpenOptions::new().read(true).write(true).open(&path)?);
+        lock(&main)?;
+        let (log, found) = Log::open(&path)?;
+        let position = found.unwrap_or(place.position);
+        Ok(Self { path, main, log, position, digest: position.digest })
+    }
+
+    fn page(&self, page: PageNumber) -> Result<Page> {
+        match self.log.page(page)? {
+            Some(content) => Ok(content),
+            None if page.0 <= self.position.pages => read_page(&self.main, page),
+            None => Ok([0; PAGE_BYTES]),
+        }
+    }
+
+    fn scan(&self, stop: &dyn Fn() -> bool) -> Result<PageDigest> {
+        scan(self.position.pages, |page| self.page(page), stop)
+    }
+
+    /// Whether the files are those that are open here.
+    fn is_untouched(&self) -> Result<()> {
+        lock(&self.main)?;
+        if same_file(&self.path, &self.main)? && self.log.is_untouched()? {
+            Ok(())
+        } else {
+            Err(Error::Tampered)
+        }
+    }
+
+    fn commit(
+        &mut self,
+        staged: &HashMap<PageNumber, PageHash>,
+        mut digest: PageDigest,
+        position: &Position,
+    ) -> Result<()> {
+        let top = staged.keys().map(|page| page.0).max().unwrap_or(0).max(self.position.pages);
+        for page in (position.pages + 1..=top).map(PageNumber).filter(|page| *page != PageNumber::LOCK) {
+            match staged.get(&page) {
+                Some(hash) => digest.toggle(*hash),
+                None if page.0 <= self.position.pages => digest.toggle(PageHash::of(page, &self.page(page)?)),
+                None => {}
+            }
+        }
+        if digest != position.digest {
+            self.log.begin();
+            self.digest = self.scan(&|| false)?;
+            return Err(Error::Diverged);
+        }
+        self.is_untouched()?;
+        self.log.commit(position)?;
+        (self.position, self.digest) = (*position, digest);
+        Ok(())
+    }
+
+    fn fold_if_long(&mut self) -> Result<()> {
+        let held = Arc::strong_count(&self.main) > 1;
+        if held || self.log.frames() < FOLD_FRAMES { Ok(()) } else { self.fold() }
+    }
+
+    /// Folds the log into the database: first is noted where that leads.
+    fn fold(&mut self) -> Result<()> {
+        if self.log.frames() == 0 {
+            return Ok(());
+        }
+        self.is_untouched()?;
+        let directory = self.path.parent().unwrap_or(Path::new(""));
+        let generation = place::generation(&self.path).ok_or(Error::Tampered)?;
+        Place { generation, position: self.position }.write(directory)?;
+        let folded = open::fold_copy(&self.path);
+        lock(&self.main)?;
+        folded?;
+        self.log.start_over()
+    }
+}
+
+/// Keeps other programs out, or notices that one is in.
+fn lock(main: &File) -> Result<()> {
+    fcntl_lock(main, FlockOperation::NonBlockingLockExclusive).map_err(|_| Error::Busy)
+}
+
+/// The digest of `count` pages.
+fn scan(
+    count: u32,
+    page: impl Fn(PageNumber) -> Result<Page>,
+    stop: &dyn Fn() -> bool,
+) -> Result<PageDigest> {
+    let mut digest = PageDigest::EMPTY;
+    for number in PageNumber::all(count) {
+        if number.0.is_multiple_of(256) && stop() {
+            return Err(Error::Deadline);
+        }
+        digest.toggle(PageHash::of(number, &page(number)?));
+    }
+    Ok(digest)
+}
+
+/// Whether the file of this name is the one that is open.
+fn same_file(path: &Path, open: &File) -> Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let open = open.metadata()?;
+    match std::fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (open.dev(), open.ino())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn pages_of(file: &File) -> u32 {
+    let bytes = file.metadata().map_or(0, |metadata| metadata.len());
+    u32::try_from(bytes / PAGE_BYTES as u64).unwrap_or(u32::MAX)
+}
+
+fn read_page(file: &File, page: PageNumber) -> Result<Page> {
+    let mut content = [0; PAGE_BYTES];
+    super::pages::read_or_zero(file, &mut content, page.offset())?;
+    Ok(content)
+}

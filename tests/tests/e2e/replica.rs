@@ -1,0 +1,234 @@
+//! A replica of a real server: set by the operator, followed through kills, cuts and lost copies, proven,
+//! and waited for where that was asked for.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use mfpsync_proto::panel::{
+    CopyStatus, Durability, ProveReplicaRequest, ReplicationReply, ReplicationRequest, ReplicationStatus,
+    Role, SetReplicationRequest, StopReplicationRequest,
+};
+use mfpsync_tests::item::{key, put, text};
+use mfpsync_tests::{Fleet, PATIENCE, TestDevice, eventually, running};
+use tonic::Code;
+
+async fn replication(device: &TestDevice) -> Result<ReplicationReply> {
+    Ok(device.panel()?.replication(ReplicationRequest {}).await?.into_inner())
+}
+
+async fn replica(fleet: &Fleet) -> Result<ReplicationStatus> {
+    replication(&fleet.server).await?.replica.context("no replica is set")
+}
+
+async fn set(fleet: &Fleet, client: usize, durability: Durability) {
+    let device_id = fleet.clients[client].status().await.unwrap().device_id;
+    let request = SetReplicationRequest { device_id, durability: durability.into() };
+    fleet.server.panel().unwrap().set_replication(request).await.unwrap();
+}
+
+/// A group whose last client is the replica and has everything.
+async fn with_replica(clients: usize, durability: Durability) -> Fleet {
+    let fleet = Fleet::start(clients).await.unwrap();
+    set(&fleet, clients - 1, durability).await;
+    running(&fleet.clients[clients - 1], Role::ReplicaClient).await.unwrap();
+    caught_up(&fleet, clients - 1).await;
+    fleet
+}
+
+/// Waits until the replica has what the server has, on stable storage.
+async fn caught_up(fleet: &Fleet, client: usize) -> CopyStatus {
+    eventually(PATIENCE, "the replica to have everything", async || {
+        let status = replica(fleet).await?;
+        ensure!(status.connected && status.live, "{status:?}");
+        ensure!(status.behind == Some(0) && status.behind_millis.is_none(), "{status:?}");
+        let copy = replication(&fleet.clients[client]).await?.copy.context("it is no replica")?;
+        ensure!(copy.position == status.safe, "{copy:?} {status:?}");
+        Ok(copy)
+    })
+    .await
+    .unwrap()
+}
+
+async fn write(device: &TestDevice, items: std::ops::Range<u32>) {
+    for item in items {
+        let edit = put(key("user/alice", "address.personal", &item.to_string()), vec![text("name", "Alice")]);
+        device.write(vec![edit]).await.unwrap();
+    }
+}
+
+async fn sent(device: &TestDevice) {
+    eventually(PATIENCE, "all edits to be taken", async || {
+        let waiting = device.client_status().await?.waiting;
+        ensure!(waiting == 0, "{waiting} wait");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+fn copy_file(device: &TestDevice) -> PathBuf {
+    let directory = std::fs::read_dir(device.data_dir().join("standby")).unwrap();
+    let mut files: Vec<_> = directory.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "db"));
+    assert_eq!(files.len(), 1, "{files:?}");
+    files.remove(0)
+}
+
+/// Ends both and compares the files.
+async fn is_the_same_file(fleet: &mut Fleet, client: usize) {
+    caught_up(fleet, client).await;
+    // The replica first: a server that stops writes no more, and the copy has all it had.
+    fleet.server.stop().await.unwrap();
+    fleet.clients[client].stop().await.unwrap();
+    let master = std::fs::read(fleet.server.master_database()).unwrap();
+    let copy = std::fs::read(copy_file(&fleet.clients[client])).unwrap();
+    assert!(master == copy, "the copy of {} bytes is not the master of {}", copy.len(), master.len());
+}
+
+#[tokio::test]
+async fn i_11_a_client_becomes_the_replica_and_its_copy_is_the_master_byte_for_byte() {
+    let mut fleet = Fleet::start(2).await.unwrap();
+    write(&fleet.clients[0], 0..40).await;
+    sent(&fleet.clients[0]).await;
+    set(&fleet, 1, Durability::Unspecified).await;
+    running(&fleet.clients[1], Role::ReplicaClient).await.unwrap();
+    caught_up(&fleet, 1).await;
+    write(&fleet.clients[0], 20..60).await;
+    sent(&fleet.clients[0]).await;
+    caught_up(&fleet, 1).await;
+    let proved = fleet.server.panel().unwrap().prove_replica(ProveReplicaRequest {}).await.unwrap();
+    assert_eq!(proved.into_inner().proof.unwrap().wrong, "");
+    let safe = fleet.server.status().await.unwrap().server.unwrap();
+    assert_eq!(safe.safe, safe.head);
+    eventually(PATIENCE, "what is safe to be let go", async || {
+        let retained = fleet.clients[0].client_status().await?.retained;
+        ensure!(retained == 0, "{retained} retained");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    is_the_same_file(&mut fleet, 1).await;
+}
+
+#[tokio::test]
+async fn a_replica_that_was_away_gets_what_it_lacks_and_one_that_lost_its_copy_gets_all() {
+    let mut fleet = with_replica(2, Durability::Async).await;
+    fleet.cut(1).await.unwrap();
+    write(&fleet.clients[0], 0..50).await;
+    sent(&fleet.clients[0]).await;
+    let away = replica(&fleet).await.unwrap();
+    assert!(!away.live && away.behind.is_some_and(|behind| behind >= 50), "{away:?}");
+    fleet.mend(1).await.unwrap();
+    caught_up(&fleet, 1).await;
+
+    fleet.clients[1].kill().unwrap();
+    write(&fleet.clients[0], 50..60).await;
+    sent(&fleet.clients[0]).await;
+    fleet.clients[1].start().await.unwrap();
+    caught_up(&fleet, 1).await;
+
+    fleet.server.kill().unwrap();
+    fleet.server.start().await.unwrap();
+    write(&fleet.clients[0], 60..70).await;
+    sent(&fleet.clients[0]).await;
+    caught_up(&fleet, 1).await;
+
+    fleet.clients[1].stop().await.unwrap();
+    std::fs::remove_dir_all(fleet.clients[1].data_dir().join("standby")).unwrap();
+    fleet.clients[1].start().await.unwrap();
+    is_the_same_file(&mut fleet, 1).await;
+}
+
+#[tokio::test]
+async fn a_page_that_rotted_is_found_by_a_proof_or_a_start_and_mended() {
+    let mut fleet = with_replica(2, Durability::Async).await;
+    write(&fleet.clients[0], 0..30).await;
+    sent(&fleet.clients[0]).await;
+    caught_up(&fleet, 1).await;
+    fleet.clients[1].stop().await.unwrap();
+    let file = copy_file(&fleet.clients[1]);
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    std::fs::write(&file, bytes).unwrap();
+    fleet.clients[1].log.expect("the copy is not what was written");
+    fleet.clients[1].start().await.unwrap();
+    is_the_same_file(&mut fleet, 1).await;
+}
+
+#[tokio::test]
+async fn i_16_with_sync_nothing_is_acknowledged_that_the_replica_does_not_have() {
+    let mut fleet = with_replica(2, Durability::SyncHold).await;
+    write(&fleet.clients[0], 0..5).await;
+    sent(&fleet.clients[0]).await;
+    let protected = caught_up(&fleet, 1).await;
+    fleet.server.log.expect("F-CHANGES-HELD");
+    fleet.clients[1].kill().unwrap();
+    write(&fleet.clients[0], 5..6).await;
+    eventually(PATIENCE, "the replica to be missed", async || {
+        ensure!(!replica(&fleet).await?.connected, "it is not");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    eventually(PATIENCE, "people to be told", async || {
+        let faults = fleet.server.status().await?.faults;
+        ensure!(faults.iter().any(|fault| fault.code == "F-CHANGES-HELD"), "{faults:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(fleet.clients[0].client_status().await.unwrap().waiting, 1);
+    let server = fleet.server.status().await.unwrap();
+    assert_eq!(server.server.unwrap().head, protected.position, "shown before it was safe");
+    fleet.clients[1].start().await.unwrap();
+    sent(&fleet.clients[0]).await;
+    caught_up(&fleet, 1).await;
+    fleet.converged(&["user/alice"], PATIENCE).await.unwrap();
+    assert!(fleet.server.status().await.unwrap().faults.is_empty());
+}
+
+#[tokio::test]
+async fn i_16_going_on_without_the_replica_is_shown_and_recorded() {
+    let mut fleet = with_replica(2, Durability::SyncContinue).await;
+    fleet.server.log.expect("F-UNPROTECTED");
+    write(&fleet.clients[0], 0..5).await;
+    sent(&fleet.clients[0]).await;
+    fleet.clients[1].kill().unwrap();
+    write(&fleet.clients[0], 5..8).await;
+    sent(&fleet.clients[0]).await;
+    let status = replica(&fleet).await.unwrap();
+    assert!(status.unprotected, "{status:?}");
+    let faults = fleet.server.status().await.unwrap().faults;
+    assert!(faults.iter().any(|fault| fault.code == "F-UNPROTECTED"), "{faults:?}");
+    fleet.clients[1].start().await.unwrap();
+    caught_up(&fleet, 1).await;
+    eventually(PATIENCE, "protection to be back", async || {
+        let reply = replication(&fleet.server).await?;
+        ensure!(!reply.replica.as_ref().is_some_and(|replica| replica.unprotected), "{reply:?}");
+        let [range] = reply.unprotected.as_slice() else { anyhow::bail!("{:?}", reply.unprotected) };
+        ensure!(range.through.is_some_and(|through| through >= range.after + 3), "{range:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn replication_is_stopped_while_the_replica_is_dead_and_set_anew() {
+    let mut fleet = with_replica(2, Durability::SyncHold).await;
+    fleet.clients[1].kill().unwrap();
+    let mut panel = fleet.server.panel().unwrap();
+    let stopped = panel.stop_replication(StopReplicationRequest {}).await.unwrap().into_inner();
+    assert_eq!(stopped.device_name, "client-2");
+    write(&fleet.clients[0], 0..5).await;
+    sent(&fleet.clients[0]).await;
+    fleet.clients[1].start().await.unwrap();
+    running(&fleet.clients[1], Role::Client).await.unwrap();
+    let id = fleet.server.status().await.unwrap().device_id;
+    let own = SetReplicationRequest { device_id: id, ..SetReplicationRequest::default() };
+    assert_eq!(panel.set_replication(own).await.unwrap_err().code(), Code::FailedPrecondition);
+    set(&fleet, 1, Durability::Async).await;
+    running(&fleet.clients[1], Role::ReplicaClient).await.unwrap();
+    is_the_same_file(&mut fleet, 1).await;
+}
