@@ -220,6 +220,36 @@ async fn i_16_going_on_without_the_replica_is_shown_and_recorded() {
 }
 
 #[tokio::test]
+async fn a_server_whose_disk_was_put_back_does_not_overwrite_the_copy_that_knows_more() {
+    let mut fleet = with_replica(1, Durability::Async).await;
+    fleet.server.stop().await.unwrap();
+    let older = std::fs::read(fleet.server.master_database()).unwrap();
+    fleet.server.start().await.unwrap();
+    caught_up(&fleet, 0).await;
+    write(&fleet.clients[0], 0..5).await;
+    sent(&fleet.clients[0]).await;
+    let knows = caught_up(&fleet, 0).await.position;
+    fleet.server.stop().await.unwrap();
+    std::fs::write(fleet.server.master_database(), older).unwrap();
+    fleet.server.log.expect("F-ROLLED-BACK");
+    for device in [&mut fleet.server, &mut fleet.clients[0]] {
+        device.log.expect("rolled");
+        device.log.expect("F-REFUSED");
+    }
+    fleet.server.start().await.unwrap();
+    eventually(PATIENCE, "the server to see that it is behind", async || {
+        let faults = fleet.server.status().await?.faults;
+        let told = |text: &str| text.contains("the replica, device");
+        ensure!(faults.iter().any(|fault| fault.code == "F-ROLLED-BACK" && told(&fault.text)), "{faults:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let copy = replication(&fleet.clients[0]).await.unwrap().copy.unwrap();
+    assert_eq!(copy.position, knows);
+}
+
+#[tokio::test]
 async fn replication_is_stopped_while_the_replica_is_dead_and_set_anew() {
     let mut fleet = with_replica(2, Durability::SyncHold).await;
     fleet.clients[1].kill().unwrap();
