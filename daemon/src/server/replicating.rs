@@ -316,6 +316,9 @@ impl Replicating {
     /// # Cancel safety
     /// The replica may be asked although the future was dropped.
     pub async fn prove(self: &Arc<Self>) -> Result<Proved, String> {
+        if self.state().set.is_none() {
+            return Err("no replica is set".to_owned());
+        }
         let mut changed = self.changed.subscribe();
         let (position, content) = self.ask().await?;
         let content = content.await.map_err(|_| "the server was stopped".to_owned())?;

@@ -201,6 +201,7 @@ impl World {
                 Next::Again => {}
                 Next::Wait => break,
                 Next::Close => return self.cut(),
+                Next::Ahead => panic!("the copy holds what the database never had"),
             }
         }
     }
