@@ -4,7 +4,7 @@ CARGO ?= cargo
 BIN := target/debug
 BUILT := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test check bench build package package-test clean
+.PHONY: help demo test campaign check bench build package package-test clean
 
 help: ## What can be done here
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -16,9 +16,15 @@ build: tools
 	$(CARGO) build --locked -p mfpsync-daemon -p mfpsync-cli
 
 test: tools ## All tests, over real files, sockets and processes (MFPSYNC_NO_SKIP=1, as root: none skipped)
-	@scripts/need ip:iproute2 openssl:openssl mount:mount unshare:util-linux
+	@scripts/need ip:iproute2 openssl:openssl mount:mount unshare:util-linux sqlite3:sqlite3
 	$(CARGO) build --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace
+
+campaign: tools ## The same for longer: more rounds, larger databases, 2,000 seeds (about an hour)
+	@scripts/need ip:iproute2 openssl:openssl mount:mount unshare:util-linux sqlite3:sqlite3
+	$(CARGO) build --locked -p mfpsync-daemon -p mfpsync-cli
+	MFPSYNC_CAMPAIGN=1 MFPSYNC_SEEDS=2000 $(CARGO) test --locked -p mfpsync-tests
+	MFPSYNC_CAMPAIGN=1 PROPTEST_CASES=2000 $(CARGO) test --locked -p mfpsync-replication -p mfpsync-storage
 
 check: tools ## Formatting, lints as errors, documentation, invariants
 	scripts/invariants

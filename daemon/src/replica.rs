@@ -3,7 +3,7 @@
 //! One task dials the server, hands each message to the copy on a thread that may block, and sends the
 //! answer. A proof runs beside it. No user ever reads the copy; the device's own data is another database.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,8 +82,8 @@ impl ReplicaPart {
             Fault::with_detail(FaultCode::ControlFile, "the role is replica, but this device has no group")
         })?;
         device.load_roster().await.map_err(|error| start_fault(&error))?;
-        let directory = device.config.data_dir.join(DIRECTORY);
-        let copy = blocking(move || Standby::open(&directory)).await.map_err(|error| start_fault(&error))?;
+        let (directory, group) = (device.config.data_dir.join(DIRECTORY), membership.group);
+        let copy = blocking(move || open(&directory, group)).await.map_err(|error| start_fault(&error))?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let vital = Vital::new(&tasks, &stop);
         let keeper = Keeper {
@@ -175,26 +175,24 @@ enum Ended {
 impl Keeper {
     async fn run(self, copy: Standby) {
         let mut backoff = Backoff::new(FIRST_WAIT, self.device.config.reconnect_max);
-        let mut copy = Some(copy);
+        let (mut copy, mut verified) = (Some(copy), false);
         while !self.stop.is_cancelled() {
             let ended = match copy.take() {
-                Some(found) => {
+                Some(found) if verified => {
                     let (kept, ended) = self.follow(found, &mut backoff).await;
                     copy = kept;
                     ended
                 }
-                // It is opened anew after its device failed.
-                None => {
-                    let directory = self.directory.clone();
-                    match self.faults.written(blocking(move || Standby::open(&directory)).await) {
-                        Ok(opened) => {
-                            copy = Some(opened);
-                            continue;
-                        }
-                        Err(error) => error.into(),
+                found => match self.verified(found).await {
+                    Ok(found) => {
+                        (copy, verified) = (Some(found), true);
+                        continue;
                     }
-                }
+                    Err(ended) => ended,
+                },
             };
+            // Whatever failed, it is opened and read again.
+            verified = copy.is_some();
             if matches!(ended, Ended::Stopped) {
                 break;
             }
@@ -211,26 +209,29 @@ impl Keeper {
         self.device.copy.send_replace(CopyReport::default());
     }
 
-    /// Verifies the copy, connects, and follows until something ends that. The copy comes back unless its
-    /// device failed.
-    async fn follow(&self, mut copy: Standby, backoff: &mut Backoff) -> (Option<Standby>, Ended) {
-        let stop = self.stop.clone();
+    /// The copy, opened if need be, with every page read.
+    async fn verified(&self, copy: Option<Standby>) -> Result<Standby, Ended> {
+        let (directory, group, stop) = (self.directory.clone(), self.group, self.stop.clone());
         let verified = blocking(move || {
+            let mut copy = copy.map_or_else(|| open(&directory, group), Ok)?;
             let whole = copy.verify(&|| stop.is_cancelled())?;
             Ok((copy, whole))
         });
-        let copy = match self.faults.written(verified.await) {
-            Ok((copy, whole)) => {
-                if !whole {
-                    tracing::warn!("the copy is not what was written; it is compared with the server's");
-                }
-                copy
-            }
-            Err(mfpsync_storage::Error::Deadline) => return (None, Ended::Stopped),
-            Err(error) => return (None, error.into()),
-        };
+        let verified = verified.await;
+        if self.stop.is_cancelled() {
+            return Err(Ended::Stopped);
+        }
+        let (copy, whole) = self.faults.written(verified)?;
+        if !whole {
+            tracing::warn!("the copy is not what was written; it is compared with the server's");
+        }
         let position = copy.position();
         self.report(|report| report.position = position);
+        Ok(copy)
+    }
+
+    /// Connects and follows until something ends that. The copy comes back unless its device failed.
+    async fn follow(&self, copy: Standby, backoff: &mut Backoff) -> (Option<Standby>, Ended) {
         let connected = tokio::select! {
             connected = self.connect(&copy) => connected,
             () = self.stop.cancelled() => return (Some(copy), Ended::Stopped),
@@ -319,6 +320,11 @@ impl Keeper {
                 Applied::Nothing => continue,
                 Applied::Head(head) => {
                     self.report(|report| report.server = Some(head));
+                    let rested = blocking(move || copy.rest().map(|()| copy)).await;
+                    match self.faults.written(rested) {
+                        Ok(rested) => copy = rested,
+                        Err(error) => return (None, error.into()),
+                    }
                     continue;
                 }
                 Applied::Answer(answer) => answer,
@@ -371,6 +377,18 @@ impl Keeper {
     fn report(&self, change: impl FnOnce(&mut CopyReport)) {
         self.device.copy.send_modify(change);
     }
+}
+
+/// The copy of this group's data. One of another group, which may be the last that group has, is moved
+/// aside: a person decides about it.
+fn open(directory: &Path, group: GroupId) -> mfpsync_storage::Result<Standby> {
+    let copy = Standby::open(directory)?;
+    let Some(other) = copy.group().filter(|other| *other != group) else { return Ok(copy) };
+    copy.close()?;
+    let aside = directory.with_file_name(format!("{DIRECTORY}-of-{other}"));
+    std::fs::rename(directory, &aside)?;
+    tracing::warn!(path = %aside.display(), "a copy of another group's data was moved aside");
+    Standby::open(directory)
 }
 
 /// Has the copy take a message, on a thread that may block.

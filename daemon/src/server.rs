@@ -131,7 +131,8 @@ impl ServerPart {
         });
         let (replicating, stop) = (serving.replicating.clone(), serving.stop.clone());
         part.vital.spawn("replication", async move {
-            let _ended = stop.run_until_cancelled(replicating.watch_over()).await;
+            let both = async { tokio::join!(replicating.clone().watch_over(), replicating.prove_daily()) };
+            let _ended = stop.run_until_cancelled(both).await;
         });
         let announcer = Announcer {
             device: device.clone(),

@@ -123,6 +123,9 @@ impl Applying {
             return Ok(self.differs(wrong));
         }
         let Some(end) = part.end else { return Ok(self.taken(copy)) };
+        if at.is_some_and(|at| at.group == end.to.group && at.place() > end.to.place()) {
+            return Err(DecodeError::Invalid("what the server sends is older than the copy").into());
+        }
         self.staging = false;
         match copy.commit(&end.to) {
             Ok(()) => Ok(self.taken(copy)),

@@ -21,6 +21,8 @@ const LIVE_PAGES: usize = 1024;
 const FLIGHT: usize = 2;
 /// Pages taken into the digest at once.
 const HASH_PAGES: u32 = 256;
+/// So often something else is tried when a copy does not become what it should be.
+const LAST_TRY: u32 = 4;
 /// Catching up ends when no more than so many pages are lacking: they are sent at once.
 const LAST_PAGES: u32 = 1024;
 
@@ -48,6 +50,8 @@ pub enum Next {
     Wait,
     /// End the connection: what was agreed on it no longer holds.
     Close,
+    /// End the connection: the copy holds more of this history than the database.
+    Ahead,
 }
 
 /// What a replica said of a proof.
@@ -74,6 +78,8 @@ enum Mode {
     Away,
     /// What was agreed no longer holds.
     Broken,
+    /// The copy is ahead: nothing is sent, or the last that knows better would be lost.
+    Ahead,
     /// Its pages are compared with ours, from `next` on.
     Comparing { next: u32, question: Question },
     /// It gets the pages it lacks, whole, in rising order and over again.
@@ -152,7 +158,7 @@ impl Shipping {
     pub fn lacks(&self) -> u32 {
         match &self.mode {
             Mode::Live { pending, .. } => pending.len() as u32,
-            Mode::Away | Mode::Broken | Mode::Comparing { .. } | Mode::CatchingUp { .. } => {
+            Mode::Away | Mode::Broken | Mode::Ahead | Mode::Comparing { .. } | Mode::CatchingUp { .. } => {
                 self.lacking.len()
             }
         }
@@ -198,7 +204,7 @@ impl Shipping {
                 self.lacking.insert(changed.page);
                 self.mode = Mode::CatchingUp { next: PageNumber(1), begun: false };
             }
-            Mode::Away | Mode::Broken | Mode::Comparing { .. } | Mode::CatchingUp { .. } => {
+            Mode::Away | Mode::Broken | Mode::Ahead | Mode::Comparing { .. } | Mode::CatchingUp { .. } => {
                 self.lacking.insert(changed.page);
             }
         }
@@ -245,6 +251,7 @@ impl Shipping {
         match &self.mode {
             Mode::Away => Ok(Next::Wait),
             Mode::Broken => Ok(Next::Close),
+            Mode::Ahead => Ok(Next::Ahead),
             Mode::Comparing { .. } => Ok(self.ask(pages)),
             Mode::CatchingUp { .. } => self.catch_up(pages),
             Mode::Live { sent, .. } if sent.transaction == pages.transaction() => Ok(Next::Wait),
@@ -294,6 +301,10 @@ impl Shipping {
     fn stands(&mut self, position: Option<Position>, theirs: u32, pages: &Pages) {
         self.disconnected();
         (self.attempt, self.theirs) = (0, theirs);
+        if position.is_some_and(|position| self.is_ahead(&position)) {
+            self.mode = Mode::Ahead;
+            return;
+        }
         let known = position.filter(|position| self.is_ours(position, pages));
         match known {
             Some(position) => {
@@ -308,6 +319,13 @@ impl Shipping {
             None if theirs > 0 => self.compare(),
             None => self.send_all(pages),
         }
+    }
+
+    /// Whether the copy holds changes of the group that the database does not: its disk was put back.
+    fn is_ahead(&self, position: &Position) -> bool {
+        self.logical.is_some_and(|logical| {
+            position.group == logical.group && position.place() > (logical.epoch.number, logical.sequence)
+        })
     }
 
     /// Whether the copy is of our run of transactions, and we know what it lacks.
@@ -423,7 +441,10 @@ impl Shipping {
         match (wrong.is_empty(), self.compared) {
             (false, _) => self.mode = Mode::CatchingUp { next: PageNumber(1), begun: false },
             (true, 0) => self.compare(),
+            // Whoever comes back after a pause may be well by then.
+            (true, LAST_TRY..) => self.mode = Mode::Broken,
             (true, _) => {
+                self.compared += 1;
                 self.beside = true;
                 self.send_all(pages);
             }

@@ -8,6 +8,7 @@
 //! No product crate may depend on this one.
 
 mod binary;
+mod campaign;
 pub mod clock;
 mod contents;
 mod debug;
@@ -27,6 +28,7 @@ pub mod volume;
 mod wait;
 
 pub use binary::{command_path, daemon_path};
+pub use campaign::{rounds, seed};
 pub use contents::{Contents, fields};
 pub use debug::Hashes;
 pub use device::{Setup, TestDevice};

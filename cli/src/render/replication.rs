@@ -42,13 +42,27 @@ pub(crate) fn text(reply: &ReplicationReply, now: u64) -> String {
     lines.join("\n")
 }
 
-fn replica_lines(replica: &ReplicationStatus, now: u64) -> Vec<String> {
+/// Who the replica is and what it does, in one line.
+pub(crate) fn replica_line(replica: &ReplicationStatus) -> String {
     let name = printable(&replica.device_name);
-    let state = match (replica.connected, replica.live) {
-        (true, true) => "follows every change".to_owned(),
-        (true, false) => format!("is catching up, {} to go", pages(replica.lacks_pages)),
-        (false, _) => format!("is not connected; it lacks {}", pages(replica.lacks_pages)),
-    };
+    match (replica.connected, replica.live) {
+        (true, true) => format!("{name} follows every change"),
+        (true, false) => format!("{name} is catching up, {} to go", pages(replica.lacks_pages)),
+        (false, _) => format!("{name} is not connected; it lacks {}", pages(replica.lacks_pages)),
+    }
+}
+
+/// The copy and where it stands, in one line.
+pub(crate) fn copy_line(copy: &CopyStatus) -> String {
+    match &copy.position {
+        Some(at) => {
+            format!("this device holds a copy of {}, up to {}", size(copy.database_bytes), revision(at))
+        }
+        None => "this device is to hold a copy, which is not whole yet".to_owned(),
+    }
+}
+
+fn replica_lines(replica: &ReplicationStatus, now: u64) -> Vec<String> {
     let missing = match (replica.behind, replica.behind_millis) {
         (Some(0), None) => "the replica has everything".to_owned(),
         (Some(behind), since) => format!(
@@ -61,7 +75,7 @@ fn replica_lines(replica: &ReplicationStatus, now: u64) -> Vec<String> {
     let safe =
         replica.safe.as_ref().map_or_else(String::new, |safe| format!(" (safe up to {})", revision(safe)));
     let mut lines = vec![
-        format!("{name} {state}"),
+        replica_line(replica),
         format!("{missing}{safe}"),
         format!("changes are confirmed {}", durability_text(replica.durability())),
     ];
@@ -80,19 +94,13 @@ fn pages(count: u32) -> String {
 }
 
 fn copy_lines(copy: &CopyStatus, now: u64) -> Vec<String> {
-    let place = match &copy.position {
-        Some(at) => {
-            format!("this device holds a copy of {}, up to {}", size(copy.database_bytes), revision(at))
-        }
-        None => "this device is to hold a copy, which is not whole yet".to_owned(),
-    };
     let server = match (copy.connected, &copy.server) {
         (true, Some(at)) => format!("the server is connected, at {}", revision(at)),
         (true, None) => "the server is connected".to_owned(),
         (false, _) if copy.last_error.is_empty() => "the server is not connected".to_owned(),
         (false, _) => format!("the server is not connected: {}", printable(&copy.last_error)),
     };
-    let mut lines = vec![place, server];
+    let mut lines = vec![copy_line(copy), server];
     lines.extend(copy.proof.as_ref().map(|proof| proof_text(proof, now)));
     lines
 }
@@ -124,31 +132,6 @@ fn unprotected_line(range: &Unprotected, now: u64) -> String {
 
 /// The same for scripts.
 pub(crate) fn json(reply: &ReplicationReply) -> Value {
-    let replica = reply.replica.as_ref().map(|replica| {
-        json!({
-            "device_id": replica.device_id,
-            "device_name": replica.device_name,
-            "durability": durability_name(replica.durability()),
-            "connected": replica.connected,
-            "live": replica.live,
-            "behind": replica.behind,
-            "behind_millis": replica.behind_millis,
-            "safe": revision_json(replica.safe.as_ref()),
-            "lacks_pages": replica.lacks_pages,
-            "unprotected": replica.unprotected,
-            "proof": replica.proof.as_ref().map(proof_json),
-        })
-    });
-    let copy = reply.copy.as_ref().map(|copy| {
-        json!({
-            "connected": copy.connected,
-            "position": revision_json(copy.position.as_ref()),
-            "server": revision_json(copy.server.as_ref()),
-            "database_bytes": copy.database_bytes,
-            "proof": copy.proof.as_ref().map(proof_json),
-            "last_error": copy.last_error,
-        })
-    });
     let range = |range: &Unprotected| {
         json!({
             "after": range.after,
@@ -157,9 +140,38 @@ pub(crate) fn json(reply: &ReplicationReply) -> Value {
         })
     };
     json!({
-        "replica": replica,
-        "copy": copy,
+        "replica": reply.replica.as_ref().map(replica_json),
+        "copy": reply.copy.as_ref().map(copy_json),
         "unprotected": reply.unprotected.iter().map(range).collect::<Vec<_>>(),
+    })
+}
+
+/// The replica for scripts.
+pub(crate) fn replica_json(replica: &ReplicationStatus) -> Value {
+    json!({
+        "device_id": replica.device_id,
+        "device_name": replica.device_name,
+        "durability": durability_name(replica.durability()),
+        "connected": replica.connected,
+        "live": replica.live,
+        "behind": replica.behind,
+        "behind_millis": replica.behind_millis,
+        "safe": revision_json(replica.safe.as_ref()),
+        "lacks_pages": replica.lacks_pages,
+        "unprotected": replica.unprotected,
+        "proof": replica.proof.as_ref().map(proof_json),
+    })
+}
+
+/// The copy for scripts.
+pub(crate) fn copy_json(copy: &CopyStatus) -> Value {
+    json!({
+        "connected": copy.connected,
+        "position": revision_json(copy.position.as_ref()),
+        "server": revision_json(copy.server.as_ref()),
+        "database_bytes": copy.database_bytes,
+        "proof": copy.proof.as_ref().map(proof_json),
+        "last_error": copy.last_error,
     })
 }
 

@@ -9,6 +9,7 @@ use mfpsync_proto::panel::{
 };
 use serde_json::{Value, json};
 
+use super::replication;
 use super::units::{ago, count, revision, revision_json, size, span};
 use crate::output::printable;
 
@@ -61,6 +62,10 @@ pub(crate) fn text(status: &StatusReply, now_unix_millis: u64) -> String {
     lines.extend(status.group.as_ref().map(|group| labelled("Group", &group_line(group, status))));
     lines.extend(status.server.as_ref().map(|server| labelled("Server", &server_line(server))));
     lines.extend(status.client.as_ref().map(|client| labelled("Client", &client_line(client))));
+    lines.extend(
+        status.replica.as_ref().map(|replica| labelled("Replica", &replication::replica_line(replica))),
+    );
+    lines.extend(status.copy.as_ref().map(|copy| labelled("Copy", &replication::copy_line(copy))));
     lines.extend(status.debug_minutes_left.map(|minutes| {
         labelled("Debug", &format!("unlocked for {minutes} more min (`mfpsync debug lock` closes it)"))
     }));
@@ -277,6 +282,8 @@ pub(crate) fn json(status: &StatusReply) -> Value {
         "group": status.group.as_ref().map(group_json),
         "server": status.server.as_ref().map(server_json),
         "client": status.client.as_ref().map(client_json),
+        "replica": status.replica.as_ref().map(replication::replica_json),
+        "copy": status.copy.as_ref().map(replication::copy_json),
         "debug_minutes_left": status.debug_minutes_left,
     })
 }

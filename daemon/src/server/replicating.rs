@@ -34,6 +34,10 @@ use crate::fault::{Fault, FaultBoard, FaultCode};
 const QUEUE: usize = 32;
 /// How often is looked whether somebody waits too long.
 const TICK: Duration = Duration::from_millis(250);
+/// Between two proofs that nobody asked for.
+const PROOF_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Before the first of them, and between attempts.
+const PROOF_PAUSE: Duration = Duration::from_secs(60);
 /// How long a commit waits until a proof's reader has begun.
 const READER: Duration = Duration::from_millis(200);
 
@@ -288,6 +292,22 @@ impl Replicating {
         }
     }
 
+    /// Has the replica prove its copy soon after it has everything, and every day.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn prove_daily(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(PROOF_PAUSE).await;
+            if self.standing().is_some_and(|standing| standing.live) {
+                match self.prove().await {
+                    Ok(_) => tokio::time::sleep(PROOF_EVERY).await,
+                    Err(why) => tracing::info!(why, "the copy was not proven"),
+                }
+            }
+        }
+    }
+
     /// Asks the replica to prove its copy, and waits for what comes of it.
     ///
     /// # Errors
@@ -296,6 +316,9 @@ impl Replicating {
     /// # Cancel safety
     /// The replica may be asked although the future was dropped.
     pub async fn prove(self: &Arc<Self>) -> Result<Proved, String> {
+        if self.state().set.is_none() {
+            return Err("no replica is set".to_owned());
+        }
         let mut changed = self.changed.subscribe();
         let (position, content) = self.ask().await?;
         let content = content.await.map_err(|_| "the server was stopped".to_owned())?;
@@ -421,6 +444,14 @@ impl Replicating {
                 Ok(Next::Again) => return self.go_on(),
                 Ok(Next::Wait) => return,
                 Ok(Next::Close) => return self.end(state, "the connection begins anew"),
+                Ok(Next::Ahead) => {
+                    let device = state.set.map(|set| set.device.to_string()).unwrap_or_default();
+                    self.faults.set(Fault::with_detail(
+                        FaultCode::RolledBack,
+                        format_args!("the replica, device {device}, holds more"),
+                    ));
+                    return self.end(state, "the copy is ahead of this server");
+                }
                 Err(error) => {
                     tracing::warn!(%error, "read pages for the replica");
                     return self.end(state, "pages cannot be read");

@@ -201,6 +201,7 @@ impl World {
                 Next::Again => {}
                 Next::Wait => break,
                 Next::Close => return self.cut(),
+                Next::Ahead => panic!("the copy holds what the database never had"),
             }
         }
     }
@@ -356,6 +357,46 @@ fn a_kill_costs_the_changed_pages_and_no_comparison() {
     let before = world.bytes;
     world.is_copied();
     assert!(world.bytes - before < 64 << 10, "{} bytes", world.bytes - before);
+}
+
+#[test]
+fn a_replica_that_is_away_for_long_costs_the_server_a_bit_for_each_page() {
+    let mut world = World::new();
+    world.write(0..2_000, 100, false);
+    world.is_copied();
+    world.cut();
+    for _ in 0..50 {
+        world.write(0..2_000, 100, false);
+    }
+    let (kept, pages, lacks) =
+        world.at_rest(|shipping, pages| (shipping.keep().len(), pages.count(), shipping.lacks()));
+    assert!(kept < 256 + pages as usize / 8, "{kept} bytes for {pages} pages");
+    let before = world.bytes;
+    world.is_copied();
+    assert!(world.bytes - before <= lacks as usize * 4_096, "{} bytes", world.bytes - before);
+    assert_eq!(world.operations_accepted(), 102_000);
+}
+
+/// A transaction far larger than anything that is kept of it, beyond the lock page in a campaign.
+#[test]
+fn a_transaction_larger_than_all_that_is_kept_arrives_in_parts() {
+    let campaign = std::env::var_os("MFPSYNC_CAMPAIGN").is_some_and(|set| set == "1");
+    let items = if campaign { 20_000 } else { 400 };
+    let mut world = World::new();
+    world.is_copied();
+    world.write(0..items, 60_000, false);
+    world.pump();
+    for _ in 0..3 {
+        world.replica_hears();
+        world.server_hears();
+    }
+    // Cut between two parts, and once more.
+    world.cut();
+    world.is_copied();
+    let pages = world.at_rest(|_, pages| pages.count());
+    assert!(!campaign || pages > PageNumber::LOCK.0, "{pages} pages");
+    world.write(0..5, 60_000, false);
+    world.is_copied();
 }
 
 #[test]

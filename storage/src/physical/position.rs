@@ -35,6 +35,12 @@ impl Position {
     const MAGIC: [u8; 4] = *b"MFPX";
     const VERSION: u8 = 1;
 
+    /// Its place in the group's history; only what rises replaces a copy.
+    #[must_use]
+    pub fn place(&self) -> (u64, Sequence) {
+        (self.epoch.number, self.sequence)
+    }
+
     /// The canonical record.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

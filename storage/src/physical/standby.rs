@@ -27,6 +27,7 @@ pub use self::proof::Prover;
 use super::page::{PAGE_BYTES, Page, PageDigest, PageHash, PageNumber};
 use super::position::Position;
 use crate::error::{Error, Result};
+use crate::model::GroupId;
 use crate::open;
 
 /// The log is folded into the database from this length on (4 MiB), and not before a proof has ended.
@@ -207,6 +208,24 @@ impl Standby {
         prover
     }
 
+    /// Whose data the copy is; none if there is no copy.
+    #[must_use]
+    pub fn group(&self) -> Option<GroupId> {
+        self.whole.as_ref().map(|whole| whole.position.group)
+    }
+
+    /// Folds what is in the log, when nothing else is to be done: pages as they were before do not stay
+    /// there. Not within a transaction, and not before a proof has ended.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn rest(&mut self) -> Result<()> {
+        match (&self.staging, &mut self.whole) {
+            (Staging::None, Some(whole)) if !whole.is_being_proven() => whole.fold(),
+            _ => Ok(()),
+        }
+    }
+
     /// Folds the log into the database.
     ///
     /// # Errors
@@ -311,8 +330,12 @@ impl Whole {
     }
 
     fn fold_if_long(&mut self) -> Result<()> {
-        let held = Arc::strong_count(&self.main) > 1;
-        if held || self.log.frames() < FOLD_FRAMES { Ok(()) } else { self.fold() }
+        if self.is_being_proven() || self.log.frames() < FOLD_FRAMES { Ok(()) } else { self.fold() }
+    }
+
+    /// A proof holds on to the file, and reads what is in the log.
+    fn is_being_proven(&self) -> bool {
+        Arc::strong_count(&self.main) > 1
     }
 
     /// Folds the log into the database: first is noted where that leads.

@@ -4,7 +4,6 @@
 //! printed; `MFPSYNC_SEED` replays its decisions (not the timing of the machine).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use mfpsync_proto::local::{Edit, ItemKey, WriteRequest};
@@ -12,7 +11,7 @@ use mfpsync_storage::Inline;
 use mfpsync_storage::master::Master;
 use mfpsync_storage::model::ItemKey as StoredKey;
 use mfpsync_tests::item::{key, patch, put, text};
-use mfpsync_tests::{Contents, Fleet, TestDevice};
+use mfpsync_tests::{Contents, Fleet, TestDevice, seed};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
@@ -25,11 +24,6 @@ const SCOPES: [&str; 2] = ["shared", "user/alice"];
 /// Values two devices fight for; by kind the first or the later one stands.
 const CONTESTED: [&str; 2] = ["address.shared", "ui.start-screen"];
 const HEALING: Duration = Duration::from_secs(60);
-
-fn seed() -> u64 {
-    let named = std::env::var("MFPSYNC_SEED").ok().and_then(|text| text.parse().ok());
-    named.unwrap_or_else(|| RandomState::new().hash_one(std::process::id()))
-}
 
 fn pool(number: usize) -> ItemKey {
     key("shared", "button.shared", &format!("pool-{}", number % POOL))

@@ -2,6 +2,7 @@
 //! and waited for where that was asked for.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mfpsync_proto::panel::{
@@ -9,7 +10,9 @@ use mfpsync_proto::panel::{
     Role, SetReplicationRequest, StopReplicationRequest,
 };
 use mfpsync_tests::item::{key, put, text};
-use mfpsync_tests::{Fleet, PATIENCE, TestDevice, eventually, running};
+use mfpsync_tests::{Fleet, PATIENCE, TestDevice, eventually, rounds, running, seed};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use tonic::Code;
 
 async fn replication(device: &TestDevice) -> Result<ReplicationReply> {
@@ -85,6 +88,7 @@ async fn is_the_same_file(fleet: &mut Fleet, client: usize) {
     assert!(master == copy, "the copy of {} bytes is not the master of {}", copy.len(), master.len());
 }
 
+/// I-11, at the end of everything.
 #[tokio::test]
 async fn i_11_a_client_becomes_the_replica_and_its_copy_is_the_master_byte_for_byte() {
     let mut fleet = Fleet::start(2).await.unwrap();
@@ -156,6 +160,7 @@ async fn a_page_that_rotted_is_found_by_a_proof_or_a_start_and_mended() {
     is_the_same_file(&mut fleet, 1).await;
 }
 
+/// I-16: followers are not shown it either.
 #[tokio::test]
 async fn i_16_with_sync_nothing_is_acknowledged_that_the_replica_does_not_have() {
     let mut fleet = with_replica(2, Durability::SyncHold).await;
@@ -215,6 +220,36 @@ async fn i_16_going_on_without_the_replica_is_shown_and_recorded() {
 }
 
 #[tokio::test]
+async fn a_server_whose_disk_was_put_back_does_not_overwrite_the_copy_that_knows_more() {
+    let mut fleet = with_replica(1, Durability::Async).await;
+    fleet.server.stop().await.unwrap();
+    let older = std::fs::read(fleet.server.master_database()).unwrap();
+    fleet.server.start().await.unwrap();
+    caught_up(&fleet, 0).await;
+    write(&fleet.clients[0], 0..5).await;
+    sent(&fleet.clients[0]).await;
+    let knows = caught_up(&fleet, 0).await.position;
+    fleet.server.stop().await.unwrap();
+    std::fs::write(fleet.server.master_database(), older).unwrap();
+    fleet.server.log.expect("F-ROLLED-BACK");
+    for device in [&mut fleet.server, &mut fleet.clients[0]] {
+        device.log.expect("rolled");
+        device.log.expect("F-REFUSED");
+    }
+    fleet.server.start().await.unwrap();
+    eventually(PATIENCE, "the server to see that it is behind", async || {
+        let faults = fleet.server.status().await?.faults;
+        let told = |text: &str| text.contains("the replica, device");
+        ensure!(faults.iter().any(|fault| fault.code == "F-ROLLED-BACK" && told(&fault.text)), "{faults:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let copy = replication(&fleet.clients[0]).await.unwrap().copy.unwrap();
+    assert_eq!(copy.position, knows);
+}
+
+#[tokio::test]
 async fn replication_is_stopped_while_the_replica_is_dead_and_set_anew() {
     let mut fleet = with_replica(2, Durability::SyncHold).await;
     fleet.clients[1].kill().unwrap();
@@ -230,5 +265,39 @@ async fn replication_is_stopped_while_the_replica_is_dead_and_set_anew() {
     assert_eq!(panel.set_replication(own).await.unwrap_err().code(), Code::FailedPrecondition);
     set(&fleet, 1, Durability::Async).await;
     running(&fleet.clients[1], Role::ReplicaClient).await.unwrap();
+    is_the_same_file(&mut fleet, 1).await;
+}
+
+#[tokio::test]
+async fn whoever_is_killed_whenever_the_copy_is_the_master_in_the_end() {
+    let mut fleet = with_replica(2, Durability::SyncHold).await;
+    fleet.server.log.expect("F-CHANGES-HELD");
+    // Killed right at its start, it has not yet checked what it had before.
+    fleet.clients[1].log.expect("the copy is not what was written");
+    let seed = seed();
+    println!("seed {seed} (MFPSYNC_SEED={seed} replays its choices)");
+    let mut random = StdRng::seed_from_u64(seed);
+    for round in 0..rounds(25, 200) {
+        write(&fleet.clients[0], round * 5..round * 5 + 5).await;
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..60))).await;
+        let killed = match random.random_range(0..3) {
+            0 => &mut fleet.server,
+            1 => &mut fleet.clients[1],
+            _ => {
+                fleet.server.kill().unwrap();
+                fleet.server.start().await.unwrap();
+                &mut fleet.clients[1]
+            }
+        };
+        killed.kill().unwrap();
+        killed.start().await.unwrap();
+    }
+    sent(&fleet.clients[0]).await;
+    fleet.converged(&["user/alice"], PATIENCE).await.unwrap();
+    let proved = fleet.server.panel().unwrap().prove_replica(ProveReplicaRequest {}).await;
+    caught_up(&fleet, 1).await;
+    if let Ok(proved) = proved {
+        assert_eq!(proved.into_inner().proof.unwrap().wrong, "");
+    }
     is_the_same_file(&mut fleet, 1).await;
 }
