@@ -344,8 +344,13 @@ impl Keeper {
                     continue;
                 }
             };
-            if to.send(from_replica_to_wire(self.group, answer)).await.is_err() {
-                return (Some(copy), tonic::Status::unavailable("nothing more is taken").into());
+            let answering = to.send(from_replica_to_wire(self.group, answer));
+            match self.stop.run_until_cancelled(answering).await {
+                Some(Ok(())) => {}
+                Some(Err(_)) => {
+                    return (Some(copy), tonic::Status::unavailable("nothing more is taken").into());
+                }
+                None => return (Some(copy), Ended::Stopped),
             }
         }
     }

@@ -140,7 +140,7 @@ impl Follower {
                 .await
                 .map_err(|error| storage_fault::refusal(&error))?;
             // An item that was changed again since is missing here, and comes behind that head.
-            self.hub.confirmed(head).await;
+            self.confirmed(head, to).await?;
             // Also without a change: a new reign has a cursor of its own.
             if at != Some(cursor) {
                 let count = batch.count();
@@ -152,6 +152,21 @@ impl Follower {
             if complete {
                 send(to, frame(&caught_up_to_wire(&cursor, self.hub.safe()))?).await?;
                 return Ok(cursor);
+            }
+        }
+    }
+
+    /// Waits until changes up to this one may be shown, with a sign of life now and then.
+    async fn confirmed(&self, head: Sequence, to: &Sender) -> Result<(), Status> {
+        let mut beat = self.hub.beat();
+        loop {
+            tokio::select! {
+                () = self.hub.confirmed(head) => return Ok(()),
+                beaten = beat.changed() => {
+                    beaten.map_err(|_| refusal::stopping())?;
+                    let heartbeat = beat.borrow_and_update().clone();
+                    send(to, heartbeat).await?;
+                }
             }
         }
     }
