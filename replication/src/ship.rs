@@ -5,15 +5,17 @@
 //! a bit for each page that the replica lacks, up to [`LIVE_PAGES`] pages as they were when it was sent
 //! something last, and two transactions on their way. **Source**: ADR 26.
 
+mod compare;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use mfpsync_storage::codec::{DecodeError, Decoder, Encoder};
 use mfpsync_storage::model::{Chain, ContentHash, Epoch, GroupId, Sequence};
-use mfpsync_storage::physical::{Changed, Page, PageDigest, PageHash, PageNumber, PageSet, Pages, Position};
+use mfpsync_storage::physical::{Changed, Page, PageNumber, PageSet, Pages, Position};
 use mfpsync_storage::{Error, Result};
 
 use crate::batch::{Before, Body, End, PART_PAGES, Part};
-use crate::stream::{FromReplica, RANGE_PAGES, RANGES, ToReplica};
+use crate::stream::{FromReplica, RANGE_PAGES, ToReplica};
 
 /// Changed pages that travel as differences; more of them travel whole.
 const LIVE_PAGES: usize = 1024;
@@ -338,86 +340,9 @@ impl Shipping {
                 || (base.transaction < position.transaction && position.transaction <= pages.transaction()))
     }
 
-    fn compare(&mut self) {
-        (self.base, self.lacking) = (None, PageSet::default());
-        self.compared += 1;
-        self.mode = Mode::Comparing { next: 1, question: Question::None };
-    }
-
     fn send_all(&mut self, pages: &Pages) {
         (self.base, self.lacking) = (None, PageSet::all(pages.count()));
         self.mode = Mode::CatchingUp { next: PageNumber(1), begun: false };
-    }
-
-    fn ask(&mut self, pages: &Pages) -> Next {
-        let common = self.theirs.min(pages.count());
-        match &mut self.mode {
-            Mode::Comparing { next, question } if *next <= common => match question {
-                Question::None => {
-                    *question = Question::Ranges;
-                    Next::Send(ToReplica::Compare { first: PageNumber(*next) })
-                }
-                Question::Ranges | Question::Each(_) => Next::Wait,
-            },
-            _ => {
-                PageNumber::all(pages.count())
-                    .skip_while(|page| page.0 <= common)
-                    .for_each(|page| self.lacking.insert(page));
-                self.mode = Mode::CatchingUp { next: PageNumber(1), begun: false };
-                Next::Again
-            }
-        }
-    }
-
-    fn ranges(&mut self, digests: &[PageDigest], pages: &Pages) -> Result<()> {
-        let common = self.theirs.min(pages.count());
-        let Mode::Comparing { next, question: question @ Question::Ranges } = &mut self.mode else {
-            self.mode = Mode::Broken;
-            return Ok(());
-        };
-        let mut differ = Vec::new();
-        for (first, theirs) in
-            (*next..).step_by(RANGE_PAGES as usize).zip(digests.iter().take(RANGES as usize))
-        {
-            let mut digest = PageDigest::EMPTY;
-            for page in range(PageNumber(first), self.theirs) {
-                if page.0 > common {
-                    break;
-                }
-                digest.toggle(PageHash::of(page, &pages.page(page)?));
-            }
-            if first <= common && digest != *theirs {
-                differ.push(PageNumber(first));
-            }
-        }
-        if digests.len() < RANGES as usize && *next + RANGES * RANGE_PAGES <= common {
-            self.mode = Mode::Broken;
-        } else if differ.is_empty() {
-            *question = Question::None;
-            *next += RANGES * RANGE_PAGES;
-        } else {
-            self.ready.push_back(ToReplica::CompareEach { ranges: differ.clone() });
-            *question = Question::Each(differ);
-        }
-        Ok(())
-    }
-
-    fn each(&mut self, hashes: &[Vec<u64>], pages: &Pages) -> Result<()> {
-        let Mode::Comparing { next, question: question @ Question::Each(_) } = &mut self.mode else {
-            self.mode = Mode::Broken;
-            return Ok(());
-        };
-        let Question::Each(ranges) = std::mem::replace(question, Question::None) else { return Ok(()) };
-        *next += RANGES * RANGE_PAGES;
-        for (at, first) in ranges.iter().enumerate() {
-            let theirs = hashes.get(at).map(Vec::as_slice).unwrap_or_default();
-            for (at, page) in range(*first, self.theirs.min(pages.count())).enumerate() {
-                if theirs.get(at) != Some(&PageHash::of(page, &pages.page(page)?).short()) {
-                    self.lacking.insert(page);
-                }
-            }
-        }
-        Ok(())
     }
 
     fn taken(&mut self, number: u64, position: Option<Position>, pages: &Pages) {

@@ -5,42 +5,42 @@
 //! have the pages at rest. Nothing here waits for the network: what does not fit into the stream's queue
 //! ends the stream, and catching up goes on with the next.
 
+mod proof;
+mod tap;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mfpsync_proto::replica as wire;
 use mfpsync_replication::protection::{self, Protection};
-use mfpsync_replication::ship::{Logical, Next, Shipping};
+use mfpsync_replication::ship::{Next, Shipping};
 use mfpsync_replication::stream::{FromReplica, ToReplica};
 use mfpsync_replication::wire::to_replica_to_wire;
-use mfpsync_storage::master::{Durability, Master, MasterRead, MasterWrite, Replication};
-use mfpsync_storage::model::{ContentHash, DeviceId, Sequence};
-use mfpsync_storage::physical::{Changed, LogId, Pages, Position};
+use mfpsync_storage::master::{Durability, Master, MasterWrite, Replication};
+use mfpsync_storage::model::{DeviceId, Sequence};
+use mfpsync_storage::physical::{Pages, Position};
 use mfpsync_storage::tap::{Tap, Verdict};
 use mfpsync_storage::{Error, Priority};
 use ring::rand::SecureRandom;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::Status;
 
+pub use self::proof::Proved;
+
+use self::proof::Proof;
+use self::tap::ServerTap;
 use super::hub::{EVERYTHING, Hub};
 use crate::clock::unix_millis;
 use crate::communication::{Code, CommunicationLog, Event};
-use crate::db::{Db, SCAN_DEADLINE};
+use crate::db::Db;
 use crate::fault::{Fault, FaultBoard, FaultCode};
 
 /// Messages for the replica that its connection did not take yet: two transactions of a few parts each.
 const QUEUE: usize = 32;
 /// How often is looked whether somebody waits too long.
 const TICK: Duration = Duration::from_millis(250);
-/// Between two proofs that nobody asked for.
-const PROOF_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
-/// Before the first of them, and between attempts.
-const PROOF_PAUSE: Duration = Duration::from_secs(60);
-/// How long a commit waits until a proof's reader has begun.
-const READER: Duration = Duration::from_millis(200);
-
 /// What feeding the replica needs.
 pub struct Replicating {
     master: Db<Master>,
@@ -75,27 +75,6 @@ struct State {
 struct Stream {
     number: u64,
     to: mpsc::Sender<Result<wire::ToReplica, Status>>,
-}
-
-/// The last proof, and the one that is asked for.
-#[derive(Debug, Clone, Default)]
-pub struct Proof {
-    asked: u64,
-    expected: Option<(u64, ContentHash)>,
-    answered: Option<(u64, Result<ContentHash, String>)>,
-    /// How the last one that ended did.
-    pub last: Option<Proved>,
-}
-
-/// A proof that ended.
-#[derive(Debug, Clone)]
-pub struct Proved {
-    /// Up to where the copy was proven.
-    pub sequence: Sequence,
-    /// The server's wall clock, Unix milliseconds; for people.
-    pub at: u64,
-    /// What was wrong; none if all was right.
-    pub wrong: Option<String>,
 }
 
 /// How the replica is doing, as the server knows.
@@ -229,10 +208,7 @@ impl Replicating {
             }
             let Ok((pages, _)) = pages else { return this.end(&mut state, "the pages cannot be read") };
             match state.shipping.heard(message, pages) {
-                Ok(Some(proven)) => {
-                    state.proof.answered = Some((proven.proof, proven.content));
-                    this.conclude(&mut state);
-                }
+                Ok(Some(proven)) => this.proven(&mut state, proven),
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(%error, "read pages for the replica");
@@ -290,130 +266,6 @@ impl Replicating {
                 self.go_on();
             }
         }
-    }
-
-    /// Has the replica prove its copy soon after it has everything, and every day.
-    ///
-    /// # Cancel safety
-    /// Safe.
-    pub async fn prove_daily(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(PROOF_PAUSE).await;
-            if self.standing().is_some_and(|standing| standing.live) {
-                match self.prove().await {
-                    Ok(_) => tokio::time::sleep(PROOF_EVERY).await,
-                    Err(why) => tracing::info!(why, "the copy was not proven"),
-                }
-            }
-        }
-    }
-
-    /// Asks the replica to prove its copy, and waits for what comes of it.
-    ///
-    /// # Errors
-    /// Why there is no proof.
-    ///
-    /// # Cancel safety
-    /// The replica may be asked although the future was dropped.
-    pub async fn prove(self: &Arc<Self>) -> Result<Proved, String> {
-        if self.state().set.is_none() {
-            return Err("no replica is set".to_owned());
-        }
-        let mut changed = self.changed.subscribe();
-        let (position, content) = self.ask().await?;
-        let content = content.await.map_err(|_| "the server was stopped".to_owned())?;
-        let proof = {
-            let mut state = self.state();
-            let proof = state.proof.asked;
-            let content =
-                content.map_err(|error| format!("the server's own data cannot be read: {error}"))?;
-            state.proof.expected = Some((proof, content));
-            self.conclude(&mut state);
-            proof
-        };
-        loop {
-            {
-                let state = self.state();
-                let ended = state.proof.last.as_ref().filter(|last| last.sequence >= position.sequence);
-                if let (true, Some(last)) = (state.proof.expected.is_none(), ended) {
-                    return Ok(last.clone());
-                }
-                if state.stream.is_none() || state.proof.asked != proof {
-                    return Err("the replica was lost before it answered".to_owned());
-                }
-            }
-            if changed.changed().await.is_err() {
-                return Err("the server was stopped".to_owned());
-            }
-        }
-    }
-
-    /// Sends the question at a moment when the replica is told of everything, and has a reader begin at
-    /// the same.
-    async fn ask(
-        self: &Arc<Self>,
-    ) -> Result<(Position, oneshot::Receiver<mfpsync_storage::Result<ContentHash>>), String> {
-        let (tell, told) = oneshot::channel();
-        let this = self.clone();
-        self.master.store().with_pages(move |pages| {
-            let asked = pages.map_err(|error| error.to_string()).and_then(|(pages, _)| {
-                let mut state = this.state();
-                let state = &mut *state;
-                let proof = state.proof.asked + 1;
-                let position = state.shipping.prove(proof, pages);
-                let position = position.ok_or("the replica is not connected or has not caught up")?;
-                let (begun, has_begun) = std::sync::mpsc::sync_channel(1);
-                let (result, content) = oneshot::channel();
-                this.master.store().read(
-                    SCAN_DEADLINE,
-                    move |read| {
-                        // The state of before the next commit.
-                        read.founded_head()?;
-                        // Nobody waits any more when this came too late.
-                        let _waited_for = begun.send(());
-                        let hashes = read.content_hashes()?;
-                        Ok(hashes.into_values().fold(ContentHash::EMPTY, ContentHash::and))
-                    },
-                    move |content| drop(result.send(content)),
-                );
-                if has_begun.recv_timeout(READER).is_err() {
-                    return Err("the server is busy; try again".to_owned());
-                }
-                state.proof.asked = proof;
-                (state.proof.expected, state.proof.answered) = (None, None);
-                this.pump(state, pages);
-                Ok((position, content))
-            });
-            drop(tell.send(asked));
-        });
-        told.await.unwrap_or_else(|_| Err("the server was stopped".to_owned()))
-    }
-
-    /// Compares what the replica said of a proof with what it should be, when both are known.
-    fn conclude(&self, state: &mut State) {
-        let (Some((asked, expected)), Some((answered, content))) =
-            (&state.proof.expected, &state.proof.answered)
-        else {
-            return;
-        };
-        if asked != answered {
-            return;
-        }
-        let wrong = match content {
-            Ok(content) if content == expected => None,
-            Ok(_) => Some("its items are not the server's".to_owned()),
-            Err(wrong) => Some(wrong.clone()),
-        };
-        let sequence = state.shipping.durable().map_or(Sequence::ZERO, |durable| durable.sequence);
-        match &wrong {
-            None => self.faults.clear(FaultCode::ReplicaWrong),
-            Some(wrong) => self.faults.set(Fault::with_detail(FaultCode::ReplicaWrong, wrong)),
-        }
-        let code = if wrong.is_none() { Code::ReplicaProven } else { Code::ReplicaWrong };
-        self.record(state, code);
-        let last = Some(Proved { sequence, at: unix_millis(), wrong });
-        state.proof = Proof { last, asked: state.proof.asked, ..Proof::default() };
-        self.changed.send_replace(());
     }
 
     /// Has the writer send what is to be sent, and answer who is to be answered.
@@ -533,55 +385,3 @@ impl Replicating {
 /// Another device is the replica, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotTheReplica;
-
-struct ServerTap(Arc<Replicating>);
-
-impl Tap<Master> for ServerTap {
-    fn name(&mut self) -> LogId {
-        let mut name = [0; 16];
-        if self.0.random.fill(&mut name).is_err() {
-            // A name that came before is noticed: its transactions do not lead to the same pages.
-            tracing::error!("the system gives no random numbers");
-        }
-        LogId(name)
-    }
-
-    fn begin(&mut self, pages: &mut Pages, kept: Option<&[u8]>, read: &MasterRead<'_>) {
-        let mut state = self.0.state();
-        state.shipping.begin(kept, logical(read));
-        state.protection.begin(pages.transaction());
-        state.recent.clear();
-        self.0.show(&state);
-        self.0.pump(&mut state, pages);
-    }
-
-    fn changed(&mut self, changed: Changed<'_>) {
-        self.0.state().shipping.changed(&changed);
-    }
-
-    fn committed(&mut self, pages: &mut Pages, read: &MasterRead<'_>) {
-        let mut state = self.0.state();
-        state.shipping.committed(logical(read));
-        state.protection.committed(pages.transaction(), self.0.began.elapsed());
-        if state.recent.len() < RECENT {
-            state.recent.push_back((pages.transaction(), Instant::now()));
-        }
-        self.0.pump(&mut state, pages);
-    }
-
-    fn verdict(&self) -> Verdict {
-        self.0.state().protection.verdict()
-    }
-
-    fn keep(&self) -> Vec<u8> {
-        self.0.state().shipping.keep()
-    }
-}
-
-/// Commits whose time is kept; the oldest that the replica lacks counts.
-const RECENT: usize = 1_024;
-
-fn logical(read: &MasterRead<'_>) -> Option<Logical> {
-    let head = read.head().inspect_err(|error| tracing::warn!(%error, "read the head")).ok()??;
-    Some(Logical { group: head.group, epoch: head.epoch, sequence: head.sequence, chain: head.chain })
-}

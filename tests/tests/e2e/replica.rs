@@ -69,6 +69,15 @@ async fn sent(device: &TestDevice) {
     .unwrap();
 }
 
+/// Has the copy proven, at a moment when the replica has everything.
+async fn is_proven(fleet: &Fleet) {
+    let proof = eventually(PATIENCE, "the copy to be proven", async || {
+        let reply = fleet.server.panel()?.prove_replica(ProveReplicaRequest {}).await?;
+        reply.into_inner().proof.context("no proof")
+    });
+    assert_eq!(proof.await.unwrap().wrong, "");
+}
+
 fn copy_file(device: &TestDevice) -> PathBuf {
     let directory = std::fs::read_dir(device.data_dir().join("standby")).unwrap();
     let mut files: Vec<_> = directory.map(|entry| entry.unwrap().path()).collect();
@@ -100,8 +109,7 @@ async fn i_11_a_client_becomes_the_replica_and_its_copy_is_the_master_byte_for_b
     write(&fleet.clients[0], 20..60).await;
     sent(&fleet.clients[0]).await;
     caught_up(&fleet, 1).await;
-    let proved = fleet.server.panel().unwrap().prove_replica(ProveReplicaRequest {}).await.unwrap();
-    assert_eq!(proved.into_inner().proof.unwrap().wrong, "");
+    is_proven(&fleet).await;
     let safe = fleet.server.status().await.unwrap().server.unwrap();
     assert_eq!(safe.safe, safe.head);
     eventually(PATIENCE, "what is safe to be let go", async || {
@@ -298,10 +306,7 @@ async fn whoever_is_killed_whenever_the_copy_is_the_master_in_the_end() {
     }
     sent(&fleet.clients[0]).await;
     fleet.converged(&["user/alice"], PATIENCE).await.unwrap();
-    let proved = fleet.server.panel().unwrap().prove_replica(ProveReplicaRequest {}).await;
     caught_up(&fleet, 1).await;
-    if let Ok(proved) = proved {
-        assert_eq!(proved.into_inner().proof.unwrap().wrong, "");
-    }
+    is_proven(&fleet).await;
     is_the_same_file(&mut fleet, 1).await;
 }
