@@ -243,6 +243,8 @@ pub enum RefusalReason {
     PairingCode,
     /// The pairing code was wrong too often.
     PairingTries,
+    /// The call named another device's incarnation.
+    Incarnation,
 }
 
 /// What a refused client does next.
@@ -277,7 +279,8 @@ impl RefusalReason {
             | Self::DevicesFull
             | Self::PairingClosed
             | Self::PairingCode
-            | Self::PairingTries => RefusalClass::Seldom,
+            | Self::PairingTries
+            | Self::Incarnation => RefusalClass::Seldom,
             Self::Released => RefusalClass::Released,
             Self::Quarantined => RefusalClass::Quarantined,
         }
@@ -306,6 +309,7 @@ impl RefusalReason {
             Self::PairingClosed => "pairing-closed",
             Self::PairingCode => "pairing-code",
             Self::PairingTries => "pairing-tries",
+            Self::Incarnation => "incarnation",
         }
     }
 }

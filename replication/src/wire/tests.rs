@@ -127,7 +127,10 @@ fn follow_messages_come_back_as_they_were() {
     let caught_up = FollowEvent::CaughtUp { cursor: here(5), safe: None };
     assert_eq!(follow_event_from_wire(caught_up_to_wire(&here(5), None)), Ok(Some(caught_up)));
     let heartbeat = FollowEvent::Heartbeat { head: Sequence(6), safe: Some(Sequence(5)) };
-    assert_eq!(follow_event_from_wire(heartbeat_to_wire(Sequence(6), Some(Sequence(5)))), Ok(Some(heartbeat)));
+    assert_eq!(
+        follow_event_from_wire(heartbeat_to_wire(Sequence(6), Some(Sequence(5)))),
+        Ok(Some(heartbeat))
+    );
     let membership = FollowEvent::Membership { members: vec![member()], issuers: vec![issuer()] };
     assert_eq!(follow_event_from_wire(membership_to_wire(&[member()], &[issuer()])), Ok(Some(membership)));
     let empty = FollowEvent::Batch { previous: Sequence(4), changes: vec![], cursor: here(9) };
@@ -158,7 +161,7 @@ fn pushes_and_answers_come_back_as_they_were() {
 
 #[test]
 fn every_refusal_comes_back_as_it_was() {
-    for number in 0..=18 {
+    for number in 0..=19 {
         let wire = sync::Refusal { reason: number, text: "no".to_owned(), promotion: Bytes::new() };
         let refusal = refusal_from_wire(&wire).unwrap();
         assert_eq!(refusal_to_wire(&refusal), wire);

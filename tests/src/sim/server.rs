@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use mfpsync_proto::sync;
 use mfpsync_replication::accept::{self, Answer, Submission, accept, lineage};
-use mfpsync_replication::follow::{self, Start};
+use mfpsync_replication::follow::{self, Noted, Start};
 use mfpsync_replication::message::{Greeting, Limits, PushAnswer, Refusal, RefusalReason, ResetReason};
 use mfpsync_replication::wire;
 use mfpsync_storage::Inline;
@@ -299,7 +299,11 @@ impl World {
         let device = self.devices[device].id;
         let noted =
             self.server.master.write(|write| follow::note(write, device, incarnation, sequence, settled));
-        if noted.expect("note progress") { Ok(()) } else { Err(RefusalReason::Quarantined) }
+        match noted.expect("note progress") {
+            Noted::Done => Ok(()),
+            Noted::Quarantined => Err(RefusalReason::Quarantined),
+            Noted::OtherIncarnation => Err(RefusalReason::Incarnation),
+        }
     }
 
     /// None when the server goes down before it can answer.
