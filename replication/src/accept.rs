@@ -22,6 +22,7 @@ use mfpsync_storage::model::{
 
 use self::place::{Placed, placed};
 use crate::lineage::Lineage;
+use crate::message;
 use crate::merge::{Merge, Seen, Standing, merge, rule};
 
 /// Outcomes of one incarnation that are kept unconfirmed. Above twice what an outbox holds: its last
@@ -42,6 +43,19 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { user_items: limit::USER_ITEMS, user_bytes: limit::USER_BYTES, keep_values: true }
+    }
+}
+
+impl Limits {
+    /// What devices are told of them when they say hello.
+    #[must_use]
+    pub fn announced(self) -> message::Limits {
+        let figure = |figure| usize::try_from(figure).unwrap_or(usize::MAX);
+        message::Limits {
+            user_items: figure(self.user_items),
+            user_bytes: figure(self.user_bytes),
+            ..message::Limits::default()
+        }
     }
 }
 

@@ -23,9 +23,7 @@ pub struct Hello {
     pub promotion: Option<Signed<Promotion>>,
     /// The last operation number it has given out; zero for none.
     pub last_operation: OperationNumber,
-    /// Optional abilities by name.
-    pub features: Vec<String>,
-    /// `host:port` where it can be reached, if it listens.
+    /// `host:port` where it is reached when it serves.
     pub endpoints: Vec<String>,
     /// The version of its program, for people.
     pub version: String,
@@ -85,10 +83,6 @@ pub struct Greeting {
     pub issuers: Vec<Signed<IssuingCertificate>>,
     /// The highest operation of the client's incarnation with a recorded outcome.
     pub known_operation: OperationNumber,
-    /// Optional abilities by name.
-    pub features: Vec<String>,
-    /// Hash of the group's settings.
-    pub settings_fingerprint: Vec<u8>,
     /// The group's name for people.
     pub group_name: String,
 }

@@ -108,8 +108,7 @@ impl Driver {
             resetting: own.resetting,
             outbox,
             endpoints: servers,
-            own_endpoints: Vec::new(),
-            features: Vec::new(),
+            own_endpoints: device.endpoints(&device.config.listen),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             timing,
         };

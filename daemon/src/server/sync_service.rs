@@ -9,7 +9,7 @@ use mfpsync_proto::sync::{self as wire, Reason};
 use mfpsync_proto::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 use mfpsync_replication::accept::{Answer, Submission, accept, is_of_another, lineage};
 use mfpsync_replication::follow::{self, Noted, Start};
-use mfpsync_replication::message::{Follow, Greeting, Limits, PushAnswer};
+use mfpsync_replication::message::{Follow, Greeting, PushAnswer};
 use mfpsync_replication::wire as convert;
 use mfpsync_storage::Priority;
 use mfpsync_storage::master::{Head, MasterRead, MasterWrite};
@@ -125,13 +125,11 @@ impl Sync for SyncService {
             epoch: head.epoch,
             head: head.sequence,
             safe: self.0.hub.safe(),
-            limits: Limits::default(),
+            limits: self.0.limits().announced(),
             lineage,
             members,
             issuers,
             known_operation,
-            features: Vec::new(),
-            settings_fingerprint: Vec::new(),
             group_name: head.group_name,
         };
         Ok(Response::new(convert::greeting_to_wire(&greeting)))

@@ -110,3 +110,11 @@ fn outcomes_that_nobody_confirms_are_bounded() {
     let again = Submission { low_water: OperationNumber(0), ..next };
     assert!(matches!(answer(&mut master, &again, Limits::default()), Answer::Outcomes(_)), "a repetition");
 }
+
+#[test]
+fn what_is_announced_is_what_is_enforced() {
+    let limits = Limits { user_items: 3, user_bytes: 900, ..Limits::default() };
+    let announced = limits.announced();
+    assert_eq!((announced.user_items, announced.user_bytes), (3, 900));
+    assert_eq!(announced.push_operations, mfpsync_proto::limit::PUSH_OPERATIONS);
+}

@@ -64,7 +64,6 @@ fn hello() -> Hello {
         incarnation: Incarnation(5),
         promotion: Some(promotion()),
         last_operation: OperationNumber(8),
-        features: vec!["x".to_owned()],
         endpoints: vec!["mfp.example.com:7400".to_owned()],
         version: "0.1.0".to_owned(),
     }
@@ -81,8 +80,6 @@ fn greeting() -> Greeting {
         members: vec![member()],
         issuers: vec![issuer()],
         known_operation: OperationNumber(7),
-        features: vec![],
-        settings_fingerprint: vec![1; 32],
         group_name: "office".to_owned(),
     }
 }
@@ -183,7 +180,7 @@ fn a_malformed_hello_is_refused() {
         (|hello| hello.group_id = Bytes::new(), WireError::Invalid("group id")),
         (|hello| hello.incarnation = 0, WireError::Missing("incarnation")),
         (|hello| hello.last_operation = u64::MAX, WireError::Invalid("last operation")),
-        (|hello| hello.features = vec![String::new(); 65], WireError::OverLimit("features")),
+        (|hello| hello.endpoints = vec![String::new(); 17], WireError::OverLimit("endpoints")),
         (|hello| hello.version = "a\n".to_owned(), WireError::Invalid("version")),
     ];
     for (spoil, error) in table {

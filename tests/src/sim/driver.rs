@@ -110,7 +110,6 @@ impl World {
             outbox,
             endpoints: vec![SERVER.to_owned()],
             own_endpoints: Vec::new(),
-            features: Vec::new(),
             version: "1".to_owned(),
             timing: Timing::default(),
         };
