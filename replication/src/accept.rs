@@ -4,6 +4,8 @@
 //! Called by the daemon's `Push` handler inside the writer's transaction, and by the simulation.
 
 mod place;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +22,12 @@ use mfpsync_storage::model::{
 
 use self::place::{Placed, placed};
 use crate::lineage::Lineage;
+use crate::message;
 use crate::merge::{Merge, Seen, Standing, merge, rule};
+
+/// Outcomes of one incarnation that are kept unconfirmed. Above twice what an outbox holds: its last
+/// operation may build on its first, and as many may be made while it is pushed.
+pub(crate) const UNCONFIRMED: u64 = 1 << 17;
 
 /// Bounds the server keeps.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +43,19 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { user_items: limit::USER_ITEMS, user_bytes: limit::USER_BYTES, keep_values: true }
+    }
+}
+
+impl Limits {
+    /// What devices are told of them when they say hello.
+    #[must_use]
+    pub fn announced(self) -> message::Limits {
+        let figure = |figure| usize::try_from(figure).unwrap_or(usize::MAX);
+        message::Limits {
+            user_items: figure(self.user_items),
+            user_bytes: figure(self.user_bytes),
+            ..message::Limits::default()
+        }
     }
 }
 
@@ -68,6 +88,10 @@ pub enum Answer {
     },
     /// A record does not even name its operation: nothing was taken.
     Unreadable(DecodeError),
+    /// The incarnation is another device's: nothing was taken.
+    OtherIncarnation,
+    /// The device offers more without confirming what came of the many before: nothing was taken.
+    Unconfirmed,
     /// One number came with two contents: two devices share an identity, or a disk was rolled back.
     /// Nothing is taken from the device until a person decides.
     ///
@@ -86,6 +110,9 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: Limits) 
     if progress.is_some_and(|progress| progress.quarantined) {
         return Ok(Answer::Quarantined);
     }
+    if is_of_another(write, submission.device, submission.incarnation)? {
+        return Ok(Answer::OtherIncarnation);
+    }
     let mut numbers = Vec::with_capacity(submission.operations.len());
     for record in &submission.operations {
         match Operation::peek_number(record) {
@@ -98,6 +125,10 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: Limits) 
         return Ok(Answer::OutOfOrder { expected: OperationNumber(before.0 + 1), found: *found });
     }
     let mut ledger = write.ledger(submission.incarnation)?;
+    let unconfirmed = ledger.last().0.saturating_sub(ledger.confirmed().max(submission.low_water).0);
+    if unconfirmed >= UNCONFIRMED && numbers.last().is_some_and(|last| *last > ledger.last()) {
+        return Ok(Answer::Unconfirmed);
+    }
     let mut reigns = Reigns {
         head: write.founded_head()?,
         history: None,
@@ -132,8 +163,16 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: Limits) 
         outcomes.push((number, outcome));
     }
     ledger.confirm(submission.low_water);
-    write.put_ledger(submission.incarnation, &ledger)?;
+    write.put_ledger(submission.incarnation, submission.device, &ledger)?;
     Ok(Answer::Outcomes(outcomes))
+}
+
+/// Whether an incarnation belongs to another device than the one that names it.
+///
+/// # Errors
+/// The database's.
+pub fn is_of_another(read: &MasterRead<'_>, device: DeviceId, incarnation: Incarnation) -> Result<bool> {
+    Ok(read.device_of(incarnation)?.is_some_and(|own| own != device))
 }
 
 /// Whether a device took its operation back, as it must when it hears of an erasure: whether the server

@@ -35,7 +35,6 @@ pub use replica::{
 
 /// Promotion, membership and certificate records in one message.
 const MAX_RECORDS: usize = 4_096;
-const MAX_FEATURES: usize = 64;
 const MAX_ENDPOINTS: usize = 16;
 
 /// Sequences and numbers fit the database's signed integers.

@@ -90,12 +90,12 @@ fn all(read: &LocalRead<'_>, scope: &Scope, items: &[LocalItem]) -> Result<Vec<F
 /// A notice for each field of an edit that was not taken and differs from what stands.
 fn lost(entry: &SetAside, key: &ItemKey, action: &Action, standing: Option<&Fields>, found: &mut Vec<Found>) {
     let (kind, reason) = match &entry.outcome {
-        Outcome::Rejected { reason, .. } => (wire::NoticeKind::Refused, reason.as_str()),
-        Outcome::Accepted { .. } => (wire::NoticeKind::Superseded, "superseded"),
+        Outcome::Rejected { reason, .. } => (wire::NoticeKind::Refused, reason.to_string()),
+        Outcome::Accepted { .. } => (wire::NoticeKind::Superseded, "superseded".to_owned()),
     };
     let mut push = |field: &str, ours: Option<&Value>, stands: Option<&Value>| {
         if ours != stands || field.is_empty() {
-            found.push(notice(kind, reason, key, field, ours, stands));
+            found.push(notice(kind, &reason, key, field, ours, stands));
         }
     };
     match action {

@@ -59,8 +59,6 @@ pub(super) fn greeting(number: u64, head: u64) -> Greeting {
         members: vec![],
         issuers: vec![],
         known_operation: OperationNumber(0),
-        features: vec![],
-        settings_fingerprint: vec![],
         group_name: "office".to_owned(),
     }
 }
@@ -84,7 +82,6 @@ pub(super) fn start() -> Start {
         outbox: outbox(false, 10),
         endpoints: vec!["a:1".to_owned(), "b:1".to_owned()],
         own_endpoints: vec![],
-        features: vec![],
         version: "0.1.0".to_owned(),
         timing: Timing::default(),
     }
