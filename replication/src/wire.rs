@@ -75,8 +75,10 @@ fn epoch_to_wire(epoch: &Epoch) -> sync::Epoch {
 
 fn cursor(cursor: Option<sync::Cursor>) -> Result<Cursor, WireError> {
     let cursor = cursor.ok_or(WireError::Missing("cursor"))?;
-    if !cursor.filter.is_empty() {
-        return Err(WireError::Invalid("filter of cursor"));
+    match cursor.filter.len() {
+        0 => {}
+        1..=limit::FILTER_BYTES => return Err(WireError::Invalid("filter of cursor")),
+        _ => return Err(WireError::OverLimit("filter of cursor")),
     }
     Ok(Cursor {
         group: group(&cursor.group_id)?,

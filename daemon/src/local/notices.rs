@@ -29,7 +29,7 @@ struct Found {
     field: String,
     ours: Option<Value>,
     standing: Option<Value>,
-    reason: &'static str,
+    reason: String,
 }
 
 /// The notices of a user who logs in, and how many more there are.
@@ -133,7 +133,7 @@ fn both_kept(item: &LocalItem, found: &mut Vec<Found>) {
 
 fn notice(
     kind: wire::NoticeKind,
-    reason: &'static str,
+    reason: &str,
     key: &ItemKey,
     field: &str,
     ours: Option<&Value>,
@@ -148,7 +148,7 @@ fn notice(
         field: field.to_owned(),
         ours: open(ours),
         standing: open(standing),
-        reason,
+        reason: reason.to_owned(),
     }
 }
 
@@ -167,6 +167,6 @@ fn to_wire(notice: &Found) -> wire::Notice {
         field: notice.field.clone(),
         ours: value(&notice.ours),
         standing: value(&notice.standing),
-        reason: notice.reason.to_owned(),
+        reason: notice.reason.clone(),
     }
 }

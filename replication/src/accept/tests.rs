@@ -118,3 +118,51 @@ fn what_is_announced_is_what_is_enforced() {
     assert_eq!((announced.user_items, announced.user_bytes), (3, 900));
     assert_eq!(announced.push_operations, mfpsync_proto::limit::PUSH_OPERATIONS);
 }
+
+/// What became of one edit of somebody who has seen everything, pushed under the next number.
+fn pushed(master: &mut Inline<Master>, edit: Edit, limits: Limits) -> std::result::Result<(), RejectReason> {
+    let (last, head) =
+        master.read(|read| Ok((read.ledger(LIFE)?.last().0, read.founded_head()?.sequence))).unwrap();
+    let base = Base { revision: Revision { epoch: 1, sequence: head }, after: None };
+    let edit = Edit { base, ..edit };
+    match answer(master, &push(OWN, last + 1, last, edit), limits) {
+        Answer::Outcomes(outcomes) => match &outcomes[0].1 {
+            Outcome::Accepted { .. } => Ok(()),
+            Outcome::Rejected { reason, .. } => Err(*reason),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_group_has_no_more_users_than_it_may() {
+    let mut master = master();
+    let limits = Limits { users: 2, ..Limits::default() };
+    let over = Err(RejectReason::OverLimit);
+    assert_eq!(pushed(&mut master, put("user/a", "1", "x"), limits), Ok(()));
+    assert_eq!(pushed(&mut master, put("user/b", "1", "x"), limits), Ok(()));
+    assert_eq!(pushed(&mut master, put("user/c", "1", "x"), limits), over);
+    assert_eq!(pushed(&mut master, put("user/b", "2", "x"), limits), Ok(()), "not a new user");
+    assert_eq!(pushed(&mut master, put("shared", "1", "x"), limits), Ok(()));
+    assert_eq!(master.read(|read| read.count_users()).unwrap(), 2);
+    let delete = Edit { action: Action::Delete, ..put("user/a", "1", "") };
+    assert_eq!(pushed(&mut master, delete, limits), Ok(()));
+    assert_eq!(pushed(&mut master, put("user/c", "1", "x"), limits), Ok(()), "a place became free");
+    assert_eq!(pushed(&mut master, put("user/a", "2", "x"), limits), over);
+}
+
+#[test]
+fn an_item_grows_only_within_its_user_s_bytes() {
+    let mut master = master();
+    let limits = Limits { user_bytes: 100, ..Limits::default() };
+    let over = Err(RejectReason::OverLimit);
+    let mut change =
+        |id: &str, length: usize, limits| pushed(&mut master, put("user/a", id, &"x".repeat(length)), limits);
+    assert_eq!(change("1", 30, limits), Ok(()));
+    assert_eq!(change("2", 30, limits), Ok(()));
+    assert_eq!(change("1", 80, limits), over);
+    assert_eq!(change("1", 31, limits), Ok(()));
+    assert_eq!(change("3", 50, limits), over);
+    assert_eq!(change("1", 80, Limits::default()), Ok(()));
+    assert_eq!(change("1", 75, limits), Ok(()), "what shrinks may stay over the limit");
+}

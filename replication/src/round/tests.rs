@@ -347,6 +347,20 @@ fn heartbeats_keep_the_stream_and_a_slow_disk_is_not_silence() {
 }
 
 #[test]
+fn no_more_is_pushed_at_once_than_the_server_takes() {
+    let most = Limits::default();
+    for (operations, bytes) in [(3, 900), (most.push_operations + 1, most.push_bytes + 1)] {
+        let mut bench = Bench::new(start());
+        let limits = Limits { push_operations: operations, push_bytes: bytes, ..most };
+        bench.greeted(Greeting { limits, ..greeting(1, 50) });
+        let opened = bench.stored(Stored::GreetingAdopted(outbox(true, 11)));
+        let Some(Effect::Push(_, order)) = opened.last() else { panic!("no push: {opened:?}") };
+        let own = (most.push_operations, most.push_bytes);
+        assert_eq!((order.operations, order.bytes), (operations.min(own.0), bytes.min(own.1)));
+    }
+}
+
+#[test]
 fn one_push_is_under_way_and_its_outcomes_are_stored_before_the_next() {
     let mut bench = Bench::following(start());
     let pushed = bench.give(Event::LocalEdits(outbox(true, 11)));

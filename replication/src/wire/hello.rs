@@ -5,8 +5,8 @@ use mfpsync_proto::sync;
 use mfpsync_storage::model::{OperationNumber, Promotion};
 
 use super::{
-    MAX_ENDPOINTS, epoch, epoch_to_wire, group, incarnation, issuers, members, number, record,
-    records, records_to_wire, safe, sequence, text, texts,
+    MAX_ENDPOINTS, epoch, epoch_to_wire, group, incarnation, issuers, members, number, record, records,
+    records_to_wire, safe, sequence, text, texts,
 };
 use crate::error::WireError;
 use crate::message::{Greeting, Hello, Limits};

@@ -235,6 +235,20 @@ fn an_answer_with_a_reason_of_a_newer_server_is_taken() {
 }
 
 #[test]
+fn a_cursor_with_a_filter_is_refused() {
+    let of = |length: usize| {
+        let mut wire = cursor_to_wire(&here(5));
+        wire.filter = vec![1; length].into();
+        cursor(Some(wire))
+    };
+    assert_eq!(of(0), Ok(here(5)));
+    for length in [1, 255] {
+        assert_eq!(of(length), Err(WireError::Invalid("filter of cursor")));
+    }
+    assert_eq!(of(256), Err(WireError::OverLimit("filter of cursor")));
+}
+
+#[test]
 fn a_malformed_stream_is_refused() {
     let miscounted = batch(ChangeBatch::default().finish(), 1, here(9));
     assert!(matches!(miscounted, Err(WireError::Contradiction(_))));

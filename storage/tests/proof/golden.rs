@@ -210,6 +210,11 @@ fn a_reason_of_a_newer_build_is_kept_with_its_number() {
 #[test]
 fn cursors_and_batches_are_frozen() {
     record("cursor-v1.hex", &full_cursor(), &full_cursor().encode(), Cursor::decode);
+    let unfiltered = full_cursor().encode();
+    for filter in [vec![1, 7], [&[0x80, 0x02][..], &[7; 256]].concat()] {
+        let filtered = [&unfiltered[..unfiltered.len() - 1], &filter].concat();
+        assert!(Cursor::decode(&filtered).is_err());
+    }
     let bytes = batch();
     record("batch-v1.hex", &ChangeBatch::decode(&bytes).unwrap(), &bytes, ChangeBatch::decode);
 }
