@@ -49,6 +49,13 @@ pub fn quarantined() -> Status {
     status(Code::FailedPrecondition, Reason::Quarantined, text)
 }
 
+/// The device's data says that it is another device's.
+#[must_use]
+pub fn other_incarnation() -> Status {
+    let text = "this device's data was made by another device of the group; leave and join again";
+    status(Code::PermissionDenied, Reason::Incarnation, text)
+}
+
 /// The server's data is older than what the device has seen.
 #[must_use]
 pub fn rolled_back() -> Status {

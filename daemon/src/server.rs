@@ -38,7 +38,7 @@ use crate::discovery::announcer::Announcer;
 use crate::enroll::{Admission, Admitted, EnrollService, PairingDesk};
 use crate::fault::{Fault, FaultCode};
 use crate::group::MASTER_FILE;
-use crate::net::acceptor::{self, House, Incoming, Limits};
+use crate::net::acceptor::{self, House, Incoming, Limits, Shares};
 use crate::net::frames::unwrapped;
 use crate::net::serve::grpc_server;
 use crate::pairing::Newcomer;
@@ -148,6 +148,8 @@ impl ServerPart {
     fn serve(&self, device: &Device, listeners: Vec<TcpListener>) -> Result<(), Fault> {
         let tls =
             ServerTls::new(&device.identity).map_err(|error| Fault::with_detail(FaultCode::Keys, error))?;
+        let limits = Limits { connections: device.config.limits.connections as usize, ..Limits::default() };
+        let shares = Shares::new(&limits);
         for listener in listeners {
             let desk = self.desk.clone();
             let incoming = acceptor::start(
@@ -159,8 +161,9 @@ impl ServerPart {
                     communication: device.communication.clone(),
                     stats: device.stats.clone(),
                     cut: self.serving.cut.clone(),
+                    shares: shares.clone(),
                 },
-                Limits { connections: device.config.limits.connections as usize, ..Limits::default() },
+                limits,
                 &self.vital,
             );
             self.serve_connections(incoming);

@@ -4,6 +4,8 @@
 //! Called by the daemon's `Push` handler inside the writer's transaction, and by the simulation.
 
 mod place;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,13 +23,20 @@ use mfpsync_storage::model::{
 use self::place::{Placed, placed};
 use crate::lineage::Lineage;
 use crate::merge::{Merge, Seen, Standing, merge, rule};
+use crate::message;
+
+/// Outcomes of one incarnation that are kept unconfirmed. Above twice what an outbox holds: its last
+/// operation may build on its first, and as many may be made while it is pushed.
+pub(crate) const UNCONFIRMED: u64 = 1 << 17;
 
 /// Bounds the server keeps.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
+    /// Users of the group; looked at when a user's first item is made.
+    pub users: u64,
     /// Items of one user; looked at when a new one is made.
     pub user_items: u64,
-    /// Encoded bytes of one user's items; looked at when a new one is made.
+    /// Encoded bytes of one user's items; looked at when they grow.
     pub user_bytes: u64,
     /// Whether the history keeps values that were replaced or lost.
     pub keep_values: bool,
@@ -35,7 +44,25 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { user_items: limit::USER_ITEMS, user_bytes: limit::USER_BYTES, keep_values: true }
+        Self {
+            users: limit::USERS,
+            user_items: limit::USER_ITEMS,
+            user_bytes: limit::USER_BYTES,
+            keep_values: true,
+        }
+    }
+}
+
+impl Limits {
+    /// What devices are told of them when they say hello.
+    #[must_use]
+    pub fn announced(self) -> message::Limits {
+        let figure = |figure| usize::try_from(figure).unwrap_or(usize::MAX);
+        message::Limits {
+            user_items: figure(self.user_items),
+            user_bytes: figure(self.user_bytes),
+            ..message::Limits::default()
+        }
     }
 }
 
@@ -68,6 +95,10 @@ pub enum Answer {
     },
     /// A record does not even name its operation: nothing was taken.
     Unreadable(DecodeError),
+    /// The incarnation is another device's: nothing was taken.
+    OtherIncarnation,
+    /// The device offers more without confirming what came of the many before: nothing was taken.
+    Unconfirmed,
     /// One number came with two contents: two devices share an identity, or a disk was rolled back.
     /// Nothing is taken from the device until a person decides.
     ///
@@ -86,6 +117,9 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: Limits) 
     if progress.is_some_and(|progress| progress.quarantined) {
         return Ok(Answer::Quarantined);
     }
+    if is_of_another(write, submission.device, submission.incarnation)? {
+        return Ok(Answer::OtherIncarnation);
+    }
     let mut numbers = Vec::with_capacity(submission.operations.len());
     for record in &submission.operations {
         match Operation::peek_number(record) {
@@ -98,10 +132,16 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: Limits) 
         return Ok(Answer::OutOfOrder { expected: OperationNumber(before.0 + 1), found: *found });
     }
     let mut ledger = write.ledger(submission.incarnation)?;
+    let unconfirmed = ledger.last().0.saturating_sub(ledger.confirmed().max(submission.low_water).0);
+    if unconfirmed >= UNCONFIRMED && numbers.last().is_some_and(|last| *last > ledger.last()) {
+        return Ok(Answer::Unconfirmed);
+    }
     let mut reigns = Reigns {
         head: write.founded_head()?,
         history: None,
         usage: BTreeMap::new(),
+        users: None,
+        new_users: BTreeSet::new(),
         sharing: BTreeMap::new(),
     };
     let mut outcomes = Vec::with_capacity(numbers.len());
@@ -132,8 +172,16 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: Limits) 
         outcomes.push((number, outcome));
     }
     ledger.confirm(submission.low_water);
-    write.put_ledger(submission.incarnation, &ledger)?;
+    write.put_ledger(submission.incarnation, submission.device, &ledger)?;
     Ok(Answer::Outcomes(outcomes))
+}
+
+/// Whether an incarnation belongs to another device than the one that names it.
+///
+/// # Errors
+/// The database's.
+pub fn is_of_another(read: &MasterRead<'_>, device: DeviceId, incarnation: Incarnation) -> Result<bool> {
+    Ok(read.device_of(incarnation)?.is_some_and(|own| own != device))
 }
 
 /// Whether a device took its operation back, as it must when it hears of an erasure: whether the server
@@ -160,6 +208,10 @@ struct Reigns {
     history: Option<Lineage>,
     /// Items and bytes of users, as far as they were asked for.
     usage: BTreeMap<Scope, (u64, u64)>,
+    /// How many users there are, if it was asked for.
+    users: Option<u64>,
+    /// Users that came with this submission.
+    new_users: BTreeSet<Scope>,
     /// The sharing of kinds, as far as it was asked for.
     sharing: BTreeMap<Kind, Setting>,
 }
@@ -172,8 +224,16 @@ impl Reigns {
         self.history.as_ref().ok_or_else(|| DecodeError::Invalid("lineage of the master database").into())
     }
 
-    /// Whether a user may have no further item. Counted once for all new items of a submission.
-    fn over_user_limit(
+    /// Items and bytes of a user. Counted once for a submission.
+    fn usage(&mut self, read: &MasterRead<'_>, author: DeviceId, scope: &Scope) -> Result<(u64, u64)> {
+        Ok(match self.usage.get(scope) {
+            Some(known) => *known,
+            None => *self.usage.entry(scope.clone()).or_insert(read.scope_usage(scope, author)?),
+        })
+    }
+
+    /// Whether a user may have no further item, or the group no further user.
+    fn over_item_limit(
         &mut self,
         read: &MasterRead<'_>,
         author: DeviceId,
@@ -183,24 +243,50 @@ impl Reigns {
         if !scope.is_user() {
             return Ok(false);
         }
-        let (items, bytes) = match self.usage.get(scope) {
-            Some(known) => *known,
-            None => *self.usage.entry(scope.clone()).or_insert(read.scope_usage(scope, author)?),
+        let (items, _) = self.usage(read, author, scope)?;
+        if items > 0 || self.new_users.contains(scope) || read.has_items(scope)? {
+            return Ok(items >= limits.user_items);
+        }
+        let users = match self.users {
+            Some(known) => known,
+            None => read.count_users()?,
         };
-        Ok(items >= limits.user_items || bytes >= limits.user_bytes)
+        let over = users >= limits.users;
+        self.users = Some(users + u64::from(!over));
+        if !over {
+            self.new_users.insert(scope.clone());
+        }
+        Ok(over || limits.user_items == 0)
     }
 
-    /// Counts what is about to be written; whatever is not simply one item more is counted anew.
-    fn count(&mut self, item: &ItemWrite, prior: Option<&Prior>) {
-        let scope = &item.key.scope;
-        match self.usage.get_mut(scope) {
-            Some((items, bytes)) if prior.is_none() && !item.deleted => {
-                *items += 1;
-                *bytes += item.fields.encode().len() as u64;
-            }
-            Some(_) => drop(self.usage.remove(scope)),
-            None => {}
+    /// Whether an item would take its user over the bytes it may have; what shrinks may stay over them.
+    fn over_byte_limit(
+        &mut self,
+        read: &MasterRead<'_>,
+        author: DeviceId,
+        item: &ItemWrite,
+        prior: Option<&Prior>,
+        limits: Limits,
+    ) -> Result<bool> {
+        if !item.key.scope.is_user() || item.deleted {
+            return Ok(false);
         }
+        let after = item.fields.encode().len() as u64;
+        let more = after.saturating_sub(prior.and_then(Prior::live_bytes).unwrap_or(0));
+        if more == 0 {
+            return Ok(false);
+        }
+        let (_, bytes) = self.usage(read, author, &item.key.scope)?;
+        Ok(bytes + more > limits.user_bytes)
+    }
+
+    /// Counts what is about to be written.
+    fn count(&mut self, item: &ItemWrite, prior: Option<&Prior>) {
+        let Some((items, bytes)) = self.usage.get_mut(&item.key.scope) else { return };
+        let before = prior.and_then(Prior::live_bytes);
+        let after = (!item.deleted).then(|| item.fields.encode().len() as u64);
+        *items = (*items + u64::from(after.is_some())).saturating_sub(u64::from(before.is_some()));
+        *bytes = (*bytes + after.unwrap_or(0)).saturating_sub(before.unwrap_or(0));
     }
 
     fn sharing(&mut self, read: &MasterRead<'_>, kind: &Kind) -> Result<Setting> {
@@ -338,7 +424,7 @@ fn decide_edit(
             return Ok(Err(RejectReason::BuildsOnRejected));
         }
         if edit.action != Action::Delete
-            && reigns.over_user_limit(write, submission.device, &edit.key.scope, limits)?
+            && reigns.over_item_limit(write, submission.device, &edit.key.scope, limits)?
         {
             return Ok(Err(RejectReason::OverLimit));
         }
@@ -370,6 +456,9 @@ fn decide_edit(
                 lost,
                 keep_prior,
             };
+            if reigns.over_byte_limit(write, submission.device, &item, prior.as_ref(), limits)? {
+                return Ok(Err(RejectReason::OverLimit));
+            }
             Decided::Write(Box::new((item, prior)), answer)
         }
         Merge::Superseded { by, lost, .. } => {

@@ -2,7 +2,7 @@
 //!
 //! A page that the replica has travels as the difference to what it has, which is mostly zeros, and all
 //! is compressed together. The position at a transaction's end is packed as well: its chain stands in the
-//! pages anyway. **Source** of the choice: ADR 26.
+//! pages anyway. **Source** of the choice: ADR 24.
 
 use mfpsync_storage::codec::{DecodeError, Decoder, Encoder};
 use mfpsync_storage::model::{Chain, Sequence};

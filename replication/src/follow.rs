@@ -4,6 +4,7 @@ use mfpsync_storage::Result;
 use mfpsync_storage::master::{Head, MasterWrite, Progress};
 use mfpsync_storage::model::{Chain, Cursor, DeviceId, Incarnation, Sequence};
 
+use crate::accept::is_of_another;
 use crate::lineage::{Lineage, Standpoint};
 use crate::message::ResetReason;
 
@@ -38,9 +39,19 @@ pub fn start(cursor: Option<&Cursor>, head: &Head, lineage: &Lineage, chain: Opt
         Standpoint::Continue => Start::Resume,
     }
 }
-/// Notes up to where a device has everything, for the device list and for forgetting deletions; false,
-/// and nothing noted, for a device in quarantine. Only pairing anew ends that, whatever incarnation the
-/// device names.
+
+/// Whether a device's position was noted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noted {
+    /// It was.
+    Done,
+    /// The device is in quarantine. Only pairing anew ends that, whatever incarnation it names.
+    Quarantined,
+    /// The incarnation is another device's.
+    OtherIncarnation,
+}
+
+/// Notes up to where a device has everything, for the device list and for forgetting deletions.
 ///
 /// # Errors
 /// The database's.
@@ -50,14 +61,17 @@ pub fn note(
     incarnation: Incarnation,
     sequence: Sequence,
     settled: bool,
-) -> Result<bool> {
+) -> Result<Noted> {
     let known = write.progress(device)?;
     if known.is_some_and(|known| known.quarantined) {
-        return Ok(false);
+        return Ok(Noted::Quarantined);
+    }
+    if is_of_another(write, device, incarnation)? {
+        return Ok(Noted::OtherIncarnation);
     }
     let known = known.filter(|known| known.incarnation == incarnation);
     let before = known.map_or(Sequence::ZERO, |known| known.settled);
     let settled = if settled { sequence } else { before.min(sequence) };
     write.put_progress(&Progress { device, incarnation, sequence, settled, quarantined: false })?;
-    Ok(true)
+    Ok(Noted::Done)
 }

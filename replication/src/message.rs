@@ -23,9 +23,7 @@ pub struct Hello {
     pub promotion: Option<Signed<Promotion>>,
     /// The last operation number it has given out; zero for none.
     pub last_operation: OperationNumber,
-    /// Optional abilities by name.
-    pub features: Vec<String>,
-    /// `host:port` where it can be reached, if it listens.
+    /// `host:port` where it is reached when it serves.
     pub endpoints: Vec<String>,
     /// The version of its program, for people.
     pub version: String,
@@ -85,10 +83,6 @@ pub struct Greeting {
     pub issuers: Vec<Signed<IssuingCertificate>>,
     /// The highest operation of the client's incarnation with a recorded outcome.
     pub known_operation: OperationNumber,
-    /// Optional abilities by name.
-    pub features: Vec<String>,
-    /// Hash of the group's settings.
-    pub settings_fingerprint: Vec<u8>,
     /// The group's name for people.
     pub group_name: String,
 }
@@ -243,6 +237,8 @@ pub enum RefusalReason {
     PairingCode,
     /// The pairing code was wrong too often.
     PairingTries,
+    /// The call named another device's incarnation.
+    Incarnation,
 }
 
 /// What a refused client does next.
@@ -277,7 +273,8 @@ impl RefusalReason {
             | Self::DevicesFull
             | Self::PairingClosed
             | Self::PairingCode
-            | Self::PairingTries => RefusalClass::Seldom,
+            | Self::PairingTries
+            | Self::Incarnation => RefusalClass::Seldom,
             Self::Released => RefusalClass::Released,
             Self::Quarantined => RefusalClass::Quarantined,
         }
@@ -306,6 +303,7 @@ impl RefusalReason {
             Self::PairingClosed => "pairing-closed",
             Self::PairingCode => "pairing-code",
             Self::PairingTries => "pairing-tries",
+            Self::Incarnation => "incarnation",
         }
     }
 }

@@ -35,7 +35,6 @@ pub use replica::{
 
 /// Promotion, membership and certificate records in one message.
 const MAX_RECORDS: usize = 4_096;
-const MAX_FEATURES: usize = 64;
 const MAX_ENDPOINTS: usize = 16;
 
 /// Sequences and numbers fit the database's signed integers.
@@ -76,8 +75,10 @@ fn epoch_to_wire(epoch: &Epoch) -> sync::Epoch {
 
 fn cursor(cursor: Option<sync::Cursor>) -> Result<Cursor, WireError> {
     let cursor = cursor.ok_or(WireError::Missing("cursor"))?;
-    if !cursor.filter.is_empty() {
-        return Err(WireError::Invalid("filter of cursor"));
+    match cursor.filter.len() {
+        0 => {}
+        1..=limit::FILTER_BYTES => return Err(WireError::Invalid("filter of cursor")),
+        _ => return Err(WireError::OverLimit("filter of cursor")),
     }
     Ok(Cursor {
         group: group(&cursor.group_id)?,

@@ -36,6 +36,10 @@ pub mod limit {
     pub const ITEM_FIELDS: usize = 128;
     /// A scope's, kind's, item's or field's name, in bytes.
     pub const NAME_BYTES: usize = 255;
+    /// The filter of a cursor.
+    pub const FILTER_BYTES: usize = 255;
+    /// Users of one group.
+    pub const USERS: u64 = 50_000;
     /// Items of one user.
     pub const USER_ITEMS: u64 = 2_000;
     /// Encoded fields of one user's items, in bytes.

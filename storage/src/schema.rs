@@ -82,6 +82,7 @@ CREATE TABLE superseded (
 CREATE TABLE ledger (
     incarnation INTEGER NOT NULL,
     block INTEGER NOT NULL,
+    device BLOB NOT NULL,
     confirmed INTEGER NOT NULL,
     entries BLOB NOT NULL,
     PRIMARY KEY (incarnation, block)

@@ -108,8 +108,7 @@ impl Driver {
             resetting: own.resetting,
             outbox,
             endpoints: servers,
-            own_endpoints: Vec::new(),
-            features: Vec::new(),
+            own_endpoints: device.endpoints(&device.config.listen),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             timing,
         };
@@ -516,10 +515,12 @@ async fn read_stream(
     };
     loop {
         let event = match stream.message().await {
-            Ok(Some(event)) => link::follow_event(anchor, &issuers, event),
-            Ok(None) => Err(Failure::Transport),
-            Err(status) => Err(link::proven(link::failed(&status), anchor, &issuers)),
+            Ok(Some(event)) => link::follow_event(anchor, &issuers, event).transpose(),
+            Ok(None) => Some(Err(Failure::Transport)),
+            Err(status) => Some(Err(link::proven(link::failed(&status), anchor, &issuers))),
         };
+        // What only a newer client knows.
+        let Some(event) = event else { continue };
         let ends = event.is_err();
         if to.send(event).await.is_err() || ends {
             return;

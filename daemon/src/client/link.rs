@@ -156,17 +156,17 @@ pub(super) async fn greet(channel: Channel, anchor: TrustAnchor, hello: &Hello) 
     Ok(greeting)
 }
 
-/// Reads an event of the follow stream and verifies records in it.
+/// Reads an event of the follow stream and verifies records in it; none for one this build does not know.
 pub(super) fn follow_event(
     anchor: TrustAnchor,
     known: &[Signed<IssuingCertificate>],
     event: wire::FollowEvent,
-) -> Result<FollowEvent, Failure> {
+) -> Result<Option<FollowEvent>, Failure> {
     let event = convert::follow_event_from_wire(event).map_err(|error| {
         tracing::warn!(%error, "read follow event");
         Failure::Malformed
     })?;
-    if let FollowEvent::Membership { members, issuers } = &event {
+    if let Some(FollowEvent::Membership { members, issuers }) = &event {
         verify_membership(anchor, issuers, members, known)?;
     }
     Ok(event)

@@ -220,6 +220,11 @@ fn fault(state: &LinkState) -> Option<Fault> {
 fn is_lasting(trouble: Trouble) -> bool {
     matches!(
         trouble,
-        Trouble::Refused(RefusalReason::Malformed | RefusalReason::OverLimit | RefusalReason::Capability)
+        Trouble::Refused(
+            RefusalReason::Malformed
+                | RefusalReason::OverLimit
+                | RefusalReason::Capability
+                | RefusalReason::Incarnation
+        )
     )
 }

@@ -20,7 +20,7 @@ use crate::authority::VerifyError;
 use crate::communication::CommunicationLog;
 use crate::identity::Identity;
 use crate::membership::Roster;
-use crate::net::acceptor::{self, Limits};
+use crate::net::acceptor::{self, Limits, Shares};
 use crate::net::dial::dial_enroll;
 use crate::net::serve::grpc_server;
 use crate::net::testing::{Conduct, PATIENCE, TestServer, described, identity, nobody};
@@ -158,6 +158,7 @@ async fn serve(own: &Identity, service: impl Enroll) -> (String, DropGuard) {
             communication: CommunicationLog::default(),
             stats: Arc::default(),
             cut: CancellationToken::new(),
+            shares: Shares::new(&Limits::default()),
         },
         Limits::default(),
         &Vital::new(&tasks, &stop),

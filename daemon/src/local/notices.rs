@@ -29,7 +29,7 @@ struct Found {
     field: String,
     ours: Option<Value>,
     standing: Option<Value>,
-    reason: &'static str,
+    reason: String,
 }
 
 /// The notices of a user who logs in, and how many more there are.
@@ -90,12 +90,12 @@ fn all(read: &LocalRead<'_>, scope: &Scope, items: &[LocalItem]) -> Result<Vec<F
 /// A notice for each field of an edit that was not taken and differs from what stands.
 fn lost(entry: &SetAside, key: &ItemKey, action: &Action, standing: Option<&Fields>, found: &mut Vec<Found>) {
     let (kind, reason) = match &entry.outcome {
-        Outcome::Rejected { reason, .. } => (wire::NoticeKind::Refused, reason.as_str()),
-        Outcome::Accepted { .. } => (wire::NoticeKind::Superseded, "superseded"),
+        Outcome::Rejected { reason, .. } => (wire::NoticeKind::Refused, reason.to_string()),
+        Outcome::Accepted { .. } => (wire::NoticeKind::Superseded, "superseded".to_owned()),
     };
     let mut push = |field: &str, ours: Option<&Value>, stands: Option<&Value>| {
         if ours != stands || field.is_empty() {
-            found.push(notice(kind, reason, key, field, ours, stands));
+            found.push(notice(kind, &reason, key, field, ours, stands));
         }
     };
     match action {
@@ -133,7 +133,7 @@ fn both_kept(item: &LocalItem, found: &mut Vec<Found>) {
 
 fn notice(
     kind: wire::NoticeKind,
-    reason: &'static str,
+    reason: &str,
     key: &ItemKey,
     field: &str,
     ours: Option<&Value>,
@@ -148,7 +148,7 @@ fn notice(
         field: field.to_owned(),
         ours: open(ours),
         standing: open(standing),
-        reason,
+        reason: reason.to_owned(),
     }
 }
 
@@ -167,6 +167,6 @@ fn to_wire(notice: &Found) -> wire::Notice {
         field: notice.field.clone(),
         ours: value(&notice.ours),
         standing: value(&notice.standing),
-        reason: notice.reason.to_owned(),
+        reason: notice.reason.clone(),
     }
 }

@@ -36,7 +36,7 @@ const WAITING: usize = 16;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 const ACCEPT_PAUSE_MOST: Duration = Duration::from_secs(1);
 
-/// How much the port bears.
+/// How much the ports bear.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Handshakes at once.
@@ -66,6 +66,28 @@ impl Default for Limits {
             connections_per_device: 4,
             pairings: 16,
             pairing_time: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The counted places of all ports of a server.
+#[derive(Debug, Clone)]
+pub struct Shares {
+    addresses: Arc<Places<std::net::IpAddr>>,
+    devices: Arc<Places<DeviceId>>,
+    connections: Arc<Semaphore>,
+    pairings: Arc<Semaphore>,
+}
+
+impl Shares {
+    /// All places are free.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            addresses: Places::new(limits.unauthenticated_per_address),
+            devices: Places::new(limits.connections_per_device),
+            connections: Arc::new(Semaphore::new(limits.connections)),
+            pairings: Arc::new(Semaphore::new(limits.pairings)),
         }
     }
 }
@@ -122,6 +144,8 @@ pub struct House {
     pub stats: Arc<Stats>,
     /// Cancelled when no connection may last any longer.
     pub cut: CancellationToken,
+    /// Places that all ports have in common.
+    pub shares: Shares,
 }
 
 /// What the acceptor yields; both streams end when it is stopped.
@@ -151,10 +175,6 @@ pub fn start(
         roster,
         house,
         limits,
-        addresses: Places::new(limits.unauthenticated_per_address),
-        devices: Places::new(limits.connections_per_device),
-        connections: Arc::new(Semaphore::new(limits.connections)),
-        pairings: Arc::new(Semaphore::new(limits.pairings)),
         refused: refused.clone(),
         sync,
         enroll,
@@ -170,10 +190,6 @@ struct Door {
     roster: Arc<Roster>,
     house: House,
     limits: Limits,
-    addresses: Arc<Places<std::net::IpAddr>>,
-    devices: Arc<Places<DeviceId>>,
-    connections: Arc<Semaphore>,
-    pairings: Arc<Semaphore>,
     refused: Arc<Refused>,
     sync: mpsc::Sender<PeerStream>,
     enroll: mpsc::Sender<PeerStream>,
@@ -208,7 +224,7 @@ async fn accept_all(listener: TcpListener, door: Arc<Door>) {
 }
 
 fn take(door: &Arc<Door>, permit: OwnedSemaphorePermit, tcp: TcpStream, address: SocketAddr) {
-    let Some(place) = door.addresses.take(origin(address.ip())) else {
+    let Some(place) = door.house.shares.addresses.take(origin(address.ip())) else {
         count(&door.refused.address_limit);
         door.tell("address-limit", None, address);
         return;
@@ -273,13 +289,13 @@ impl Door {
                 return refuse(stream, &refusal(why.reason(), why.to_string())).await;
             }
         };
-        let Some(slot) = self.devices.take(member.device) else {
+        let Some(slot) = self.house.shares.devices.take(member.device) else {
             count(&self.refused.device_limit);
             self.tell("device-limit", Some(member.device), address);
             let text = "too many connections of this device";
             return refuse(stream, &refusal(Reason::OverLimit, text)).await;
         };
-        let Ok(permit) = self.connections.clone().try_acquire_owned() else {
+        let Ok(permit) = self.house.shares.connections.clone().try_acquire_owned() else {
             count(&self.refused.connection_limit);
             self.tell("connection-limit", Some(member.device), address);
             return refuse(stream, &refusal(Reason::Busy, "too many connections")).await;
@@ -308,7 +324,7 @@ impl Door {
         address: SocketAddr,
         place: Place<std::net::IpAddr>,
     ) {
-        let Ok(permit) = self.pairings.clone().try_acquire_owned() else {
+        let Ok(permit) = self.house.shares.pairings.clone().try_acquire_owned() else {
             count(&self.refused.connection_limit);
             self.tell("connection-limit", None, address);
             return refuse(stream, &refusal(Reason::Busy, "too many devices are pairing")).await;

@@ -21,7 +21,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
-use super::acceptor::{self, Limits, Refused};
+use super::acceptor::{self, Limits, Refused, Shares};
 use super::serve::grpc_server;
 use super::stream::PeerInfo;
 use crate::authority::{IssuingKey, Root, TrustAnchor};
@@ -193,6 +193,11 @@ impl TestServer {
     }
 
     pub(crate) async fn start_with(limits: Limits, conduct: Conduct) -> Self {
+        Self::start_sharing(limits, Shares::new(&limits), conduct).await
+    }
+
+    /// One more port that has its places in common with others.
+    pub(crate) async fn start_sharing(limits: Limits, shares: Shares, conduct: Conduct) -> Self {
         let identity = identity();
         let group = Group::found(&identity);
         let roster = Arc::new(Roster::new());
@@ -214,6 +219,7 @@ impl TestServer {
                 communication: CommunicationLog::default(),
                 stats: Arc::default(),
                 cut: CancellationToken::new(),
+                shares,
             },
             limits,
             &Vital::new(&tasks, &stop),

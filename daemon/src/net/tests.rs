@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tonic::transport::Channel;
 
-use super::acceptor::Limits;
+use super::acceptor::{Limits, Shares};
 use super::dial::{DialError, dial, dial_enroll};
 use super::testing::{Conduct, PATIENCE, TestServer, identity, nobody};
 use crate::identity::Identity;
@@ -162,6 +162,25 @@ async fn one_address_gets_only_its_share_of_unauthenticated_connections() {
         held.push(TcpStream::connect(server.address).await.unwrap());
     }
     reached(&server.refused.address_limit, 1).await;
+}
+
+#[tokio::test]
+async fn ports_have_their_connections_in_common() {
+    let limits = Limits { connections: 2, ..Limits::default() };
+    let shares = Shares::new(&limits);
+    let one = TestServer::start_sharing(limits, shares.clone(), Conduct::Honest).await;
+    let other = TestServer::start_sharing(limits, shares, Conduct::Honest).await;
+    let clients = [identity(), identity(), identity()];
+    let mut held = Vec::new();
+    for (server, client) in [&one, &other].into_iter().zip(&clients) {
+        server.enrol(client);
+        held.push(connect(server, client).await.unwrap());
+    }
+    for server in [&one, &other] {
+        server.enrol(&clients[2]);
+        let refused = connect(server, &clients[2]).await.unwrap_err();
+        assert_eq!(refused.reason(), Some(Reason::Busy));
+    }
 }
 
 #[tokio::test]

@@ -387,7 +387,7 @@ fn set_aside(entry: SetAside) -> Vec<wire::SetAsideEdit> {
     match &entry.outcome {
         Outcome::Rejected { reason, edit } => {
             let fields = entry.operation.edits.get(*edit).map(|edit| named(&edit.action)).unwrap_or_default();
-            described(*edit, "rejected", reason.as_str(), fields, None).into_iter().collect()
+            described(*edit, "rejected", &reason.to_string(), fields, None).into_iter().collect()
         }
         Outcome::Accepted { edits, .. } => edits
             .iter()

@@ -182,7 +182,8 @@ impl Follower {
             received = live.recv() => match received {
                 Ok(batch) if batch.cursor.sequence <= at.sequence => Ok(Next::At(at)),
                 Ok(batch) if batch.previous == at.sequence => {
-                    send(to, batch.frame).await?;
+                    let Some(frame) = batch.frame.upgrade() else { return Ok(Next::Behind) };
+                    send(to, Bytes::clone(&frame)).await?;
                     Ok(Next::At(batch.cursor))
                 }
                 Ok(_) | Err(RecvError::Lagged(_)) => Ok(Next::Behind),

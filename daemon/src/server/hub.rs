@@ -6,7 +6,7 @@
 //! what a power cut or a promotion could undo.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,9 +19,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::net::frames::frame;
 
-/// Batches kept for followers that are a moment behind: 256 commits, one megabyte each at the most
-/// and a few hundred bytes as a rule.
+/// Batches kept for followers that are a moment behind: 256 commits, a few hundred bytes each as a rule.
 const RING: usize = 256;
+/// What the kept batches may hold together, since one may be as large as a megabyte.
+const RING_BYTES: usize = 16 << 20;
 
 /// Every change is confirmed.
 pub const EVERYTHING: Sequence = Sequence(u64::MAX);
@@ -31,8 +32,8 @@ pub const EVERYTHING: Sequence = Sequence(u64::MAX);
 pub struct Live {
     /// The follower must have everything up to here.
     pub previous: Sequence,
-    /// The batch as followers get it.
-    pub frame: Bytes,
+    /// The batch as followers get it; gone when newer ones took its room.
+    pub frame: Weak<Bytes>,
     /// What the follower has afterwards.
     pub cursor: Cursor,
 }
@@ -54,13 +55,37 @@ struct Publishing {
     through: Sequence,
     /// Read and not confirmed, the head after each commit with it.
     held: VecDeque<(Vec<Live>, Head)>,
+    kept: Kept,
+}
+
+/// The frames of the newest batches: the ring itself only points to them.
+#[derive(Debug, Default)]
+struct Kept {
+    frames: VecDeque<Arc<Bytes>>,
+    bytes: usize,
+}
+
+impl Kept {
+    /// Keeps one more frame; the oldest give way.
+    fn keep(&mut self, frame: Bytes) -> Weak<Bytes> {
+        let frame = Arc::new(frame);
+        let kept = Arc::downgrade(&frame);
+        self.bytes += frame.len();
+        self.frames.push_back(frame);
+        while self.frames.len() > RING || self.bytes > RING_BYTES {
+            let Some(oldest) = self.frames.pop_front() else { break };
+            self.bytes -= oldest.len();
+        }
+        kept
+    }
 }
 
 impl Hub {
     /// Starts behind `head`.
     #[must_use]
     pub fn new(head: Head) -> Self {
-        let publishing = Mutex::new(Publishing { through: head.sequence, held: VecDeque::new() });
+        let publishing =
+            Mutex::new(Publishing { through: head.sequence, held: VecDeque::new(), kept: Kept::default() });
         let (ring, beat) = (broadcast::Sender::new(RING), watch::Sender::new(Bytes::new()));
         let confirmed = watch::Sender::new(EVERYTHING);
         let (head, safe) = (watch::Sender::new(head), watch::Sender::new(None));
@@ -134,7 +159,8 @@ impl Hub {
     /// Reads what was committed since the last call and hands it out as far as it is confirmed.
     pub fn publish(&self, read: &MasterRead<'_>) {
         let mut publishing = self.publishing();
-        match self.read_behind(publishing.through, read) {
+        let through = publishing.through;
+        match self.read_behind(through, &mut publishing.kept, read) {
             Ok((lives, head)) => publishing.hold(lives, head),
             // Followers find the same changes on disk when their heartbeat shows a higher head.
             Err(error) => tracing::warn!(%error, "read committed changes"),
@@ -145,6 +171,7 @@ impl Hub {
     fn read_behind(
         &self,
         mut through: Sequence,
+        kept: &mut Kept,
         read: &MasterRead<'_>,
     ) -> mfpsync_storage::Result<(Vec<Live>, Head)> {
         let head = read.founded_head()?;
@@ -156,7 +183,7 @@ impl Hub {
             through = changes.through;
             let batch = batch_to_wire(previous, changes.batch.finish().into(), count, &cursor);
             match frame(&batch) {
-                Ok(frame) => lives.push(Live { previous, frame, cursor }),
+                Ok(frame) => lives.push(Live { previous, frame: kept.keep(frame), cursor }),
                 // Followers fall behind, and hear why when they read it from disk.
                 Err(status) => tracing::warn!(%status, "encode a batch"),
             }
@@ -214,6 +241,22 @@ mod tests {
     use prost::Message;
 
     use super::*;
+
+    #[test]
+    fn kept_batches_are_bounded_by_number_and_bytes() {
+        let mut kept = Kept::default();
+        let small: Vec<_> = (0..RING + 3).map(|_| kept.keep(Bytes::from_static(b"x"))).collect();
+        let gone = small.iter().filter(|frame| frame.upgrade().is_none()).count();
+        assert_eq!((gone, kept.bytes), (3, RING));
+        let large = Bytes::from(vec![0; RING_BYTES / 4]);
+        let large: Vec<_> = (0..5).map(|_| kept.keep(large.clone())).collect();
+        assert!(small.iter().chain(&large[..1]).all(|frame| frame.upgrade().is_none()));
+        assert!(large[1..].iter().all(|frame| frame.upgrade().is_some()));
+        assert_eq!(kept.bytes, RING_BYTES);
+        // A single one that is larger is read from disk by all.
+        assert!(kept.keep(vec![0; RING_BYTES + 1].into()).upgrade().is_none());
+        assert_eq!((kept.frames.len(), kept.bytes), (0, 0));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn one_heartbeat_an_interval_reaches_all_streams() {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use mfpsync_proto::sync::sync_server::Sync;
 use mfpsync_proto::sync::{self as wire, Reason};
 use mfpsync_proto::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
-use mfpsync_replication::accept::{Answer, Submission, accept, lineage};
-use mfpsync_replication::follow::{self, Start};
-use mfpsync_replication::message::{Follow, Greeting, Limits, PushAnswer};
+use mfpsync_replication::accept::{Answer, Submission, accept, is_of_another, lineage};
+use mfpsync_replication::follow::{self, Noted, Start};
+use mfpsync_replication::message::{Follow, Greeting, PushAnswer};
 use mfpsync_replication::wire as convert;
 use mfpsync_storage::Priority;
 use mfpsync_storage::master::{Head, MasterRead, MasterWrite};
@@ -108,7 +108,10 @@ impl Sync for SyncService {
             .master
             .read(READ_DEADLINE, move |read| {
                 let quarantined = read.progress(device)?.is_some_and(|progress| progress.quarantined);
-                let known = read.ledger(incarnation)?.last();
+                // What another device has pushed is not told.
+                let other = is_of_another(read, device, incarnation)?;
+                let known = (!other).then(|| read.ledger(incarnation)).transpose()?;
+                let known = known.map(|ledger| ledger.last());
                 Ok((known, quarantined, read.lineage()?, read.members()?, read.issuers()?))
             })
             .await
@@ -116,18 +119,17 @@ impl Sync for SyncService {
         if quarantined {
             return Err(self.quarantined(device));
         }
+        let Some(known_operation) = known_operation else { return Err(self.other_incarnation(device)) };
         let greeting = Greeting {
             protocol,
             epoch: head.epoch,
             head: head.sequence,
             safe: self.0.hub.safe(),
-            limits: Limits::default(),
+            limits: self.0.limits().announced(),
             lineage,
             members,
             issuers,
             known_operation,
-            features: Vec::new(),
-            settings_fingerprint: Vec::new(),
             group_name: head.group_name,
         };
         Ok(Response::new(convert::greeting_to_wire(&greeting)))
@@ -197,6 +199,12 @@ impl Sync for SyncService {
                 Ok(Response::new(convert::push_answer_to_wire(&answer)))
             }
             Answer::Quarantined => Err(self.quarantined(device)),
+            Answer::OtherIncarnation => Err(self.other_incarnation(device)),
+            Answer::Unconfirmed => Err(status(
+                GrpcCode::ResourceExhausted,
+                Reason::OverLimit,
+                "too many outcomes wait to be confirmed by this device; nothing was taken",
+            )),
             Answer::Unreadable(error) => Err(refusal::malformed(error)),
             Answer::OutOfOrder { expected, found } => Err(refusal::malformed(format!(
                 "operation {} came where {} was due; nothing was taken",
@@ -250,8 +258,13 @@ impl SyncService {
         refusal::quarantined()
     }
 
+    fn other_incarnation(&self, device: DeviceId) -> Status {
+        self.0.communication.record(Event::new(Code::DeviceRefused).peer(device).reason("incarnation"));
+        refusal::other_incarnation()
+    }
+
     /// Notes how far a device is, for the device list and for collecting tombstones. A device in
-    /// quarantine is refused.
+    /// quarantine is refused, and one that names another's incarnation.
     async fn note_progress(
         &self,
         device: DeviceId,
@@ -262,8 +275,9 @@ impl SyncService {
         let note = move |write: &MasterWrite<'_>| follow::note(write, device, incarnation, sequence, settled);
         let noted = self.0.master.write(Priority::Sync, note).await;
         match noted.map_err(|error| self.0.storage_failed(&error))? {
-            true => Ok(()),
-            false => Err(self.quarantined(device)),
+            Noted::Done => Ok(()),
+            Noted::Quarantined => Err(self.quarantined(device)),
+            Noted::OtherIncarnation => Err(self.other_incarnation(device)),
         }
     }
 }

@@ -61,10 +61,8 @@ pub struct Start {
     pub outbox: Outbox,
     /// Where the server may be, best first.
     pub endpoints: Vec<String>,
-    /// Where this device can be reached, if it listens.
+    /// Where this device is reached when it serves.
     pub own_endpoints: Vec<String>,
-    /// Optional abilities by name.
-    pub features: Vec<String>,
     /// The program's version, for people.
     pub version: String,
     /// The times to keep.
@@ -133,7 +131,6 @@ impl Facts {
             incarnation: self.start.incarnation,
             promotion: self.highest.clone(),
             last_operation: self.outbox.last_operation,
-            features: self.start.features.clone(),
             endpoints: self.start.own_endpoints.clone(),
             version: self.start.version.clone(),
         }

@@ -59,8 +59,6 @@ pub(super) fn greeting(number: u64, head: u64) -> Greeting {
         members: vec![],
         issuers: vec![],
         known_operation: OperationNumber(0),
-        features: vec![],
-        settings_fingerprint: vec![],
         group_name: "office".to_owned(),
     }
 }
@@ -84,7 +82,6 @@ pub(super) fn start() -> Start {
         outbox: outbox(false, 10),
         endpoints: vec!["a:1".to_owned(), "b:1".to_owned()],
         own_endpoints: vec![],
-        features: vec![],
         version: "0.1.0".to_owned(),
         timing: Timing::default(),
     }
@@ -347,6 +344,20 @@ fn heartbeats_keep_the_stream_and_a_slow_disk_is_not_silence() {
     assert_eq!(bench.tick(), []);
     bench.stored(Stored::Applied(cursor(1, 71)));
     assert_eq!(bench.tick(), [Effect::Disconnect(LinkId(1))]);
+}
+
+#[test]
+fn no_more_is_pushed_at_once_than_the_server_takes() {
+    let most = Limits::default();
+    for (operations, bytes) in [(3, 900), (most.push_operations + 1, most.push_bytes + 1)] {
+        let mut bench = Bench::new(start());
+        let limits = Limits { push_operations: operations, push_bytes: bytes, ..most };
+        bench.greeted(Greeting { limits, ..greeting(1, 50) });
+        let opened = bench.stored(Stored::GreetingAdopted(outbox(true, 11)));
+        let Some(Effect::Push(_, order)) = opened.last() else { panic!("no push: {opened:?}") };
+        let own = (most.push_operations, most.push_bytes);
+        assert_eq!((order.operations, order.bytes), (operations.min(own.0), bytes.min(own.1)));
+    }
 }
 
 #[test]

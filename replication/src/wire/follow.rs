@@ -40,12 +40,16 @@ pub fn follow_to_wire(follow: &Follow) -> sync::FollowRequest {
     }
 }
 
-/// Reads what came on the stream.
+/// Reads what came on the stream; none for an event this build does not know, which is skipped.
 ///
 /// # Errors
-/// Not well-formed, no event this build knows, or a batch that contradicts its own cursor.
-pub fn follow_event_from_wire(event: sync::FollowEvent) -> Result<FollowEvent, WireError> {
-    Ok(match event.event.ok_or(WireError::Missing("event"))? {
+/// Not well-formed, or a batch that contradicts its own cursor.
+pub fn follow_event_from_wire(event: sync::FollowEvent) -> Result<Option<FollowEvent>, WireError> {
+    event.event.map(known_event).transpose()
+}
+
+fn known_event(event: Event) -> Result<FollowEvent, WireError> {
+    Ok(match event {
         Event::Reset(reset) => FollowEvent::Reset(reset_reason(reset.reason())),
         Event::Batch(batch) => batch_from_wire(batch)?,
         Event::CaughtUp(caught_up) => {

@@ -5,13 +5,11 @@ use mfpsync_proto::sync;
 use mfpsync_storage::model::{OperationNumber, Promotion};
 
 use super::{
-    MAX_ENDPOINTS, MAX_FEATURES, epoch, epoch_to_wire, group, incarnation, issuers, members, number, record,
-    records, records_to_wire, safe, sequence, text, texts,
+    MAX_ENDPOINTS, epoch, epoch_to_wire, group, incarnation, issuers, members, number, record, records,
+    records_to_wire, safe, sequence, text, texts,
 };
 use crate::error::WireError;
 use crate::message::{Greeting, Hello, Limits};
-
-const MAX_FINGERPRINT_BYTES: usize = 64;
 
 /// Reads a client's first word.
 ///
@@ -29,7 +27,6 @@ pub fn hello_from_wire(hello: sync::HelloRequest) -> Result<Hello, WireError> {
         incarnation: incarnation(hello.incarnation)?,
         promotion: record("promotion", promotion)?,
         last_operation: OperationNumber(number("last operation", hello.last_operation)?),
-        features: texts("features", MAX_FEATURES, hello.features)?,
         endpoints: texts("endpoints", MAX_ENDPOINTS, hello.endpoints)?,
         version: text("version", hello.version)?,
     })
@@ -45,7 +42,6 @@ pub fn hello_to_wire(hello: &Hello) -> sync::HelloRequest {
         incarnation: hello.incarnation.0,
         promotion: hello.promotion.as_ref().map_or_else(Bytes::new, |record| record.encode().into()),
         last_operation: hello.last_operation.0,
-        features: hello.features.clone(),
         endpoints: hello.endpoints.clone(),
         version: hello.version.clone(),
     }
@@ -59,9 +55,6 @@ pub fn greeting_from_wire(reply: sync::HelloReply) -> Result<Greeting, WireError
     if reply.protocol == 0 {
         return Err(WireError::Missing("protocol"));
     }
-    if reply.settings_fingerprint.len() > MAX_FINGERPRINT_BYTES {
-        return Err(WireError::OverLimit("settings fingerprint"));
-    }
     Ok(Greeting {
         protocol: reply.protocol,
         epoch: epoch(reply.epoch)?,
@@ -72,8 +65,6 @@ pub fn greeting_from_wire(reply: sync::HelloReply) -> Result<Greeting, WireError
         members: members(&reply.members)?,
         issuers: issuers(&reply.issuers)?,
         known_operation: OperationNumber(number("known operation", reply.known_operation)?),
-        features: texts("features", MAX_FEATURES, reply.features)?,
-        settings_fingerprint: reply.settings_fingerprint.to_vec(),
         group_name: text("group name", reply.group_name)?,
     })
 }
@@ -91,8 +82,6 @@ pub fn greeting_to_wire(greeting: &Greeting) -> sync::HelloReply {
         members: records_to_wire(&greeting.members),
         issuers: records_to_wire(&greeting.issuers),
         known_operation: greeting.known_operation.0,
-        features: greeting.features.clone(),
-        settings_fingerprint: greeting.settings_fingerprint.clone().into(),
         group_name: greeting.group_name.clone(),
     }
 }

@@ -57,6 +57,7 @@ fn reason(reason: Reason) -> RefusalReason {
         Reason::PairingClosed => RefusalReason::PairingClosed,
         Reason::PairingCode => RefusalReason::PairingCode,
         Reason::PairingTries => RefusalReason::PairingTries,
+        Reason::Incarnation => RefusalReason::Incarnation,
     }
 }
 
@@ -81,5 +82,6 @@ fn reason_to_wire(reason: RefusalReason) -> Reason {
         RefusalReason::PairingClosed => Reason::PairingClosed,
         RefusalReason::PairingCode => Reason::PairingCode,
         RefusalReason::PairingTries => Reason::PairingTries,
+        RefusalReason::Incarnation => Reason::Incarnation,
     }
 }

@@ -68,6 +68,12 @@ pub struct Prior {
 }
 
 impl Prior {
+    /// The encoded bytes of the item; none when it is deleted.
+    #[must_use]
+    pub fn live_bytes(&self) -> Option<u64> {
+        (!self.deleted).then_some(self.fields.len() as u64)
+    }
+
     /// The item itself.
     ///
     /// # Errors

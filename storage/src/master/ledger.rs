@@ -5,13 +5,15 @@
 //! confirmed yet. A commit of a hundred devices' pushes then touches a few pages, where a row for each
 //! outcome would touch one or two for each device. A device that confirms late, as after weeks alone, has
 //! more rows, of which each push rewrites the last.
+//!
+//! The first row of an incarnation binds it to the device that pushed: no other one may name it.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use super::{MasterRead, MasterWrite};
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::error::Result;
-use crate::model::{Digest, Incarnation, OperationNumber, Outcome};
+use crate::model::{DeviceId, Digest, Incarnation, OperationNumber, Outcome};
 
 /// Outcomes in one row: about 3 KB.
 const BLOCK: usize = 64;
@@ -19,7 +21,7 @@ const BLOCK: usize = 64;
 /// What is known of one incarnation's latest operations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ledger {
-    /// The row's number; rows before it may hold earlier outcomes.
+    /// The row's number, at most that of its first outcome; rows before it may hold earlier ones.
     block: i64,
     /// The device has stored the outcomes up to here.
     confirmed: OperationNumber,
@@ -129,7 +131,18 @@ impl MasterRead<'_> {
     /// # Errors
     /// The database's, or a damaged row.
     pub fn ledger(&self, incarnation: Incarnation) -> Result<Ledger> {
-        Ok(self.ledger_before(incarnation, i64::MAX)?.unwrap_or_default())
+        Ok(self.ledger_at(incarnation, i64::MAX)?.unwrap_or_default())
+    }
+
+    /// Whose incarnation it is; none when no operation of it came.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn device_of(&self, incarnation: Incarnation) -> Result<Option<DeviceId>> {
+        const SQL: &str = "SELECT device FROM ledger WHERE incarnation = ? LIMIT 1";
+        let mut statement = self.connection.prepare_cached(SQL)?;
+        let device = statement.query_row([incarnation.0 as i64], |row| row.get(0)).optional()?;
+        Ok(device.map(DeviceId))
     }
 
     /// The part of an incarnation's ledger in which an operation is looked for: `latest`, or an earlier
@@ -146,21 +159,15 @@ impl MasterRead<'_> {
         if !latest.has_earlier(operation) {
             return Ok(None);
         }
-        let mut block = latest.block;
-        while let Some(earlier) = self.ledger_before(incarnation, block)? {
-            if earlier.first() <= operation {
-                return Ok(Some(earlier));
-            }
-            block = earlier.block;
-        }
-        Ok(None)
+        self.ledger_at(incarnation, operation.0 as i64)
     }
 
-    fn ledger_before(&self, incarnation: Incarnation, block: i64) -> Result<Option<Ledger>> {
-        const SQL: &str = "SELECT block, confirmed, entries FROM ledger WHERE incarnation = ? AND block < ?
+    /// The row that begins last of those that begin at or before an operation.
+    fn ledger_at(&self, incarnation: Incarnation, operation: i64) -> Result<Option<Ledger>> {
+        const SQL: &str = "SELECT block, confirmed, entries FROM ledger WHERE incarnation = ? AND block <= ?
             ORDER BY block DESC LIMIT 1";
         let mut statement = self.connection.prepare_cached(SQL)?;
-        let mut rows = statement.query(params![incarnation.0 as i64, block])?;
+        let mut rows = statement.query(params![incarnation.0 as i64, operation])?;
         let Some(row) = rows.next()? else { return Ok(None) };
         let entries = row.get_ref(2)?.as_blob().unwrap_or_default();
         Ok(Some(Ledger::decode(row.get(0)?, row.get(1)?, entries)?))
@@ -168,20 +175,23 @@ impl MasterRead<'_> {
 }
 
 impl MasterWrite<'_> {
-    /// Stores what was added to, or forgotten from, an incarnation's ledger.
+    /// Stores what was added to, or forgotten from, the ledger of a device's incarnation.
     ///
     /// # Errors
     /// The database's.
-    pub fn put_ledger(&self, incarnation: Incarnation, ledger: &Ledger) -> Result<()> {
-        const PUT: &str =
-            "INSERT OR REPLACE INTO ledger (incarnation, block, confirmed, entries) VALUES (?, ?, ?, ?)";
+    pub fn put_ledger(&self, incarnation: Incarnation, device: DeviceId, ledger: &Ledger) -> Result<()> {
+        const PUT: &str = "INSERT OR REPLACE INTO ledger (incarnation, block, device, confirmed, entries)
+            VALUES (?, ?, ?, ?, ?)";
         const FORGET: &str = "DELETE FROM ledger WHERE incarnation = ? AND block < ?";
         if !ledger.changed {
             return Ok(());
         }
         let (incarnation, confirmed) = (incarnation.0 as i64, ledger.confirmed.0 as i64);
-        for (block, entries) in (ledger.block..).zip(ledger.entries.chunks(BLOCK)) {
-            let row = params![incarnation, block, confirmed, encode(entries)];
+        for (at, entries) in ledger.entries.chunks(BLOCK).enumerate() {
+            // The row that was read keeps its number; further ones begin with their first outcome.
+            let begins = entries.first().filter(|_| at > 0).map(|first| first.operation.0 as i64);
+            let block = begins.unwrap_or(ledger.block);
+            let row = params![incarnation, block, device.0, confirmed, encode(entries)];
             self.connection.prepare_cached(PUT)?.execute(row)?;
         }
         if ledger.earlier_done {

@@ -192,6 +192,30 @@ impl MasterRead<'_> {
         users::users(self.connection, &COLUMNS, after, limit)
     }
 
+    /// How many users have an item. One step of the index for each user, not for each item.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn count_users(&self) -> Result<u64> {
+        const SQL: &str = "WITH RECURSIVE scopes(scope) AS (
+                SELECT min(scope) FROM items WHERE scope > 'user/' AND scope < 'user0'
+                UNION ALL
+                SELECT (SELECT min(scope) FROM items WHERE scope > scopes.scope AND scope < 'user0')
+                FROM scopes WHERE scopes.scope IS NOT NULL)
+            SELECT count(*) FROM scopes
+            WHERE EXISTS (SELECT 1 FROM items WHERE items.scope = scopes.scope AND deleted = 0)";
+        Ok(self.connection.prepare_cached(SQL)?.query_row([], |row| row.get::<_, i64>(0))? as u64)
+    }
+
+    /// Whether a scope has an item, of whichever device.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn has_items(&self, scope: &Scope) -> Result<bool> {
+        const SQL: &str = "SELECT EXISTS (SELECT 1 FROM items WHERE scope = ? AND deleted = 0)";
+        Ok(self.connection.prepare_cached(SQL)?.query_row([scope.as_str()], |row| row.get(0))?)
+    }
+
     /// Items of a scope as one device shows them, and their encoded bytes, for quotas: other devices'
     /// own items are not counted.
     ///

@@ -1,5 +1,7 @@
 //! What the server answers to an operation, and keeps in its ledger.
 
+use std::fmt;
+
 use super::{Revision, Sequence};
 use crate::codec::{DecodeError, Decoder, Encoder};
 
@@ -22,10 +24,12 @@ pub enum RejectReason {
     Erased,
     /// The item is another device's own.
     OtherDevice,
+    /// One this build has no word for, by its number: a newer server's.
+    Unknown(u8),
 }
 
 impl RejectReason {
-    const ALL: [Self; 8] = [
+    const KNOWN: [Self; 8] = [
         Self::Malformed,
         Self::NumberReused,
         Self::OverLimit,
@@ -36,10 +40,29 @@ impl RejectReason {
         Self::OtherDevice,
     ];
 
-    /// A stable word for APIs and logs.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+    fn number(self) -> u8 {
         match self {
+            Self::Malformed => 0,
+            Self::NumberReused => 1,
+            Self::OverLimit => 2,
+            Self::ReadOnlyKind => 3,
+            Self::NotSealed => 4,
+            Self::BuildsOnRejected => 5,
+            Self::Erased => 6,
+            Self::OtherDevice => 7,
+            Self::Unknown(number) => number,
+        }
+    }
+
+    fn from_number(number: u8) -> Self {
+        Self::KNOWN.get(usize::from(number)).copied().unwrap_or(Self::Unknown(number))
+    }
+}
+
+/// A stable word for APIs and logs.
+impl fmt::Display for RejectReason {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(match self {
             Self::Malformed => "malformed",
             Self::NumberReused => "number-reused",
             Self::OverLimit => "over-limit",
@@ -48,7 +71,8 @@ impl RejectReason {
             Self::BuildsOnRejected => "builds-on-rejected",
             Self::Erased => "erased",
             Self::OtherDevice => "other-device",
-        }
+            Self::Unknown(number) => return write!(to, "reason-{number}"),
+        })
     }
 }
 
@@ -122,7 +146,7 @@ impl Outcome {
                 }
             }
             Self::Rejected { reason, edit } => {
-                to.fixed(&[REJECTED, *reason as u8]).varint(*edit as u64);
+                to.fixed(&[REJECTED, reason.number()]).varint(*edit as u64);
             }
         }
         to.finish()
@@ -142,9 +166,7 @@ impl Outcome {
                 Self::Accepted { revision, edits }
             }
             REJECTED => {
-                let reason = *RejectReason::ALL
-                    .get(usize::from(from.byte()?))
-                    .ok_or(DecodeError::Invalid("unknown reason"))?;
+                let reason = RejectReason::from_number(from.byte()?);
                 let edit =
                     usize::try_from(from.varint()?).map_err(|_| DecodeError::Invalid("edit number"))?;
                 Self::Rejected { reason, edit }

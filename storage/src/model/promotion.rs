@@ -17,11 +17,28 @@ pub enum PromotionReason {
     Recovered,
     /// The group moved to another server by plan.
     Transferred,
+    /// One this build has no word for, by its number: a newer server's.
+    Unknown(u8),
 }
 
 impl PromotionReason {
-    const ALL: [Self; 5] =
+    const KNOWN: [Self; 5] =
         [Self::Founded, Self::Promoted, Self::Restored, Self::Recovered, Self::Transferred];
+
+    fn number(self) -> u8 {
+        match self {
+            Self::Founded => 0,
+            Self::Promoted => 1,
+            Self::Restored => 2,
+            Self::Recovered => 3,
+            Self::Transferred => 4,
+            Self::Unknown(number) => number,
+        }
+    }
+
+    fn from_number(number: u8) -> Self {
+        Self::KNOWN.get(usize::from(number)).copied().unwrap_or(Self::Unknown(number))
+    }
 }
 
 /// Where the reign before ended, as far as the new one knows.
@@ -79,7 +96,7 @@ impl Promotion {
                 to.varint(parent.transaction).fixed(&parent.page_digest);
             }
         }
-        to.fixed(&self.device.0).text(&self.operator).fixed(&[self.reason as u8]).varint(self.made_at);
+        to.fixed(&self.device.0).text(&self.operator).fixed(&[self.reason.number()]).varint(self.made_at);
         to.finish()
     }
 
@@ -99,9 +116,7 @@ impl Promotion {
             parent: if from.flag()? { Some(Parent::decode(&mut from)?) } else { None },
             device: DeviceId(from.array()?),
             operator: short_text(&mut from)?,
-            reason: *PromotionReason::ALL
-                .get(usize::from(from.byte()?))
-                .ok_or(DecodeError::Invalid("unknown reason"))?,
+            reason: PromotionReason::from_number(from.byte()?),
             made_at: from.varint()?,
         };
         from.finish()?;

@@ -1,6 +1,6 @@
 //! Where in the group's history something stands.
 
-use super::{Chain, GroupId, Sequence};
+use super::{Chain, GroupId, Sequence, limit};
 use crate::codec::{DecodeError, Decoder, Encoder};
 
 /// One reign of one server.
@@ -32,6 +32,9 @@ pub struct Revision {
 }
 
 /// Up to where a device has everything; meaningless without all of it.
+///
+/// Its records have a filter too: what of the history the device asked for. There is none but the empty
+/// one, everything; any other is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
     /// Whose history.
@@ -54,14 +57,14 @@ impl Cursor {
         let mut to = Encoder::record(Self::MAGIC, Self::VERSION);
         to.fixed(&self.group.0);
         self.epoch.encode(&mut to);
-        to.varint(self.sequence.0).fixed(&self.chain.0);
+        to.varint(self.sequence.0).fixed(&self.chain.0).bytes(&[]);
         to.finish()
     }
 
     /// Parses the canonical record.
     ///
     /// # Errors
-    /// Not such a record, or a newer one.
+    /// Not such a record, a newer one, or one with a filter.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut from = Decoder::record(bytes, Self::MAGIC, Self::VERSION, "cursor")?;
         let cursor = Self {
@@ -70,6 +73,11 @@ impl Cursor {
             sequence: Sequence(from.varint()?),
             chain: Chain(from.array()?),
         };
+        match from.bytes()?.len() {
+            0 => {}
+            1..=limit::FILTER_BYTES => return Err(DecodeError::Invalid("filter of cursor is not known")),
+            _ => return Err(DecodeError::Invalid("filter of cursor is too long")),
+        }
         from.finish()?;
         Ok(cursor)
     }

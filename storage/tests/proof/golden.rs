@@ -179,7 +179,7 @@ fn the_numbers_of_reasons_are_frozen() {
     let reasons =
         [Malformed, NumberReused, OverLimit, ReadOnlyKind, NotSealed, BuildsOnRejected, Erased, OtherDevice];
     for (number, reason) in (0..).zip(reasons) {
-        assert_eq!(Outcome::Rejected { reason, edit: 0 }.encode()[6], number, "{}", reason.as_str());
+        assert_eq!(Outcome::Rejected { reason, edit: 0 }.encode()[6], number, "{reason}");
     }
     use PromotionReason::*;
     for (number, reason) in (0..).zip([Founded, Promoted, Restored, Recovered, Transferred]) {
@@ -189,8 +189,32 @@ fn the_numbers_of_reasons_are_frozen() {
 }
 
 #[test]
+fn a_reason_of_a_newer_build_is_kept_with_its_number() {
+    for number in [8, 200, 255] {
+        let mut record = outcomes()[1].encode();
+        record[6] = number;
+        let outcome = Outcome::decode(&record).unwrap();
+        let reason = RejectReason::Unknown(number);
+        assert_eq!(outcome, Outcome::Rejected { reason, edit: 2 });
+        assert_eq!((outcome.encode(), reason.to_string()), (record, format!("reason-{number}")));
+
+        let mut body = promotion().body();
+        let place = body.iter().rposition(|byte| *byte == 4).unwrap();
+        body[place] = number;
+        let signed = Promotion::decode(&signed(promotion(), body.clone()).encode()).unwrap();
+        assert_eq!(signed.record.reason, PromotionReason::Unknown(number));
+        assert_eq!((signed.record.body(), &signed.body), (body.clone(), &body));
+    }
+}
+
+#[test]
 fn cursors_and_batches_are_frozen() {
     record("cursor-v1.hex", &full_cursor(), &full_cursor().encode(), Cursor::decode);
+    let unfiltered = full_cursor().encode();
+    for filter in [vec![1, 7], [&[0x80, 0x02][..], &[7; 256]].concat()] {
+        let filtered = [&unfiltered[..unfiltered.len() - 1], &filter].concat();
+        assert!(Cursor::decode(&filtered).is_err());
+    }
     let bytes = batch();
     record("batch-v1.hex", &ChangeBatch::decode(&bytes).unwrap(), &bytes, ChangeBatch::decode);
 }

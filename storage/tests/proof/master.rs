@@ -210,7 +210,7 @@ fn the_ledger_answers_a_repetition_and_a_confirmation_keeps_the_mark() {
         let changed = server.0.write(|write| {
             let mut ledger = write.ledger(incarnation)?;
             change(&mut ledger);
-            write.put_ledger(incarnation, &ledger)
+            write.put_ledger(incarnation, DeviceId([1; 16]), &ledger)
         });
         changed.unwrap();
         server.0.read(|read| read.ledger(incarnation)).unwrap()
@@ -234,6 +234,9 @@ fn the_ledger_answers_a_repetition_and_a_confirmation_keeps_the_mark() {
     assert_eq!(ledger.outcome(number(6)).unwrap(), Some(outcome(6)));
     let other = server.0.read(|read| read.ledger(Incarnation(13))).unwrap();
     assert_eq!((other.last(), other.confirmed()), (number(0), number(0)));
+    let device_of = |of| server.0.read(|read| read.device_of(of)).unwrap();
+    assert_eq!(device_of(incarnation), Some(DeviceId([1; 16])));
+    assert_eq!(device_of(Incarnation(13)), None);
 }
 
 #[test]
@@ -249,7 +252,7 @@ fn a_ledger_that_is_confirmed_late_is_found_whole_and_then_forgotten() {
         let push = server.0.write(|write| {
             let mut ledger = write.ledger(incarnation)?;
             (next..next + run).for_each(|number| ledger.record(digest(number), &outcome(number)));
-            write.put_ledger(incarnation, &ledger)
+            write.put_ledger(incarnation, DeviceId([1; 16]), &ledger)
         });
         push.unwrap();
         next += run;
@@ -271,7 +274,7 @@ fn a_ledger_that_is_confirmed_late_is_found_whole_and_then_forgotten() {
             let mut ledger = write.ledger(incarnation)?;
             ledger.confirm(OperationNumber(mark));
             assert_eq!((ledger.last().0, ledger.confirmed().0), (next - 1, mark));
-            write.put_ledger(incarnation, &ledger)
+            write.put_ledger(incarnation, DeviceId([1; 16]), &ledger)
         });
         confirm.unwrap();
         assert_eq!(look(&server, mark).0, Some(digest(mark)));

@@ -110,7 +110,6 @@ impl World {
             outbox,
             endpoints: vec![SERVER.to_owned()],
             own_endpoints: Vec::new(),
-            features: Vec::new(),
             version: "1".to_owned(),
             timing: Timing::default(),
         };
@@ -174,7 +173,11 @@ impl World {
             let Some(event) = client.inbox.pop_front() else { return };
             let (link, connection) = (client.link, client.connection);
             let event = match event.map(wire::follow_event_from_wire) {
-                Ok(Ok(event)) => LinkEvent::Follow(event),
+                Ok(Ok(Some(event))) => LinkEvent::Follow(event),
+                Ok(Ok(None)) => {
+                    self.event_taken(connection);
+                    continue;
+                }
                 Ok(Err(error)) => {
                     self.violate("I-06", format_args!("device {device} cannot read an event: {error}"));
                     LinkEvent::Failed(Failure::Malformed)

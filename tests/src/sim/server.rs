@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use mfpsync_proto::sync;
 use mfpsync_replication::accept::{self, Answer, Submission, accept, lineage};
-use mfpsync_replication::follow::{self, Start};
-use mfpsync_replication::message::{Greeting, Limits, PushAnswer, Refusal, RefusalReason, ResetReason};
+use mfpsync_replication::follow::{self, Noted, Start};
+use mfpsync_replication::message::{Greeting, PushAnswer, Refusal, RefusalReason, ResetReason};
 use mfpsync_replication::wire;
 use mfpsync_storage::Inline;
 use mfpsync_storage::master::{Founding, Head, Master, MasterRead};
@@ -194,6 +194,10 @@ impl World {
         }
     }
 
+    fn limits(&self) -> accept::Limits {
+        accept::Limits { user_items: self.swarm.user_items, ..Default::default() }
+    }
+
     fn authorise(&mut self, device: usize) -> Result<(), RefusalReason> {
         let id = self.devices[device].id;
         let members = self.server.read(|read| read.members());
@@ -222,13 +226,11 @@ impl World {
                 epoch: head.epoch,
                 head: head.sequence,
                 safe: None,
-                limits: Limits::default(),
+                limits: self.limits().announced(),
                 lineage: read.lineage()?,
                 members: read.members()?,
                 issuers: read.issuers()?,
                 known_operation: read.ledger(hello.incarnation)?.last(),
-                features: Vec::new(),
-                settings_fingerprint: Vec::new(),
                 group_name: head.group_name.clone(),
             }))
         });
@@ -299,7 +301,11 @@ impl World {
         let device = self.devices[device].id;
         let noted =
             self.server.master.write(|write| follow::note(write, device, incarnation, sequence, settled));
-        if noted.expect("note progress") { Ok(()) } else { Err(RefusalReason::Quarantined) }
+        match noted.expect("note progress") {
+            Noted::Done => Ok(()),
+            Noted::Quarantined => Err(RefusalReason::Quarantined),
+            Noted::OtherIncarnation => Err(RefusalReason::Incarnation),
+        }
     }
 
     /// None when the server goes down before it can answer.
@@ -330,7 +336,7 @@ impl World {
             operations: push.operations,
             now: self.wall_clock(self.server.clock_error),
         };
-        let limits = accept::Limits { user_items: self.swarm.user_items, ..Default::default() };
+        let limits = self.limits();
         let answer = self.server.master.write(|write| accept(write, &submission, limits)).expect("accept");
         let outcomes = match answer {
             Answer::Outcomes(outcomes) => outcomes,

@@ -59,7 +59,8 @@ pub(super) fn outcome(outcome: &Outcome) -> Option<Result<(u64, Vec<Verdict>), R
             RejectReason::Malformed
             | RejectReason::NumberReused
             | RejectReason::Erased
-            | RejectReason::OtherDevice => return None,
+            | RejectReason::OtherDevice
+            | RejectReason::Unknown(_) => return None,
         }),
     })
 }

@@ -11,7 +11,7 @@ use mfpsync_daemon::communication::CommunicationLog;
 use mfpsync_daemon::identity::Identity;
 use mfpsync_daemon::keystore::FileKeyStore;
 use mfpsync_daemon::membership::Roster;
-use mfpsync_daemon::net::acceptor::{self, House, Limits};
+use mfpsync_daemon::net::acceptor::{self, House, Limits, Shares};
 use mfpsync_daemon::net::serve::grpc_server;
 use mfpsync_daemon::refusal;
 use mfpsync_daemon::tls::ServerTls;
@@ -72,6 +72,7 @@ async fn in_place_of(server: &TestDevice) -> (CancellationToken, TaskTracker) {
     roster.update(members.into_iter().map(|signed| signed.record));
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let house = House {
+        shares: Shares::new(&Limits::default()),
         pairing: Arc::new(|| false),
         communication: CommunicationLog::default(),
         stats: Arc::default(),

@@ -1,0 +1,168 @@
+//! Whose incarnation a push may name, and how much stays unconfirmed.
+
+use mfpsync_storage::Inline;
+use mfpsync_storage::master::{Founding, Master};
+use mfpsync_storage::model::{
+    Base, Capabilities, Epoch, GroupId, IssuingCertificate, Member, Promotion, PromotionReason, PublicKey,
+    Signed, Value,
+};
+
+use super::*;
+use crate::follow::{Noted, note};
+
+const OWN: DeviceId = DeviceId([1; 16]);
+const OTHER: DeviceId = DeviceId([2; 16]);
+const LIFE: Incarnation = Incarnation(7);
+
+fn signed<T>(record: T, body: Vec<u8>) -> Signed<T> {
+    Signed { record, body, signature: [0; 64] }
+}
+
+pub(super) fn master() -> Inline<Master> {
+    let group = GroupId([7; 16]);
+    let promotion = Promotion {
+        group,
+        epoch: Epoch { number: 1, nonce: [9; 16] },
+        parent: None,
+        device: OWN,
+        operator: "admin".to_owned(),
+        reason: PromotionReason::Founded,
+        made_at: 0,
+    };
+    let issuer = IssuingCertificate { group, device: OWN, public_key: PublicKey([2; 32]) };
+    let member = Member {
+        group,
+        device: OWN,
+        public_key: PublicKey([1; 32]),
+        name: "printer".to_owned(),
+        capabilities: Capabilities::CLIENT,
+        released: false,
+        version: 1,
+        endpoints: Vec::new(),
+        issuer: OWN,
+    };
+    let founding = Founding {
+        group_name: "office".to_owned(),
+        root_key: PublicKey([3; 32]),
+        promotion: signed(promotion.clone(), promotion.body()),
+        issuer: signed(issuer.clone(), issuer.body()),
+        member: signed(member.clone(), member.body()),
+    };
+    let mut master: Inline<Master> = Inline::in_memory().unwrap();
+    master.write(|write| write.found(&founding)).unwrap();
+    master
+}
+
+fn put(scope: &str, id: &str, text: &str) -> Edit {
+    let fields = [("text", Value::Text(text.to_owned()))].into_iter().collect();
+    let key = ItemKey::parse(scope, "x", "", id).unwrap();
+    Edit { key, base: Base::default(), action: Action::Put(fields) }
+}
+
+fn push(device: DeviceId, number: u64, low_water: u64, edit: Edit) -> Submission {
+    let number = OperationNumber(number);
+    let operation = Operation { number, made_at: 0, actor: String::new(), edits: vec![edit] };
+    Submission {
+        device,
+        incarnation: LIFE,
+        low_water: OperationNumber(low_water),
+        operations: vec![operation.encode()],
+        now: 0,
+    }
+}
+
+fn answer(master: &mut Inline<Master>, submission: &Submission, limits: Limits) -> Answer {
+    master.write(|write| accept(write, submission, limits)).unwrap()
+}
+
+#[test]
+fn another_device_s_incarnation_is_neither_used_nor_confirmed() {
+    let mut master = master();
+    let first = push(OWN, 1, 0, put("user/a", "1", "x"));
+    assert!(matches!(answer(&mut master, &first, Limits::default()), Answer::Outcomes(_)));
+    let ledger = |master: &Inline<Master>| master.read(|read| read.ledger(LIFE)).unwrap();
+    let before = ledger(&master);
+    for number in [1, 2] {
+        let theirs = push(OTHER, number, 1, put("user/a", "2", "y"));
+        assert_eq!(answer(&mut master, &theirs, Limits::default()), Answer::OtherIncarnation);
+    }
+    assert_eq!(ledger(&master), before);
+    assert!(master.read(|read| read.progress(OTHER)).unwrap().is_none(), "no contradiction of its own");
+    let mut noted = |device| master.write(|write| note(write, device, LIFE, Sequence(1), true)).unwrap();
+    assert_eq!((noted(OTHER), noted(OWN)), (Noted::OtherIncarnation, Noted::Done));
+    assert!(master.read(|read| read.progress(OTHER)).unwrap().is_none());
+}
+
+#[test]
+fn outcomes_that_nobody_confirms_are_bounded() {
+    let mut master = master();
+    let rejected = Outcome::Rejected { reason: RejectReason::Malformed, edit: 0 };
+    let fill = master.write(|write| {
+        let mut ledger = write.ledger(LIFE)?;
+        (0..UNCONFIRMED).for_each(|_| ledger.record([0; 32], &rejected));
+        write.put_ledger(LIFE, OWN, &ledger)
+    });
+    fill.unwrap();
+    let mut next = push(OWN, UNCONFIRMED + 1, 0, put("user/a", "1", "x"));
+    assert_eq!(answer(&mut master, &next, Limits::default()), Answer::Unconfirmed);
+    next.low_water = OperationNumber(1);
+    assert!(matches!(answer(&mut master, &next, Limits::default()), Answer::Outcomes(_)));
+    let again = Submission { low_water: OperationNumber(0), ..next };
+    assert!(matches!(answer(&mut master, &again, Limits::default()), Answer::Outcomes(_)), "a repetition");
+}
+
+#[test]
+fn what_is_announced_is_what_is_enforced() {
+    let limits = Limits { user_items: 3, user_bytes: 900, ..Limits::default() };
+    let announced = limits.announced();
+    assert_eq!((announced.user_items, announced.user_bytes), (3, 900));
+    assert_eq!(announced.push_operations, mfpsync_proto::limit::PUSH_OPERATIONS);
+}
+
+/// What became of one edit of somebody who has seen everything, pushed under the next number.
+fn pushed(master: &mut Inline<Master>, edit: Edit, limits: Limits) -> std::result::Result<(), RejectReason> {
+    let (last, head) =
+        master.read(|read| Ok((read.ledger(LIFE)?.last().0, read.founded_head()?.sequence))).unwrap();
+    let base = Base { revision: Revision { epoch: 1, sequence: head }, after: None };
+    let edit = Edit { base, ..edit };
+    match answer(master, &push(OWN, last + 1, last, edit), limits) {
+        Answer::Outcomes(outcomes) => match &outcomes[0].1 {
+            Outcome::Accepted { .. } => Ok(()),
+            Outcome::Rejected { reason, .. } => Err(*reason),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_group_has_no_more_users_than_it_may() {
+    let mut master = master();
+    let limits = Limits { users: 2, ..Limits::default() };
+    let over = Err(RejectReason::OverLimit);
+    assert_eq!(pushed(&mut master, put("user/a", "1", "x"), limits), Ok(()));
+    assert_eq!(pushed(&mut master, put("user/b", "1", "x"), limits), Ok(()));
+    assert_eq!(pushed(&mut master, put("user/c", "1", "x"), limits), over);
+    assert_eq!(pushed(&mut master, put("user/b", "2", "x"), limits), Ok(()), "not a new user");
+    assert_eq!(pushed(&mut master, put("shared", "1", "x"), limits), Ok(()));
+    assert_eq!(master.read(|read| read.count_users()).unwrap(), 2);
+    let delete = Edit { action: Action::Delete, ..put("user/a", "1", "") };
+    assert_eq!(pushed(&mut master, delete, limits), Ok(()));
+    assert_eq!(pushed(&mut master, put("user/c", "1", "x"), limits), Ok(()), "a place became free");
+    assert_eq!(pushed(&mut master, put("user/a", "2", "x"), limits), over);
+}
+
+#[test]
+fn an_item_grows_only_within_its_user_s_bytes() {
+    let mut master = master();
+    let limits = Limits { user_bytes: 100, ..Limits::default() };
+    let over = Err(RejectReason::OverLimit);
+    let mut change =
+        |id: &str, length: usize, limits| pushed(&mut master, put("user/a", id, &"x".repeat(length)), limits);
+    assert_eq!(change("1", 30, limits), Ok(()));
+    assert_eq!(change("2", 30, limits), Ok(()));
+    assert_eq!(change("1", 80, limits), over);
+    assert_eq!(change("1", 31, limits), Ok(()));
+    assert_eq!(change("3", 50, limits), over);
+    assert_eq!(change("1", 80, Limits::default()), Ok(()));
+    assert_eq!(change("1", 75, limits), Ok(()), "what shrinks may stay over the limit");
+}
