@@ -2,7 +2,7 @@
 //!
 //! One `Shipping` for a replica, owned by whoever hears of the database's commits. No I/O of its own:
 //! pages are read where it is asked for the next message. Whatever happens, what it remembers is bounded:
-//! a bit for each page that the replica lacks, up to [`LIVE_PAGES`] pages as they were when it was sent
+//! a bit for each page that the replica lacks, up to 1,024 pages as they were when it was sent
 //! something last, and two transactions on their way. **Source**: ADR 24.
 
 mod compare;
