@@ -2,7 +2,7 @@
 //!
 //! The database's writer thread owns this beside its connection, and is the only one to call it: between
 //! two of its own transactions nothing moves, neither a page nor the log. It reads SQLite's files by
-//! descriptors of its own; that of the database is the one [`held`] has.
+//! descriptors of its own; that of the database is the one of `held`.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -198,3 +198,18 @@ impl Replicating {
         self.changed.send_replace(());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_that_is_given_up_ends_its_reading_and_takes_no_answer() {
+        let stop = CancellationToken::new();
+        let reading = Some(stop.clone().drop_guard());
+        let mut proof = Proof { asked: 3, _reading: reading, ..Proof::default() };
+        proof.give_up();
+        assert!(stop.is_cancelled());
+        assert_ne!(proof.asked, 3);
+    }
+}

@@ -16,13 +16,17 @@ fn copied(device: &TestDevice) -> u64 {
 
 #[tokio::test]
 async fn a_first_copy_over_a_slow_link_goes_on_where_it_was_cut() {
+    // A campaign has the slowest link there is, and the signs of life of a real device.
+    let (slow, heartbeat) = (SLOW / rounds(1, 32), rounds(1, 15));
     let mut fleet = Fleet::start(2).await.unwrap();
+    for device in std::iter::once(&mut fleet.server).chain(&mut fleet.clients) {
+        device.setup.heartbeat = Some(heartbeat);
+        device.restart().await.unwrap();
+    }
     bulk(&fleet.server, 0..250).await;
     sent(&fleet.server).await;
     current(&fleet.clients[1]).await.unwrap();
     let whole = std::fs::metadata(fleet.server.master_database()).unwrap().len();
-    // A campaign has the slowest there is.
-    let slow = SLOW / rounds(1, 32);
     fleet.relays[1].slow_down(FAR, Some(slow));
     set(&fleet, 1, Durability::Async).await;
     let minutes = Duration::from_secs(300);
