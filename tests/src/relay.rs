@@ -18,6 +18,8 @@ use tokio::task::{JoinHandle, JoinSet};
 struct State {
     target: SocketAddr,
     whole: bool,
+    /// How often it was cut: one that was mended at once was cut all the same.
+    cuts: u32,
     silent: bool,
     delay: Duration,
     /// Bytes in a second.
@@ -41,7 +43,7 @@ impl Relay {
     pub async fn open(target: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("open a relay")?;
         let address = listener.local_addr().context("open a relay")?;
-        let state = State { target, whole: true, silent: false, delay: Duration::ZERO, rate: None };
+        let state = State { target, whole: true, cuts: 0, silent: false, delay: Duration::ZERO, rate: None };
         let ((state, seen), passed) = (watch::channel(state), Arc::default());
         let task = tokio::spawn(pass_on(listener, seen, Arc::clone(&passed)));
         Ok(Self { address, state, passed, task })
@@ -55,7 +57,10 @@ impl Relay {
 
     /// Ends every connection and lets no new one through.
     pub fn cut(&self) {
-        self.state.send_modify(|state| state.whole = false);
+        self.state.send_modify(|state| {
+            state.whole = false;
+            state.cuts += 1;
+        });
     }
 
     /// Lets connections through again.
@@ -93,7 +98,7 @@ impl Drop for Relay {
 }
 
 async fn pass_on(listener: TcpListener, mut seen: watch::Receiver<State>, passed: Arc<AtomicU64>) {
-    let mut connections = JoinSet::new();
+    let (mut connections, mut cuts) = (JoinSet::new(), 0);
     loop {
         tokio::select! {
             accepted = listener.accept() => {
@@ -106,7 +111,8 @@ async fn pass_on(listener: TcpListener, mut seen: watch::Receiver<State>, passed
                 if changed.is_err() {
                     return;
                 }
-                if !seen.borrow_and_update().whole {
+                let cut = seen.borrow_and_update().cuts;
+                if std::mem::replace(&mut cuts, cut) != cut {
                     connections.abort_all();
                 }
             }

@@ -56,6 +56,8 @@ fn a_set_of_pages_that_is_lost_damaged_or_of_another_time_leaves_no_hole() {
             world.store.truncate_log();
             world.write(item..item + 1, 300, false);
         }
+        // Certainly not folded.
+        world.write(300..301, 300, false);
         world.restart_between(true, |directory, life| {
             let anchor = PathBuf::from(format!("{}-anchor", file(directory, life).display()));
             let now = std::fs::read(&anchor).unwrap();

@@ -38,8 +38,8 @@ async fn a_first_copy_over_a_slow_link_goes_on_where_it_was_cut() {
     .await
     .unwrap();
     fleet.relays[1].cut();
-    let first = fleet.relays[1].passed();
     fleet.relays[1].slow_down(Duration::ZERO, None);
+    let first = fleet.relays[1].passed();
     fleet.mend(1).await.unwrap();
     caught_up(&fleet, 1).await;
     let rest = fleet.relays[1].passed() - first;
