@@ -286,6 +286,9 @@ impl Keeper {
         to: mpsc::Sender<wire::FromReplica>,
         mut from: Streaming<wire::ToReplica>,
     ) -> (Option<Standby>, Ended) {
+        // A proof holds the copy's log; nobody waits for one when the stream has ended.
+        let proving = self.stop.child_token();
+        let _ends_proofs = proving.clone().drop_guard();
         let mut applying = Applying::default();
         let silence = self.device.config.heartbeat * SILENT_BEATS;
         let mut silent_at = Instant::now() + silence;
@@ -330,14 +333,15 @@ impl Keeper {
                 Applied::Answer(answer) => answer,
                 Applied::Prove { proof, position } => {
                     let prover = if copy.position() == Some(position) {
-                        blocking(move || Ok((copy.prover(), copy))).await
+                        let stop = proving.clone();
+                        blocking(move || Ok((copy.prover(move || stop.is_cancelled()), copy))).await
                     } else {
                         Ok((Err(mfpsync_storage::Error::Diverged), copy))
                     };
                     match prover {
                         Ok((prover, kept)) => {
                             copy = kept;
-                            self.prove(proof, position, prover, to.clone());
+                            self.prove(proof, position, prover, to.clone(), proving.clone());
                         }
                         Err(error) => return (None, error.into()),
                     }
@@ -362,6 +366,7 @@ impl Keeper {
         position: Position,
         prover: mfpsync_storage::Result<Prover>,
         to: mpsc::Sender<wire::FromReplica>,
+        proving: CancellationToken,
     ) {
         let (device, group) = (self.device.clone(), self.group);
         self.tasks.spawn(async move {
@@ -372,6 +377,9 @@ impl Keeper {
                 }
                 Err(error) => Err(format!("the copy cannot be opened: {error}")),
             };
+            if proving.is_cancelled() {
+                return;
+            }
             let outcome = (unix_millis(), content.as_ref().err().cloned());
             device.copy.send_modify(|report| report.proof = Some(outcome));
             // The server may be gone meanwhile.

@@ -212,6 +212,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::frozen::{frozen, golden, hex, unhex};
 
     fn position(transaction: u64) -> Position {
         Position {
@@ -247,6 +248,20 @@ mod tests {
             assert_eq!(Part::unpack(&part.pack(base.as_ref()).unwrap(), base.as_ref()).unwrap(), part);
         }
         assert!(Part::unpack(&part(&[1]).pack(Some(&position(6))).unwrap(), None).is_err());
+    }
+
+    /// How well it is packed may change, what it unpacks to may not.
+    #[test]
+    fn a_part_is_frozen() {
+        let part = part(&[1, 2, 262_146]);
+        for (name, base) in [("part-v1.hex", None), ("part-onto-v1.hex", Some(position(6)))] {
+            let packed = part.pack(base.as_ref()).unwrap();
+            let inner = zstd::bulk::decompress(&packed, UNPACKED_BYTES).unwrap();
+            frozen(name, &hex(&inner));
+            let stored = unhex(&std::fs::read_to_string(golden(name)).unwrap());
+            let packed = zstd::bulk::compress(&stored, LEVEL).unwrap();
+            assert_eq!(Part::unpack(&packed, base.as_ref()).unwrap(), part, "{name}");
+        }
     }
 
     #[test]

@@ -15,6 +15,9 @@ pub mod backoff;
 pub mod batch;
 mod error;
 pub mod follow;
+#[cfg(test)]
+#[path = "../../storage/tests/proof/frozen.rs"]
+mod frozen;
 pub mod join;
 pub mod lineage;
 pub mod merge;

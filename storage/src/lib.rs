@@ -9,6 +9,9 @@ mod content;
 mod durable;
 mod error;
 pub mod figures;
+#[cfg(test)]
+#[path = "../tests/proof/frozen.rs"]
+mod frozen;
 pub mod local;
 pub mod master;
 pub mod model;

@@ -4,6 +4,7 @@
 //! `mfpsync_replication`.
 
 pub(crate) mod anchor;
+pub(crate) mod held;
 pub mod page;
 pub mod page_set;
 pub mod pages;

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -48,6 +49,8 @@ impl Waiting {
 struct Shared {
     waiting: Mutex<Waiting>,
     filled: Condvar,
+    /// Nobody waits for scans any more.
+    closing: AtomicBool,
 }
 
 impl Shared {
@@ -65,7 +68,8 @@ pub(crate) struct Readers<D: Database> {
 impl<D: Database> Readers<D> {
     pub(crate) fn start(path: &Path) -> Result<Self> {
         let waiting = Waiting { short: VecDeque::new(), scans: VecDeque::new(), open: true };
-        let shared = Arc::new(Shared { waiting: Mutex::new(waiting), filled: Condvar::new() });
+        let (filled, closing) = Default::default();
+        let shared = Arc::new(Shared { waiting: Mutex::new(waiting), filled, closing });
         let readers = Self { shared, threads: Mutex::new(Vec::new()), database: std::marker::PhantomData };
         for duty in [Duty::Short, Duty::Any] {
             let mut connection = open::read_only(path)?;
@@ -80,15 +84,20 @@ impl<D: Database> Readers<D> {
         Ok(readers)
     }
 
+    /// Queues a read, which is given up at its deadline, or earlier if `stop` says so; a scan also when the
+    /// database is closed.
     pub(crate) fn submit<T: Send + 'static>(
         &self,
         deadline: Duration,
+        stop: impl Fn() -> bool + Send + 'static,
         read: impl FnOnce(&D::Read<'_>) -> Result<T> + Send + 'static,
         done: impl FnOnce(Result<T>) + Send + 'static,
     ) {
-        let until = Instant::now() + deadline;
+        let (until, shared) = (Instant::now() + deadline, self.shared.clone());
+        let closing = move || deadline > SHORT_READ && shared.closing.load(Ordering::Relaxed);
+        let over = move || Instant::now() >= until || stop() || closing();
         let job: Job = Box::new(move |connection| {
-            done(connection.and_then(|connection| read_until::<D, T>(connection, until, read)));
+            done(connection.and_then(|connection| read_until::<D, T>(connection, over, read)));
         });
         let refused = {
             let mut waiting = self.shared.waiting();
@@ -110,8 +119,9 @@ impl<D: Database> Readers<D> {
         }
     }
 
-    /// Refuses further reads, finishes those queued, and waits for the threads.
+    /// Refuses further reads, gives up scans, finishes the others queued, and waits for the threads.
     pub(crate) fn stop(&self) {
+        self.shared.closing.store(true, Ordering::Relaxed);
         self.shared.waiting().open = false;
         self.shared.filled.notify_all();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
@@ -147,16 +157,16 @@ fn serve(connection: &mut Connection, shared: &Shared, duty: Duty) {
     }
 }
 
-/// Reads one consistent state, interrupted at the deadline so that no reader holds the log back.
+/// Reads one consistent state, interrupted when it is over so that no reader holds the log back.
 fn read_until<D: Database, T>(
     connection: &mut Connection,
-    until: Instant,
+    over: impl Fn() -> bool + Send + 'static,
     read: impl FnOnce(&D::Read<'_>) -> Result<T>,
 ) -> Result<T> {
-    if Instant::now() >= until {
+    if over() {
         return Err(Error::Deadline);
     }
-    connection.progress_handler(STEPS, Some(move || Instant::now() >= until))?;
+    connection.progress_handler(STEPS, Some(over))?;
     let transaction = connection.unchecked_transaction()?;
     let result = read(&D::read(&transaction));
     drop(transaction);

@@ -46,8 +46,9 @@ pub struct Store<D: Database> {
 
 struct Inner<D: Database> {
     path: PathBuf,
-    writer: Writer<D>,
+    // Ended first: the writer has the descriptor whose end gives up their locks.
     readers: Readers<D>,
+    writer: Writer<D>,
 }
 
 impl<D: Database> Clone for Store<D> {
@@ -97,7 +98,18 @@ impl<D: Database> Store<D> {
         read: impl FnOnce(&D::Read<'_>) -> Result<T> + Send + 'static,
         done: impl FnOnce(Result<T>) + Send + 'static,
     ) {
-        self.inner.readers.submit(deadline, read, done);
+        self.inner.readers.submit(deadline, || false, read, done);
+    }
+
+    /// [`Store::read`], given up when `stop` says so.
+    pub fn read_unless<T: Send + 'static>(
+        &self,
+        stop: impl Fn() -> bool + Send + 'static,
+        deadline: Duration,
+        read: impl FnOnce(&D::Read<'_>) -> Result<T> + Send + 'static,
+        done: impl FnOnce(Result<T>) + Send + 'static,
+    ) {
+        self.inner.readers.submit(deadline, stop, read, done);
     }
 
     /// [`Store::write`] for callers with a thread of their own: waits for the result.
@@ -160,7 +172,7 @@ impl<D: Database> Store<D> {
         self.write(Priority::Sync, |_| Ok(()), drop);
     }
 
-    /// Refuses further work, finishes what is queued, folds the log back and closes the file.
+    /// Refuses further work, finishes what is queued but scans, folds the log back and closes the file.
     /// Blocks until that is done.
     ///
     /// # Errors

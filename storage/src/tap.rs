@@ -63,16 +63,19 @@ pub(crate) struct Tapped<D: Database, J> {
     pages: Option<Pages>,
     tap: Box<dyn Tap<D>>,
     held: VecDeque<Held<J>>,
+    /// What tells that another connection wrote; none before it was asked.
+    version: Option<i64>,
 }
 
 impl<D: Database, J> Tapped<D, J> {
     /// A tap on the database at `path`.
     pub(crate) fn new(path: &Path, tap: Box<dyn Tap<D>>) -> Self {
-        Self { database: path.to_owned(), pages: None, tap, held: VecDeque::new() }
+        Self { database: path.to_owned(), pages: None, tap, held: VecDeque::new(), version: None }
     }
 
     /// The pages at rest; found out anew where the database stands if need be.
     pub(crate) fn pages(&mut self, connection: &Connection) -> Result<&mut Pages> {
+        self.look_for_others(connection)?;
         if self.pages.is_none() {
             self.held.iter_mut().for_each(|held| held.transaction = None);
             let anchor = read_anchor(&self.database)?;
@@ -92,6 +95,25 @@ impl<D: Database, J> Tapped<D, J> {
         Ok(pages)
     }
 
+    /// Sees whether another connection wrote, or folded the log and emptied it: nobody knows what that
+    /// changed, so a new run begins. Within a transaction nobody can after this.
+    pub(crate) fn look_for_others(&mut self, connection: &Connection) -> Result<()> {
+        let mut statement = connection.prepare_cached("PRAGMA data_version")?;
+        let version = statement.query_row([], |row| row.get(0))?;
+        let before = self.version.replace(version);
+        if before.is_some_and(|before| before != version) && self.pages.take().is_some() {
+            tracing::warn!("another program used the database; the replica is compared with it");
+            // Before a commit of ours makes the log look like the one after the anchor's.
+            forget_anchor(&self.database)?;
+        }
+        Ok(())
+    }
+
+    /// The connection is another one, and counts anew.
+    pub(crate) fn reconnected(&mut self) {
+        self.version = None;
+    }
+
     /// Reads what was committed, the log being `frames` long, and holds its requests.
     pub(crate) fn committed(&mut self, frames: u32, connection: &Connection, jobs: Vec<J>) -> Result<()> {
         let read = self.read(frames, connection);
@@ -109,6 +131,10 @@ impl<D: Database, J> Tapped<D, J> {
         if let Some(pages) = &mut self.pages {
             let before = pages.transaction();
             pages.follow(frames, &mut |changed| tap.changed(changed))?;
+            // Nobody tells how long the log is any more.
+            if pages.is_behind()? {
+                return Err(Error::LogLost);
+            }
             if pages.transaction() != before {
                 tap.committed(pages, &D::read(connection));
             }

@@ -6,6 +6,7 @@
 //! I-01: requesters are answered after the commit is on stable storage, never before.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,7 +19,7 @@ use crate::checkpoint::{self, Checkpointer};
 use crate::error::{Error, Result};
 use crate::figures::Figures;
 use crate::open;
-use crate::physical::Pages;
+use crate::physical::{Pages, held};
 use crate::store::{Database, Priority};
 use crate::tap::{self, Tap, Tapped};
 
@@ -164,6 +165,7 @@ impl<D: Database> Writer<D> {
             connection: Some(connection),
             checkpointer,
             tapped: None,
+            held: None,
             shared: shared.clone(),
             figures: figures.clone(),
             published,
@@ -258,8 +260,9 @@ struct Worker<D: Database> {
     /// None after the device failed, until opening it again succeeds.
     connection: Option<Connection>,
     checkpointer: Checkpointer,
-    /// Dropped after the connection: closing its descriptors gives up the locks of this process.
     tapped: Option<Tapped<D, Box<dyn Job<D>>>>,
+    /// The file, once there was a tap. Dropped after the connection.
+    held: Option<Arc<File>>,
     shared: Arc<Shared<D>>,
     figures: Arc<Figures>,
     published: Published<D>,
@@ -294,6 +297,8 @@ impl<D: Database> Worker<D> {
     }
 
     fn tap(&mut self, tap: Option<Box<dyn Tap<D>>>) {
+        // How that ends is seen when the pages are asked for.
+        self.held = self.held.take().or_else(|| held::open(&self.path).ok());
         let tapped = tap.map(|tap| Tapped::new(&self.path, tap));
         if let Some(before) = std::mem::replace(&mut self.tapped, tapped) {
             before.end().into_iter().for_each(|job| job.answer(Ok(())));
@@ -303,7 +308,7 @@ impl<D: Database> Worker<D> {
         {
             tracing::warn!(%error, "forget where the database stands");
         }
-        // Finds out where the database stands; how that ends is seen when the pages are asked for.
+        // Finds out where the database stands.
         self.with_pages(Box::new(|_| {}));
     }
 
@@ -321,7 +326,7 @@ impl<D: Database> Worker<D> {
 
     fn commit(&mut self, mut jobs: Vec<Box<dyn Job<D>>>) {
         let began = Instant::now();
-        let result = self.connection().and_then(|connection| transact::<D>(connection, &mut jobs));
+        let result = self.open_connection().and_then(|()| self.transact(&mut jobs));
         match result {
             Ok(Group::Committed) => {
                 self.figures.committed(jobs.len(), began.elapsed());
@@ -335,6 +340,12 @@ impl<D: Database> Worker<D> {
                 self.fail(jobs, &error, poisoned);
             }
         }
+    }
+
+    fn transact(&mut self, jobs: &mut [Box<dyn Job<D>>]) -> Result<Group> {
+        let connection = self.connection.as_ref().ok_or(Error::Closed)?;
+        let mut begun = || self.tapped.as_mut().map_or(Ok(()), |tapped| tapped.look_for_others(connection));
+        transact::<D>(connection, jobs, &mut begun)
     }
 
     /// Answers everybody with the group's failure, except those that failed by themselves.
@@ -380,16 +391,18 @@ impl<D: Database> Worker<D> {
 
     fn fold_at_close(&mut self) -> Result<()> {
         let Some(connection) = &self.connection else { return Ok(()) };
+        if let Some(tapped) = &mut self.tapped {
+            tapped.look_for_others(connection)?;
+        }
         anchor(&self.path, self.tapped.as_ref())?;
-        match (checkpoint::at_close(connection)?, &self.tapped) {
-            (true, Some(tapped)) => tapped.anchor_closed(),
+        match (checkpoint::at_close(connection)?, &mut self.tapped) {
+            (true, Some(tapped)) => {
+                // Whoever wrote meanwhile was folded as well.
+                tapped.look_for_others(connection)?;
+                tapped.anchor_closed()
+            }
             _ => Ok(()),
         }
-    }
-
-    fn connection(&mut self) -> Result<&mut Connection> {
-        self.open_connection()?;
-        self.connection.as_mut().ok_or(Error::Closed)
     }
 
     fn open_connection(&mut self) -> Result<()> {
@@ -397,6 +410,9 @@ impl<D: Database> Worker<D> {
             let mut connection = open::writable(&self.path, D::KIND, false)?;
             self.checkpointer.watch(&mut connection)?;
             self.connection = Some(connection);
+            if let Some(tapped) = &mut self.tapped {
+                tapped.reconnected();
+            }
         }
         Ok(())
     }
@@ -416,12 +432,16 @@ enum Group {
 }
 
 /// Runs every job in one transaction. Unless it answers [`Group::Committed`], nothing of the group was
-/// stored.
-fn transact<D: Database>(connection: &Connection, jobs: &mut [Box<dyn Job<D>>]) -> Result<Group> {
+/// stored. `begun` runs when nobody else can write any more.
+fn transact<D: Database>(
+    connection: &Connection,
+    jobs: &mut [Box<dyn Job<D>>],
+    begun: &mut dyn FnMut() -> Result<()>,
+) -> Result<Group> {
     // A savepoint has SQLite keep a copy of each page that a job touches behind another one: for
     // nothing, unless a job fails.
-    match attempt(connection, jobs, false)? {
-        Group::Undone => attempt(connection, jobs, true),
+    match attempt(connection, jobs, begun, false)? {
+        Group::Undone => attempt(connection, jobs, begun, true),
         done => Ok(done),
     }
 }
@@ -429,9 +449,11 @@ fn transact<D: Database>(connection: &Connection, jobs: &mut [Box<dyn Job<D>>]) 
 fn attempt<D: Database>(
     connection: &Connection,
     jobs: &mut [Box<dyn Job<D>>],
+    begun: &mut dyn FnMut() -> Result<()>,
     savepoints: bool,
 ) -> Result<Group> {
     let transaction = Transaction::begin(connection)?;
+    begun()?;
     for job in jobs {
         if savepoints {
             transaction.run("SAVEPOINT job")?;

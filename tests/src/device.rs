@@ -50,6 +50,8 @@ pub struct Setup {
     pub dial_only: Vec<SocketAddr>,
     /// Lines for the top of the configuration.
     pub top: String,
+    /// Seconds between signs of life, if not one.
+    pub heartbeat: Option<u32>,
     /// The network namespace it runs in; none runs beside the test.
     pub namespace: Option<String>,
     /// Where it listens, if not at its own loopback address.
@@ -156,7 +158,7 @@ impl TestDevice {
         };
         format!(
             "data_dir = {:?}\nrun_dir = {:?}\nname = {:?}\nlisten = {:?}\n{}{}{}\n\
-             [sync]\nheartbeat_seconds = 1\nreconnect_max_seconds = 1\n\n[log]\nlevel = {:?}\n\n[discovery]\nenabled = {}\n\n{}",
+             [sync]\nheartbeat_seconds = {}\nreconnect_max_seconds = 1\n\n[log]\nlevel = {:?}\n\n[discovery]\nenabled = {}\n\n{}",
             self.data_dir(),
             self.run_dir(),
             self.name,
@@ -164,6 +166,7 @@ impl TestDevice {
             optional("advertise", &self.setup.advertise),
             optional("dial_only", &self.setup.dial_only),
             self.setup.top,
+            self.setup.heartbeat.unwrap_or(1),
             self.setup.log_level.as_deref().unwrap_or("debug"),
             self.setup.discovery,
             self.setup.tables,

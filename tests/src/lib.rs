@@ -2,7 +2,7 @@
 //!
 //! Start at [`Fleet`], a server and its clients paired by code, or at [`TestDevice`] for a single
 //! one. [`Relay`] is the cable between a client and its server, [`eventually`] the only place that
-//! waits, [`item`] builds edits, [`clock`] turns a device's clock, [`volume`] fills its disk, [`read_only`] stops its writes,
+//! waits, [`item`] builds edits, [`clock`] turns a device's clock, [`volume`] fills its disk, [`read_only`] stops its writes, [`power`] fails,
 //! [`lan`] is an office network of its own.
 //! [`sim`] is a fleet without any of these: one process, virtual time, luck from a seed.
 //! No product crate may depend on this one.
@@ -17,8 +17,10 @@ mod fleet;
 pub mod fuzz;
 pub mod item;
 pub mod lan;
+mod locks;
 mod log;
 mod port;
+pub mod power;
 mod preload;
 pub mod read_only;
 mod relay;
@@ -33,6 +35,7 @@ pub use contents::{Contents, fields};
 pub use debug::Hashes;
 pub use device::{Setup, TestDevice};
 pub use fleet::{Fleet, PASSPHRASE, current, join, open_pairing, running, start_server};
+pub use locks::locks;
 pub use log::Log;
 pub use port::Port;
 pub use relay::Relay;

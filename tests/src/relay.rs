@@ -1,8 +1,10 @@
-//! A cable that can be cut, mended and made slow: a TCP relay in front of a server.
+//! A cable that can be cut, mended, made slow and made silent: a TCP relay in front of a server.
 //!
 //! Its address stays the same throughout. Understands nothing of what passes.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -16,7 +18,12 @@ use tokio::task::{JoinHandle, JoinSet};
 struct State {
     target: SocketAddr,
     whole: bool,
+    /// How often it was cut: one that was mended at once was cut all the same.
+    cuts: u32,
+    silent: bool,
     delay: Duration,
+    /// Bytes in a second.
+    rate: Option<u32>,
 }
 
 /// A running relay; dropping it cuts for good.
@@ -24,6 +31,7 @@ struct State {
 pub struct Relay {
     address: SocketAddr,
     state: watch::Sender<State>,
+    passed: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
@@ -35,9 +43,10 @@ impl Relay {
     pub async fn open(target: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("open a relay")?;
         let address = listener.local_addr().context("open a relay")?;
-        let (state, seen) = watch::channel(State { target, whole: true, delay: Duration::ZERO });
-        let task = tokio::spawn(pass_on(listener, seen));
-        Ok(Self { address, state, task })
+        let state = State { target, whole: true, cuts: 0, silent: false, delay: Duration::ZERO, rate: None };
+        let ((state, seen), passed) = (watch::channel(state), Arc::default());
+        let task = tokio::spawn(pass_on(listener, seen, Arc::clone(&passed)));
+        Ok(Self { address, state, passed, task })
     }
 
     /// Where to dial instead of the target.
@@ -48,7 +57,10 @@ impl Relay {
 
     /// Ends every connection and lets no new one through.
     pub fn cut(&self) {
-        self.state.send_modify(|state| state.whole = false);
+        self.state.send_modify(|state| {
+            state.whole = false;
+            state.cuts += 1;
+        });
     }
 
     /// Lets connections through again.
@@ -58,7 +70,24 @@ impl Relay {
 
     /// Holds everything back for this long, in each direction; for connections made from now on.
     pub fn delay(&self, delay: Duration) {
-        self.state.send_modify(|state| state.delay = delay);
+        self.slow_down(delay, None);
+    }
+
+    /// As [`Relay::delay`], and lets no more than so many bytes through in a second. What is held back is
+    /// 64 KiB at the most, as with a small window.
+    pub fn slow_down(&self, delay: Duration, rate: Option<u32>) {
+        self.state.send_modify(|state| (state.delay, state.rate) = (delay, rate));
+    }
+
+    /// Passes nothing on, and ends nothing: to either side the other is silent.
+    pub fn hush(&self, silent: bool) {
+        self.state.send_modify(|state| state.silent = silent);
+    }
+
+    /// Bytes that were passed on, both ways together.
+    #[must_use]
+    pub fn passed(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed)
     }
 }
 
@@ -68,21 +97,22 @@ impl Drop for Relay {
     }
 }
 
-async fn pass_on(listener: TcpListener, mut seen: watch::Receiver<State>) {
-    let mut connections = JoinSet::new();
+async fn pass_on(listener: TcpListener, mut seen: watch::Receiver<State>, passed: Arc<AtomicU64>) {
+    let (mut connections, mut cuts) = (JoinSet::new(), 0);
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let state = *seen.borrow();
                 if let Ok((near, _peer)) = accepted && state.whole {
-                    connections.spawn(join(near, state));
+                    connections.spawn(join(near, seen.clone(), passed.clone()));
                 }
             }
             changed = seen.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                if !seen.borrow_and_update().whole {
+                let cut = seen.borrow_and_update().cuts;
+                if std::mem::replace(&mut cuts, cut) != cut {
                     connections.abort_all();
                 }
             }
@@ -92,22 +122,34 @@ async fn pass_on(listener: TcpListener, mut seen: watch::Receiver<State>) {
 }
 
 /// Either side may end at any time; the other then sees the end, as over a real cable.
-async fn join(near: TcpStream, state: State) {
-    let Ok(far) = TcpStream::connect(state.target).await else { return };
+async fn join(near: TcpStream, seen: watch::Receiver<State>, passed: Arc<AtomicU64>) {
+    let target = seen.borrow().target;
+    let Ok(far) = TcpStream::connect(target).await else { return };
     let _no_matter = (near.set_nodelay(true), far.set_nodelay(true));
     let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
     tokio::select! {
-        () = copy(near_in, far_out, state.delay) => {}
-        () = copy(far_in, near_out, state.delay) => {}
+        () = copy(near_in, far_out, seen.clone(), &passed) => {}
+        () = copy(far_in, near_out, seen.clone(), &passed) => {}
     }
 }
 
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration) {
+async fn copy(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut seen: watch::Receiver<State>,
+    passed: &AtomicU64,
+) {
+    let State { delay, rate, .. } = *seen.borrow();
     let mut buffer = vec![0; 64 << 10];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
+        let held = rate.map_or(delay, |rate| delay.max(Duration::from_secs(1) * count as u32 / rate));
+        if !held.is_zero() {
+            tokio::time::sleep(held).await;
         }
+        if seen.wait_for(|state| !state.silent).await.is_err() {
+            return;
+        }
+        passed.fetch_add(count as u64, Ordering::Relaxed);
         if to.write_all(&buffer[..count]).await.is_err() {
             return;
         }

@@ -147,7 +147,8 @@ impl Replicating {
                 state.stream = None;
                 state.shipping = Shipping::default();
                 state.protection = Protection::new(durability, chosen);
-                state.proof = Proof::default();
+                state.proof.give_up();
+                state.proof.last = None;
                 let tap = set.map(|_| Box::new(ServerTap(self.clone())) as Box<dyn Tap<Master>>);
                 self.master.store().set_tap(tap);
             }
@@ -195,6 +196,7 @@ impl Replicating {
         let number = state.streams;
         state.stream = Some(Stream { number, to });
         state.shipping.disconnected();
+        state.proof.give_up();
         Ok((number, queue))
     }
 
@@ -318,6 +320,7 @@ impl Replicating {
             self.record(state, Code::ReplicaLost);
         }
         state.shipping.disconnected();
+        state.proof.give_up();
         self.changed.send_replace(());
     }
 

@@ -1,6 +1,8 @@
 //! A server's real database and a replica's real copy, with everything between them that can go wrong: in the
 //! end the copy is the database, and on the way it never is anything the database was not.
 
+mod mishaps;
+
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
@@ -254,6 +256,11 @@ impl World {
     }
 
     fn restart(&mut self, killed: bool) {
+        self.restart_between(killed, |_, _| {});
+    }
+
+    /// `change` is what happens to the files of which life before it starts again.
+    fn restart_between(&mut self, killed: bool, change: impl FnOnce(&Path, u32)) {
         self.cut();
         if killed {
             let (before, after) =
@@ -270,6 +277,7 @@ impl World {
             });
         }
         self.store.close().unwrap();
+        change(self.directory.path(), self.lives);
         let path = file(self.directory.path(), self.lives);
         self.store = Store::open(&path, false, Box::new(|_| {})).unwrap();
         self.shipping = Arc::default();
@@ -282,7 +290,7 @@ impl World {
         let mut copy = self.copy.take().unwrap();
         assert_eq!(copy.position(), Some(position));
         assert_eq!(position.sequence, Sequence(self.operations_accepted()));
-        let prover = copy.prover().unwrap();
+        let prover = copy.prover(|| false).unwrap();
         assert_eq!(prover.check().unwrap(), Vec::<String>::new());
         assert_eq!(prover.read(|read| Ok(read.founded_head()?.chain)).unwrap(), position.chain);
         drop(prover);
@@ -426,6 +434,14 @@ fn rot(directory: &Path, page: u32) {
     }
 }
 
+fn damage_place(directory: &Path) {
+    let place = directory.join("standby.pos");
+    if let Ok(mut bytes) = std::fs::read(&place) {
+        bytes[20] ^= 1;
+        std::fs::write(place, bytes).unwrap();
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Event {
     Write { item: u32, count: u32, bytes: usize, deleted: bool },
@@ -439,6 +455,7 @@ enum Event {
     RestartReplica { killed: bool },
     Rot { page: u32 },
     LoseCopy,
+    DamagePlace,
 }
 
 fn events() -> impl Strategy<Value = Event> {
@@ -461,6 +478,7 @@ fn events() -> impl Strategy<Value = Event> {
         1 => (1u32..50).prop_map(|page| Event::Rot { page }),
         1 => any::<bool>().prop_map(|killed| Event::RestartReplica { killed }),
         1 => Just(Event::LoseCopy),
+        1 => Just(Event::DamagePlace),
     ]
 }
 
@@ -482,6 +500,7 @@ proptest! {
                 Event::Fold => world.store.truncate_log(),
                 Event::RestartReplica { killed } => world.restart_replica(killed, |_| {}),
                 Event::Rot { page } => world.restart_replica(true, |directory| rot(directory, page)),
+                Event::DamagePlace => world.restart_replica(true, damage_place),
                 Event::LoseCopy => world.restart_replica(true, |directory| std::fs::remove_dir_all(directory).unwrap()),
             }
         }

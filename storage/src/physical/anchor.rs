@@ -90,3 +90,48 @@ impl Evidence {
 fn word(from: &mut Decoder<'_>) -> Result<u32, DecodeError> {
     u32::try_from(from.varint()?).map_err(|_| DecodeError::Invalid("number over 32 bits"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frozen::record;
+
+    #[test]
+    fn an_anchor_is_written_as_released_devices_read_it() {
+        let anchor = Anchor {
+            log: LogId([2; 16]),
+            transaction: 300,
+            pages: 70_000,
+            digest: PageDigest::from_bytes([3; 16]),
+            salts: Salts { count: 5, random: u32::MAX },
+            frames: 1_000,
+            closed: None,
+            kept: vec![4; 5],
+        };
+        record("anchor-v1.hex", &anchor, &anchor.encode(), Anchor::decode);
+        let evidence = Evidence { bytes: 1 << 31, changed_seconds: -1, changed_nanos: 999_999_999 };
+        let closed = Anchor { closed: Some(evidence), ..anchor };
+        record("anchor-closed-v1.hex", &closed, &closed.encode(), Anchor::decode);
+    }
+
+    #[test]
+    fn a_damaged_anchor_leads_nowhere() {
+        let anchor = Anchor {
+            log: LogId([2; 16]),
+            transaction: 300,
+            pages: 9,
+            digest: PageDigest::EMPTY,
+            salts: Salts { count: 5, random: 6 },
+            frames: 7,
+            closed: None,
+            kept: vec![4; 5],
+        };
+        let bytes = anchor.encode();
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << (at % 8);
+            assert!(Anchor::decode(&damaged).is_err(), "byte {at}");
+            assert!(Anchor::decode(&bytes[..at]).is_err(), "cut at {at}");
+        }
+    }
+}

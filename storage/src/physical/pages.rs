@@ -2,16 +2,17 @@
 //!
 //! The database's writer thread owns this beside its connection, and is the only one to call it: between
 //! two of its own transactions nothing moves, neither a page nor the log. It reads SQLite's files by
-//! descriptors of its own. Closing any descriptor of the database file gives up all locks this process
-//! has on it (POSIX), so they live as long as the connections do.
+//! descriptors of its own; that of the database is the one of `held`.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::anchor::{Anchor, Evidence};
+use super::held;
 use super::page::{PAGE_BYTES, Page, PageDigest, PageHash, PageNumber};
 use super::position::LogId;
 use super::wal::{
@@ -37,7 +38,7 @@ type Heard<'a> = &'a mut dyn FnMut(Changed<'_>);
 /// The pages as of the last commit.
 #[derive(Debug)]
 pub struct Pages {
-    main: File,
+    main: Arc<File>,
     log: Log,
     count: u32,
     id: LogId,
@@ -82,7 +83,7 @@ impl Pages {
     /// run of transactions goes on, and `heard` is told of all pages in the log; without, a new run
     /// begins under the name `id`.
     pub(crate) fn open(path: &Path, id: LogId, anchor: Option<&Anchor>, heard: Heard<'_>) -> Result<Self> {
-        let main = File::open(path)?;
+        let main = held::open(path)?;
         let log = Log::open(path)?;
         let mut pages = Self {
             count: pages_of(&main)?,
@@ -238,6 +239,11 @@ impl Pages {
         }
     }
 
+    /// Whether the log goes on behind what was read of it.
+    pub(crate) fn is_behind(&self) -> Result<bool> {
+        Ok(self.log.frame(self.log.frames, self.log.checksum)?.is_some())
+    }
+
     /// Sees whether the log was emptied since the last commit.
     pub(crate) fn look_again(&mut self) -> Result<()> {
         self.log.look_for_restart()
@@ -275,6 +281,8 @@ impl Log {
             frames: 0,
             index: HashMap::new(),
         };
+        // A process that was killed may have left what it did not sync: nobody is to have it before the disk.
+        log.file.sync_data()?;
         log.look_for_restart()?;
         Ok(log)
     }

@@ -12,6 +12,7 @@
 mod log;
 mod place;
 mod proof;
+mod recover;
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -22,10 +23,12 @@ use std::sync::Arc;
 use rustix::fs::{FlockOperation, fcntl_lock};
 
 use self::log::Log;
-use self::place::Place;
+use self::place::{Found, Place};
 pub use self::proof::Prover;
+use super::held;
 use super::page::{PAGE_BYTES, Page, PageDigest, PageHash, PageNumber};
 use super::position::Position;
+use crate::durable;
 use crate::error::{Error, Result};
 use crate::model::GroupId;
 use crate::open;
@@ -82,10 +85,17 @@ impl Standby {
     /// The device's; [`Error::Busy`] if another program uses the copy.
     pub fn open(directory: &Path) -> Result<Self> {
         std::fs::create_dir_all(directory)?;
-        let whole = match Place::read(directory)? {
+        // A copy in a directory that has no name yet would be lost with the power.
+        durable::sync_directory_of(directory)?;
+        let place = match Place::read(directory)? {
+            Found::Damaged => recover::place(directory)?,
+            Found::None => None,
+            Found::Place(place) => Some(place),
+        };
+        let whole = match place {
             Some(place) => {
                 // Left if the power was cut right after another one replaced it.
-                place::remove(&place::file(directory, place.generation - 1))?;
+                place::remove(&place::file(directory, place.generation.saturating_sub(1)))?;
                 Some(Whole::open(directory, &place)?)
             }
             None => None,
@@ -195,15 +205,15 @@ impl Standby {
         Ok(whole.digest == whole.position.digest)
     }
 
-    /// Opens the copy as it is committed now, for a proof by another thread. Later transactions do not
-    /// show there.
+    /// Opens the copy as it is committed now, for a proof by another thread, which is given up when `stop`
+    /// says so. Later transactions do not show there.
     ///
     /// # Errors
     /// There is no copy, or SQLite cannot read it.
-    pub fn prover(&mut self) -> Result<Prover> {
+    pub fn prover(&mut self, stop: impl Fn() -> bool + Send + Sync + 'static) -> Result<Prover> {
         let whole = self.whole.as_mut().ok_or(Error::Closed)?;
         let pages = proof::View::new(&whole.main, &whole.log, whole.position.pages)?;
-        let prover = Prover::open(&whole.path, pages);
+        let prover = Prover::open(&whole.path, pages, Arc::new(stop));
         lock(&whole.main)?;
         prover
     }
@@ -236,7 +246,10 @@ impl Standby {
 
     fn part(&mut self) -> Result<&Part> {
         if self.part.is_none() {
-            let generation = Place::read(&self.directory)?.map_or(0, |place| place.generation) + 1;
+            let generation = match Place::read(&self.directory)? {
+                Found::Place(place) => place.generation + 1,
+                Found::None | Found::Damaged => 1,
+            };
             let path = place::file(&self.directory, generation);
             let main = OpenOptions::new()
                 .read(true)
@@ -275,7 +288,7 @@ impl Standby {
 impl Whole {
     fn open(directory: &Path, place: &Place) -> Result<Self> {
         let path = place::file(directory, place.generation);
-        let main = Arc::new(OpenOptions::new().read(true).write(true).open(&path)?);
+        let main = held::open(&path)?;
         lock(&main)?;
         let (log, found) = Log::open(&path)?;
         let position = found.unwrap_or(place.position);

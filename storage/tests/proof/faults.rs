@@ -128,6 +128,37 @@ fn a_closed_store_answers_so_and_its_log_is_folded_back() {
 }
 
 #[test]
+fn a_scan_is_given_up_when_nobody_waits_for_it_or_the_store_closes() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory.path().join("local.db"));
+    store
+        .write_and_wait(|write| (0..2_000).try_for_each(|n| self::store(write, &n.to_string(), 500)))
+        .unwrap();
+    for closes in [false, true] {
+        let (stop, told) = (Arc::new(AtomicU64::new(0)), Arc::new(Barrier::new(2)));
+        let (stopped, begun) = (stop.clone(), told.clone());
+        let (tell, ended) = std::sync::mpsc::channel();
+        let scan = move |read: &mfpsync_storage::local::LocalRead<'_>| {
+            begun.wait();
+            let end = std::time::Instant::now() + LONG;
+            while std::time::Instant::now() < end {
+                read.visible_hashes()?;
+            }
+            Ok(())
+        };
+        let nobody_waits = move || stopped.load(Ordering::Relaxed) == 1;
+        store.read_unless(nobody_waits, LONG * 2, scan, move |result| tell.send(result).unwrap());
+        told.wait();
+        if closes {
+            store.close().unwrap();
+        } else {
+            stop.store(1, Ordering::Relaxed);
+        }
+        assert!(ended.recv().unwrap().is_err(), "it went on to its end");
+    }
+}
+
+#[test]
 fn a_read_past_its_deadline_is_interrupted_and_the_reader_goes_on() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(&directory.path().join("local.db"));
@@ -190,7 +221,7 @@ fn the_log_stays_bounded_beside_slow_readers() {
 
 /// Runs the ignored test `name` of this binary in a mount namespace of its own, where `setup` may
 /// mount what it likes. Needs root.
-fn in_namespace(name: &str, setup: &str) {
+pub(crate) fn in_namespace(name: &str, setup: &str) {
     if !rustix::process::geteuid().is_root() {
         return skip("mounting needs root");
     }
@@ -213,7 +244,7 @@ fn in_namespace(name: &str, setup: &str) {
     }
 }
 
-fn mounted() -> std::path::PathBuf {
+pub(crate) fn mounted() -> std::path::PathBuf {
     std::env::var_os("MFPSYNC_MOUNT").expect("runs in a mount namespace").into()
 }
 

@@ -3,9 +3,6 @@
 //!
 //! `MFPSYNC_GOLDEN=write` writes files that are missing; existing ones are never replaced.
 
-use std::fmt::Debug;
-use std::path::{Path, PathBuf};
-
 use mfpsync_storage::codec::{DecodeError, Encoder};
 use mfpsync_storage::local::Local;
 use mfpsync_storage::master::Master;
@@ -14,44 +11,11 @@ use mfpsync_storage::model::{
     FieldSequences, Fields, IssuingCertificate, ItemKey, Member, Operation, OperationNumber, Outcome, Parent,
     Promotion, PromotionReason, PublicKey, RejectReason, Revision, Sealed, Sequence, Value,
 };
+use mfpsync_storage::physical::{LogId, PageDigest, Position};
 use mfpsync_storage::{Database, Inline};
 
+use crate::frozen::{frozen, hex, record};
 use crate::support::{EPOCH, GROUP, Server, founding, key, removal, signed, write};
-
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
-
-fn frozen(name: &str, found: &str) {
-    let path = golden(name);
-    if !path.exists() && std::env::var_os("MFPSYNC_GOLDEN").is_some() {
-        std::fs::write(&path, found).unwrap();
-    }
-    let expected = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
-    assert_eq!(found, expected, "{name} changed: that is a change of format");
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    digits.chunks(32).map(|line| line.concat() + "\n").collect()
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
-}
-
-/// What is encoded now equals the file; what the file holds decodes to the value.
-fn record<T: Debug + PartialEq>(
-    name: &str,
-    value: &T,
-    bytes: &[u8],
-    decode: impl Fn(&[u8]) -> Result<T, DecodeError>,
-) {
-    frozen(name, &hex(bytes));
-    let stored = unhex(&std::fs::read_to_string(golden(name)).unwrap());
-    assert_eq!(&decode(&stored).unwrap(), value, "{name}");
-}
 
 /// A value of every type, the unknown one included.
 pub(crate) fn every_value() -> Fields {
@@ -252,6 +216,25 @@ fn a_newer_record_is_told_apart_from_a_damaged_one() {
     assert!(matches!(Operation::decode(&bytes), Err(DecodeError::Invalid(_))));
     assert!(matches!(Outcome::decode(&bytes), Err(DecodeError::Magic("outcome"))));
     assert!(matches!(Cursor::decode(Encoder::record(*b"MFPC", 1).as_bytes()), Err(DecodeError::Truncated)));
+}
+
+/// Where a copy of the master stands, as its log and `standby.pos` hold it.
+pub(crate) fn position() -> Position {
+    Position {
+        group: GROUP,
+        log: LogId([2; 16]),
+        transaction: 300,
+        pages: 70_000,
+        digest: PageDigest::from_bytes([3; 16]),
+        epoch: EPOCH,
+        sequence: Sequence(1 << 40),
+        chain: Chain([5; 32]),
+    }
+}
+
+#[test]
+fn a_position_is_frozen() {
+    record("position-v1.hex", &position(), &position().encode(), Position::decode);
 }
 
 fn schema<D: Database>() -> String {

@@ -15,8 +15,12 @@ mod edits;
 mod erasure;
 mod faults;
 mod files;
+mod frozen;
 mod golden;
 mod history;
+#[path = "../../../tests/src/locks.rs"]
+#[expect(unreachable_pub, reason = "shared with the tests of whole devices")]
+mod locks;
 mod master;
 mod membership;
 mod mirror;
@@ -27,3 +31,4 @@ mod pragmas;
 mod readers;
 mod standby;
 mod support;
+mod tap;

@@ -1,10 +1,12 @@
 //! A replica's copy against an ordinary SQLite database: the same bytes after every transaction, and one
 //! whole position after every cut.
 
+mod shared;
+mod torn;
+
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use mfpsync_storage::model::{Chain, Sequence};
 use mfpsync_storage::physical::{
@@ -14,7 +16,9 @@ use mfpsync_storage::{Error, Result};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use crate::support::{EPOCH, GROUP, skip};
+use crate::frozen::{frozen, hex};
+use crate::golden::position;
+use crate::support::{EPOCH, GROUP};
 
 /// A database, and what its file is after each of its transactions.
 struct Source {
@@ -118,16 +122,6 @@ fn open_file(path: &Path) -> std::fs::File {
     std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap()
 }
 
-fn stock(directory: &Path, sql: &str) -> Option<Output> {
-    match Command::new("sqlite3").arg(database(directory)).arg(sql).output() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            skip("there is no sqlite3");
-            None
-        }
-        output => Some(output.unwrap()),
-    }
-}
-
 #[test]
 fn the_copy_is_the_sources_bytes_through_growth_shrinking_and_new_tables() {
     let directory = tempfile::tempdir().unwrap();
@@ -157,106 +151,6 @@ fn the_copy_is_the_sources_bytes_through_growth_shrinking_and_new_tables() {
         }
         copy = Standby::open(directory.path()).unwrap();
         assert_at(&mut copy, &moment);
-    }
-}
-
-#[test]
-fn a_log_cut_at_any_byte_of_the_last_transaction_leads_to_the_one_before() {
-    let directory = tempfile::tempdir().unwrap();
-    let (last, [_, before, after]) = with_log(directory.path());
-    assert_at(&mut Standby::open(directory.path()).unwrap(), &after);
-    for length in last.rev() {
-        open_file(&log(directory.path())).set_len(length).unwrap();
-        let mut copy = Standby::open(directory.path()).unwrap();
-        assert_eq!(copy.position(), Some(before.position), "cut at {length}");
-        if length.is_multiple_of(512) {
-            assert_at(&mut copy, &before);
-        }
-    }
-}
-
-#[test]
-fn what_is_torn_is_written_over_and_the_copy_goes_on() {
-    for torn in [1, 40, 4_150, 8_000] {
-        let directory = tempfile::tempdir().unwrap();
-        let (last, [_, before, after]) = with_log(directory.path());
-        open_file(&log(directory.path())).set_len(last.end - torn).unwrap();
-        let mut copy = Standby::open(directory.path()).unwrap();
-        assert_at(&mut copy, &before);
-        feed(&mut copy, &after).unwrap();
-        drop(copy);
-        let mut copy = Standby::open(directory.path()).unwrap();
-        assert_at(&mut copy, &after);
-        copy.close().unwrap();
-        assert_eq!(std::fs::read(database(directory.path())).unwrap(), after.pages.as_flattened());
-    }
-}
-
-#[test]
-fn a_byte_changed_anywhere_in_the_last_transaction_voids_it() {
-    let directory = tempfile::tempdir().unwrap();
-    let (last, [_, before, after]) = with_log(directory.path());
-    let file = open_file(&log(directory.path()));
-    for at in last {
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, at).unwrap();
-        file.write_all_at(&[byte[0] ^ 1 << (at % 8)], at).unwrap();
-        let copy = Standby::open(directory.path()).unwrap();
-        assert_eq!(copy.position(), Some(before.position), "changed at {at}");
-        file.write_all_at(&byte, at).unwrap();
-    }
-    assert_at(&mut Standby::open(directory.path()).unwrap(), &after);
-}
-
-#[test]
-fn a_log_whose_header_is_damaged_is_as_none() {
-    let directory = tempfile::tempdir().unwrap();
-    let (_, [first, ..]) = with_log(directory.path());
-    let file = open_file(&log(directory.path()));
-    // Bytes 12 to 15 count the log's restarts, for SQLite alone; the checksum has them.
-    for at in 0..32 {
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, at).unwrap();
-        file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
-        assert_at(&mut Standby::open(directory.path()).unwrap(), &first);
-        file.write_all_at(&byte, at).unwrap();
-    }
-}
-
-#[test]
-fn a_fold_cut_anywhere_ends_at_the_same_position() {
-    let directory = tempfile::tempdir().unwrap();
-    let (_, [_, _, after]) = with_log(directory.path());
-    let place = directory.path().join("standby.pos");
-    let read = |path: &Path| std::fs::read(path).unwrap();
-    let files = || (read(&database(directory.path())), read(&log(directory.path())), read(&place));
-    let (database_before, log_before, place_before) = files();
-    Standby::open(directory.path()).unwrap().close().unwrap();
-    let (database_after, log_after, place_after) = files();
-    assert!(log_after.is_empty() && place_after != place_before);
-    // Half of the pages folded, and one of them torn.
-    let mut half = database_before.clone();
-    half[..PAGE_BYTES + 700].copy_from_slice(&database_after[..PAGE_BYTES + 700]);
-    for (step, (database_bytes, log_bytes, place_bytes)) in [
-        (&database_before, &log_before, &place_before),
-        (&database_before, &log_before, &place_after),
-        (&half, &log_before, &place_after),
-        (&database_after, &log_before, &place_after),
-        (&database_after, &log_after, &place_after),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let cut = tempfile::tempdir().unwrap();
-        std::fs::write(database(cut.path()), database_bytes).unwrap();
-        std::fs::write(log(cut.path()), log_bytes).unwrap();
-        std::fs::write(cut.path().join("standby.pos"), place_bytes).unwrap();
-        std::fs::write(cut.path().join("standby.pos.tmp"), &place_bytes[..place_bytes.len() / 2]).unwrap();
-        println!("step {step}");
-        let mut copy = Standby::open(cut.path()).unwrap();
-        assert_at(&mut copy, &after);
-        copy.close().unwrap();
-        assert_at(&mut Standby::open(cut.path()).unwrap(), &after);
     }
 }
 
@@ -346,81 +240,21 @@ fn a_damaged_copy_stays_until_another_one_is_whole() {
 }
 
 #[test]
-fn a_proof_sees_the_moment_it_began_at() {
+fn the_position_file_and_the_position_in_the_log_are_frozen() {
     let directory = tempfile::tempdir().unwrap();
-    let (_, [_, _, after]) = with_log(directory.path());
+    let page = [7; PAGE_BYTES];
+    let mut digest = PageDigest::EMPTY;
+    digest.toggle(PageHash::of(PageNumber(1), &page));
+    let at = Position { pages: 1, digest, ..position() };
     let mut copy = Standby::open(directory.path()).unwrap();
-    let prover = copy.prover().unwrap();
-    let mut later = Source::new();
-    later.after("INSERT INTO t (x) VALUES (randomblob(9000))");
-    // More than would be folded otherwise.
-    let later = later.after("INSERT INTO t (x) VALUES (randomblob(5000000))");
-    feed(&mut copy, &later).unwrap();
-    assert_at(&mut copy, &later);
-    assert_eq!(prover.digest().unwrap(), after.position.digest);
-    assert_eq!(prover.check().unwrap(), Vec::<String>::new());
-    assert!(std::fs::metadata(log(directory.path())).unwrap().len() > 0);
-    drop(prover);
-    assert_eq!(copy.prover().unwrap().digest().unwrap(), later.position.digest);
-    copy.close().unwrap();
-    assert_eq!(std::fs::read(database(directory.path())).unwrap(), later.pages.as_flattened());
-}
-
-#[test]
-fn other_programs_are_kept_out_while_the_copy_is_open() {
-    let directory = tempfile::tempdir().unwrap();
-    let (_, [first, before, after]) = with_log(directory.path());
-    let mut copy = Standby::open(directory.path()).unwrap();
-    let out = |when: &str| {
-        for sql in ["SELECT count(*) FROM t", "INSERT INTO t (x) VALUES (9)", "PRAGMA wal_checkpoint"] {
-            let Some(output) = stock(directory.path(), sql) else { return };
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(said.contains("database is locked"), "{when}: {sql}: {said}");
-        }
-    };
-    out("opened");
-    let prover = copy.prover().unwrap();
-    out("while it is proven");
-    drop(prover);
-    out("proven");
-    feed(&mut copy, &Moment { position: Position { transaction: 9, ..first.position }, ..first }).unwrap();
-    out("after a transaction");
-    feed(&mut copy, &before).unwrap();
-    feed(&mut copy, &after).unwrap();
-    copy.close().unwrap();
-}
-
-#[test]
-fn what_another_program_did_to_a_closed_copy_is_noticed() {
-    let directory = tempfile::tempdir().unwrap();
-    let (_, [_, _, after]) = with_log(directory.path());
-    // The last to close, it folds the log and removes it.
-    let Some(output) = stock(directory.path(), "INSERT INTO t (x) VALUES ('c')") else { return };
-    assert!(output.status.success() && !log(directory.path()).exists());
-    let mut copy = Standby::open(directory.path()).unwrap();
-    assert!(!copy.verify(&|| false).unwrap());
-    assert_eq!(copy.position(), None);
-    feed(&mut copy, &after).unwrap();
-    assert_at(&mut copy, &after);
-}
-
-#[test]
-fn a_log_removed_or_cut_while_the_copy_is_open_is_noticed() {
-    let cut = |log: &Path| open_file(log).set_len(40).unwrap();
-    let replaced = |log: &Path| {
-        std::fs::rename(log, log.with_extension("gone")).unwrap();
-        std::fs::write(log, b"").unwrap();
-    };
-    let harms: [&dyn Fn(&Path); 3] = [&|log| std::fs::remove_file(log).unwrap(), &cut, &replaced];
-    for harm in harms {
-        let directory = tempfile::tempdir().unwrap();
-        let (_, [_, before, _]) = with_log(directory.path());
-        let mut copy = Standby::open(directory.path()).unwrap();
-        harm(&log(directory.path()));
-        assert!(matches!(copy.begin(false), Err(Error::Tampered)));
-        drop(copy);
-        let mut copy = Standby::open(directory.path()).unwrap();
-        feed(&mut copy, &before).unwrap();
-        assert_at(&mut copy, &before);
-    }
+    copy.begin(false).unwrap();
+    copy.stage(PageNumber(1), &page).unwrap();
+    copy.commit(&at).unwrap();
+    frozen("standby-pos-v1.hex", &hex(&std::fs::read(directory.path().join("standby.pos")).unwrap()));
+    let next = Position { transaction: 301, ..at };
+    copy.begin(false).unwrap();
+    copy.commit(&next).unwrap();
+    frozen("standby-log-v1.hex", &hex(&std::fs::read(log(directory.path())).unwrap()));
+    drop(copy);
+    assert_eq!(Standby::open(directory.path()).unwrap().position(), Some(next));
 }

@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
-fn monitor(device: &TestDevice) -> MonitorClient<Channel> {
+pub(crate) fn monitor(device: &TestDevice) -> MonitorClient<Channel> {
     let uri = format!("unix://{}", device.run_dir().join("panel.sock").display());
     MonitorClient::new(Endpoint::from_shared(uri).unwrap().connect_lazy())
 }

@@ -1,16 +1,49 @@
 //! A replica of a real server: set by the operator, followed through kills, cuts and lost copies, proven,
 //! and waited for where that was asked for.
+//!
+//! What can befall a copy, and which test would fail if it were not guarded against. Those that need no whole
+//! device are in `storage` (`pages`: `src/physical/pages/tests.rs`; `tap`, `standby`, `faults`, `crash`,
+//! `golden`: `tests/proof`) and `replication` (`ship`: `src/ship/tests.rs` and below; `batch`).
+//!
+//! | What | Test |
+//! |---|---|
+//! | 1 a reader stays for long under load | `faults::the_log_stays_bounded_beside_slow_readers`, `pages::a_reader_that_holds_the_log_hides_nothing` |
+//! | 2, 3 the log starts over, or could not, between two commits | `pages::a_reader_that_holds_the_log_hides_nothing` |
+//! | 4 another writer, or nobody reports commits | `tap::what_another_program_writes_or_folds_meanwhile_begins_a_new_run`, `tap::a_commit_that_nobody_reported_is_noticed` |
+//! | 5 another program at the server's database | `tap::what_another_program_did_around_the_end_begins_a_new_run`, `strangers` |
+//! | 6 locks given up by a look at a file | `tap::following_a_database_and_ending_that_gives_up_none_of_its_locks`, `strangers` |
+//! | 7 killed at any step | `pages::an_anchor_leads_to_the_same_place_after_a_crash`, `standby::torn::a_fold_cut_anywhere_ends_at_the_same_position`, `whoever_is_killed_whenever_the_copy_is_the_master_in_the_end` |
+//! | 8, 13 what was not synced is lost | `power` |
+//! | 9 a transaction larger than all that is kept | `ship::a_transaction_larger_than_all_that_is_kept_arrives_in_parts` |
+//! | 10 undone transactions and savepoints | `pages::a_copy_follows_through_growth_deletion_vacuum_and_schema_changes` |
+//! | 11 growth, beyond 1 GiB too, `VACUUM`, new schemas | the same, `standby::the_copy_is_the_sources_bytes_through_growth_shrinking_and_new_tables`, case 9's in a campaign, `strangers` |
+//! | 12 no room | `disk`, `standby::torn::a_full_device_leaves_the_copy_as_it_was_and_it_goes_on_when_there_is_room` |
+//! | 14 a bit flips: in the copy, in its log, on the way | `a_page_that_rotted_is_found_by_a_proof_or_a_start_and_mended`, `standby::torn::a_bit_that_flips_in_the_log_of_an_open_copy_is_found`, `ship::mishaps::a_bit_that_flips_on_the_way_is_never_committed` |
+//! | 15 a torn log | `standby::torn::a_log_cut_at_any_byte_of_the_last_transaction_leads_to_the_one_before`, `standby::torn::a_byte_changed_anywhere_in_the_last_transaction_voids_it` |
+//! | 16 a difference to another page | `batch::a_difference_goes_onto_no_other_page`, `ship::whatever_happens_the_copy_becomes_the_database` |
+//! | 17 the set of pages lost, stale, damaged | `ship::mishaps::a_set_of_pages_that_is_lost_damaged_or_of_another_time_leaves_no_hole` |
+//! | 18 another program at the copy | `standby::shared::other_programs_are_kept_out_while_the_copy_is_open`, `standby::shared::a_log_removed_or_cut_while_the_copy_is_open_is_noticed` |
+//! | 19 cuts, silence, slow links | `network`, `ship::whatever_happens_the_copy_becomes_the_database` |
+//! | 20 a slow replica | `network`, `ship::changes_wait_for_two_on_their_way_and_are_merged` |
+//! | 21 away for long | `ship::a_replica_that_is_away_for_long_costs_the_server_a_bit_for_each_page` |
+//! | 22 other addresses, wrong clocks | `network` |
+//! | 33 reading the copy while it changes | `ship::mishaps::a_proof_under_load_sees_one_position_and_nothing_of_the_next` |
+
+mod disk;
+mod network;
+mod power;
+mod strangers;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mfpsync_proto::panel::{
-    CopyStatus, Durability, ProveReplicaRequest, ReplicationReply, ReplicationRequest, ReplicationStatus,
-    Role, SetReplicationRequest, StopReplicationRequest,
+    CopyStatus, Durability, JoinPolicy, ProveReplicaRequest, ReplicationReply, ReplicationRequest,
+    ReplicationStatus, Role, SetReplicationRequest, StopReplicationRequest,
 };
-use mfpsync_tests::item::{key, put, text};
-use mfpsync_tests::{Fleet, PATIENCE, TestDevice, eventually, rounds, running, seed};
+use mfpsync_tests::item::{bytes, key, put, text};
+use mfpsync_tests::{Fleet, PATIENCE, TestDevice, current, eventually, rounds, running, seed, skip};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tonic::Code;
@@ -55,6 +88,16 @@ async fn caught_up(fleet: &Fleet, client: usize) -> CopyStatus {
 async fn write(device: &TestDevice, items: std::ops::Range<u32>) {
     for item in items {
         let edit = put(key("user/alice", "address.personal", &item.to_string()), vec![text("name", "Alice")]);
+        device.write(vec![edit]).await.unwrap();
+    }
+}
+
+/// As many items of 16 kB that do not pack.
+async fn bulk(device: &TestDevice, items: std::ops::Range<u32>) {
+    for item in items {
+        let mut content = vec![0; 16_000];
+        StdRng::seed_from_u64(item.into()).fill(&mut content[..]);
+        let edit = put(key("shared", "shortcut", &format!("bulk-{item}")), vec![bytes("value", &content)]);
         device.write(vec![edit]).await.unwrap();
     }
 }
@@ -166,6 +209,32 @@ async fn a_page_that_rotted_is_found_by_a_proof_or_a_start_and_mended() {
     fleet.clients[1].log.expect("the copy is not what was written");
     fleet.clients[1].start().await.unwrap();
     is_the_same_file(&mut fleet, 1).await;
+}
+
+#[tokio::test]
+async fn a_proof_whose_replica_is_lost_ends_and_the_next_one_succeeds() {
+    let mut fleet = with_replica(1, Durability::Async).await;
+    bulk(&fleet.server, 0..100).await;
+    sent(&fleet.server).await;
+    for cut in [true, false, true] {
+        caught_up(&fleet, 0).await;
+        let mut panel = fleet.server.panel().unwrap();
+        let (relay, client) = (&fleet.relays[0], &mut fleet.clients[0]);
+        let lost = async {
+            if cut {
+                relay.cut();
+                relay.mend();
+            } else {
+                client.kill().unwrap();
+                client.start().await.unwrap();
+            }
+        };
+        let (answer, ()) = tokio::join!(panel.prove_replica(ProveReplicaRequest {}), lost);
+        if let Err(status) = answer {
+            assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+        }
+        is_proven(&fleet).await;
+    }
 }
 
 /// I-16: followers are not shown it either.

@@ -8,6 +8,7 @@ use mfpsync_replication::ship::Proven;
 use mfpsync_storage::model::{ContentHash, Sequence};
 use mfpsync_storage::physical::Position;
 use tokio::sync::oneshot;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Replicating, State};
 use crate::clock::unix_millis;
@@ -22,14 +23,35 @@ const PROOF_PAUSE: Duration = Duration::from_secs(60);
 /// How long a commit waits until a proof's reader has begun.
 const READER: Duration = Duration::from_millis(200);
 
+/// Why there is no proof, most of the time.
+const LOST: &str = "the replica was lost before it answered";
+
 /// The last proof, and the one that is asked for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Proof {
     asked: u64,
     expected: Option<(u64, ContentHash)>,
     answered: Option<(u64, Result<ContentHash, String>)>,
+    /// Ends the server's own reading when nobody asks any more.
+    _reading: Option<DropGuard>,
     /// How the last one that ended did.
     pub last: Option<Proved>,
+}
+
+impl Proof {
+    /// The stream ended on which the replica would have answered.
+    pub(super) fn give_up(&mut self) {
+        *self = Self { asked: self.asked + 1, last: self.last.take(), ..Self::default() };
+    }
+}
+
+/// A proof under way.
+struct Asked {
+    proof: u64,
+    /// Where the copy is to be proven.
+    position: Position,
+    /// What the server's own items hash to.
+    content: oneshot::Receiver<mfpsync_storage::Result<ContentHash>>,
 }
 
 /// A proof that ended.
@@ -72,17 +94,18 @@ impl Replicating {
             return Err("no replica is set".to_owned());
         }
         let mut changed = self.changed.subscribe();
-        let (position, content) = self.ask().await?;
+        let Asked { proof, position, content } = self.ask().await?;
         let content = content.await.map_err(|_| "the server was stopped".to_owned())?;
-        let proof = {
+        {
             let mut state = self.state();
-            let proof = state.proof.asked;
+            if state.proof.asked != proof {
+                return Err(LOST.to_owned());
+            }
             let content =
                 content.map_err(|error| format!("the server's own data cannot be read: {error}"))?;
             state.proof.expected = Some((proof, content));
             self.conclude(&mut state);
-            proof
-        };
+        }
         loop {
             {
                 let state = self.state();
@@ -90,8 +113,8 @@ impl Replicating {
                 if let (true, Some(last)) = (state.proof.expected.is_none(), ended) {
                     return Ok(last.clone());
                 }
-                if state.stream.is_none() || state.proof.asked != proof {
-                    return Err("the replica was lost before it answered".to_owned());
+                if state.proof.asked != proof {
+                    return Err(LOST.to_owned());
                 }
             }
             if changed.changed().await.is_err() {
@@ -102,9 +125,7 @@ impl Replicating {
 
     /// Sends the question at a moment when the replica is told of everything, and has a reader begin at
     /// the same.
-    async fn ask(
-        self: &Arc<Self>,
-    ) -> Result<(Position, oneshot::Receiver<mfpsync_storage::Result<ContentHash>>), String> {
+    async fn ask(self: &Arc<Self>) -> Result<Asked, String> {
         let (tell, told) = oneshot::channel();
         let this = self.clone();
         self.master.store().with_pages(move |pages| {
@@ -116,7 +137,10 @@ impl Replicating {
                 let position = position.ok_or("the replica is not connected or has not caught up")?;
                 let (begun, has_begun) = std::sync::mpsc::sync_channel(1);
                 let (result, content) = oneshot::channel();
-                this.master.store().read(
+                let stop = CancellationToken::new();
+                let reading = Some(stop.clone().drop_guard());
+                this.master.store().read_unless(
+                    move || stop.is_cancelled(),
                     SCAN_DEADLINE,
                     move |read| {
                         // The state of before the next commit.
@@ -131,10 +155,10 @@ impl Replicating {
                 if has_begun.recv_timeout(READER).is_err() {
                     return Err("the server is busy; try again".to_owned());
                 }
-                state.proof.asked = proof;
-                (state.proof.expected, state.proof.answered) = (None, None);
+                let last = state.proof.last.take();
+                state.proof = Proof { asked: proof, _reading: reading, last, ..Proof::default() };
                 this.pump(state, pages);
-                Ok((position, content))
+                Ok(Asked { proof, position, content })
             });
             drop(tell.send(asked));
         });
@@ -172,5 +196,20 @@ impl Replicating {
         let last = Some(Proved { sequence, at: unix_millis(), wrong });
         state.proof = Proof { last, asked: state.proof.asked, ..Proof::default() };
         self.changed.send_replace(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_that_is_given_up_ends_its_reading_and_takes_no_answer() {
+        let stop = CancellationToken::new();
+        let reading = Some(stop.clone().drop_guard());
+        let mut proof = Proof { asked: 3, _reading: reading, ..Proof::default() };
+        proof.give_up();
+        assert!(stop.is_cancelled());
+        assert_ne!(proof.asked, 3);
     }
 }

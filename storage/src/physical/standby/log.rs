@@ -72,7 +72,14 @@ impl Log {
             index: HashMap::new(),
             staged: Staged::default(),
         };
-        let position = if found.is_some() { log.recover()? } else { None };
+        let position = match found {
+            Some(_) => {
+                // A process that was killed may have left what it did not sync, and nobody was told of.
+                log.file.sync_data()?;
+                log.recover()?
+            }
+            None => None,
+        };
         log.begin();
         Ok((log, position))
     }
@@ -139,7 +146,11 @@ impl Log {
     pub(super) fn commit(&mut self, position: &Position) -> Result<()> {
         self.append(POSITION_PAGE, Some(position.pages), &page_of(position))?;
         self.flush()?;
-        self.file.sync_data()?;
+        if let Err(error) = self.file.sync_data() {
+            // The system may show what the disk does not have: it must not be found again.
+            self.file.set_len(frame_offset(self.frames))?;
+            return Err(error.into());
+        }
         let staged = std::mem::take(&mut self.staged);
         let first = self.frames;
         self.accept(staged.pages.iter().copied().zip(first..), position.pages);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::durable;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::sha256;
 use crate::open::with_suffix;
 use crate::physical::position::Position;
@@ -22,28 +22,51 @@ pub(super) struct Place {
     pub(super) position: Position,
 }
 
+/// What there is of `standby.pos`.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// There is no copy.
+    None,
+    Place(Place),
+    /// It is torn or rotten.
+    Damaged,
+}
+
 impl Place {
-    /// None if there is no copy.
-    pub(super) fn read(directory: &Path) -> Result<Option<Self>> {
+    pub(super) fn read(directory: &Path) -> Result<Found> {
         match std::fs::read(directory.join(FILE)) {
-            Ok(bytes) => Ok(Some(Self::decode(&bytes)?)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Ok(bytes) => match Self::decode(&bytes) {
+                Ok(place) => Ok(Found::Place(place)),
+                Err(error @ DecodeError::Newer { .. }) => Err(error.into()),
+                Err(_) => Ok(Found::Damaged),
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Found::None),
             Err(error) => Err(error.into()),
         }
     }
 
     pub(super) fn write(&self, directory: &Path) -> Result<()> {
+        Ok(durable::replace(&directory.join(FILE), &self.encode())?)
+    }
+
+    /// There is no copy any more.
+    pub(super) fn forget(directory: &Path) -> Result<()> {
+        std::fs::remove_file(directory.join(FILE))?;
+        Ok(durable::sync_directory_of(&directory.join(FILE))?)
+    }
+
+    fn encode(&self) -> Vec<u8> {
         let mut to = Encoder::record(MAGIC, VERSION);
         to.varint(self.generation).bytes(&self.position.encode());
         let hash = sha256(to.as_bytes());
         to.fixed(&hash);
-        Ok(durable::replace(&directory.join(FILE), to.as_bytes())?)
+        to.finish()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self> {
+    fn decode(bytes: &[u8]) -> std::result::Result<Self, DecodeError> {
         let (body, hash) = bytes.split_last_chunk::<32>().ok_or(DecodeError::Truncated)?;
         if sha256(body) != *hash {
-            return Err(Error::Record(DecodeError::Invalid("standby.pos is damaged")));
+            return Err(DecodeError::Invalid("standby.pos is damaged"));
         }
         let mut from = Decoder::record(body, MAGIC, VERSION, "standby.pos")?;
         let place = Self { generation: from.varint()?, position: Position::decode(from.bytes()?)? };
@@ -64,11 +87,18 @@ pub(super) fn generation(file: &Path) -> Option<u64> {
 
 /// Removes a copy that another one replaced, and its log.
 pub(super) fn remove(file: &Path) -> Result<()> {
-    for path in [with_suffix(file, "-wal"), file.to_owned()] {
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-            Ok(()) | Err(_) => {}
-        }
+    remove_log(file)?;
+    gone(file)
+}
+
+/// Removes a copy's log.
+pub(super) fn remove_log(file: &Path) -> Result<()> {
+    gone(&with_suffix(file, "-wal"))
+}
+
+fn gone(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
     }
-    Ok(())
 }

@@ -18,7 +18,7 @@ use crate::store::Database;
 
 /// A proof that takes longer is given up: the copy's log grows meanwhile.
 const DEADLINE: Duration = Duration::from_secs(300);
-/// Virtual-machine steps between two looks at the clock.
+/// Virtual-machine steps between two looks whether to stop.
 const STEPS: i32 = 10_000;
 
 /// The copy as it was committed when this was made. As long as it is there, the copy's log is not folded.
@@ -26,8 +26,11 @@ pub struct Prover {
     // Closed first: that gives up the lock, which `pages` takes again.
     connection: Connection,
     pages: View,
-    until: Instant,
+    stop: Stop,
 }
+
+/// Whether to give up.
+type Stop = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// The pages of the copy, while nothing is folded.
 #[derive(Debug)]
@@ -62,22 +65,24 @@ impl std::fmt::Debug for Prover {
 }
 
 impl Prover {
-    pub(super) fn open(path: &Path, pages: View) -> Result<Self> {
+    pub(super) fn open(path: &Path, pages: View, told: Stop) -> Result<Self> {
         let mut connection = open::copy(path)?;
         let until = Instant::now() + DEADLINE;
-        connection.progress_handler(STEPS, Some(move || Instant::now() >= until))?;
-        Ok(Self { connection, pages, until })
+        let stop: Stop = Arc::new(move || told() || Instant::now() >= until);
+        let interrupt = stop.clone();
+        connection.progress_handler(STEPS, Some(move || interrupt()))?;
+        Ok(Self { connection, pages, stop })
     }
 
     /// The digest of all pages as they are on the disk.
     ///
     /// # Errors
-    /// They cannot be read, or not in time.
+    /// They cannot be read, not in time, or it was given up.
     pub fn digest(&self) -> Result<PageDigest> {
         let View { main, log, index, count } = &self.pages;
         let page =
             |page| index.get(&page).map_or_else(|| read_page(main, page), |frame| read_frame(log, *frame));
-        scan(*count, page, &|| Instant::now() >= self.until)
+        scan(*count, page, &*self.stop)
     }
 
     /// What SQLite finds wrong with the copy; nothing if all is right.
