@@ -21,11 +21,12 @@ use mfpsync_proto::panel::{
     DevicesReply, DevicesRequest, DiscoverReply, DiscoverRequest, FoundGroupReply, FoundGroupRequest,
     JoinPlanReply, JoinPlanRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, LockDebugReply,
     LockDebugRequest, OpenPairingReply, OpenPairingRequest, PrepareGroupReply, PrepareGroupRequest,
-    ProveReplicaReply, ProveReplicaRequest, ReleaseDeviceReply, ReleaseDeviceRequest, ReplicationReply,
-    ReplicationRequest, Role, RoleReply, SetAsideReply, SetAsideRequest, SetReplicationReply,
-    SetReplicationRequest, StartClientRequest, StartServerRequest, StatusReply, StatusRequest,
-    StopReplicationReply, StopReplicationRequest, StopServerRequest, UndoJoinReply, UndoJoinRequest,
-    UnlockDebugReply, UnlockDebugRequest,
+    PromoteReply, PromoteRequest, ProveReplicaReply, ProveReplicaRequest, ReleaseDeviceReply,
+    ReleaseDeviceRequest, ReplicationReply, ReplicationRequest, RetireServerReply, RetireServerRequest, Role,
+    RoleReply, SetAsideReply, SetAsideRequest, SetReplicationReply, SetReplicationRequest,
+    StartClientRequest, StartServerRequest, StatusReply, StatusRequest, StopReplicationReply,
+    StopReplicationRequest, StopServerRequest, UndoJoinReply, UndoJoinRequest, UnlockDebugReply,
+    UnlockDebugRequest,
 };
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -277,6 +278,14 @@ impl Panel for Service {
     }
 
     async fn prove_replica(&self, _request: Request<ProveReplicaRequest>) -> Reply<ProveReplicaReply> {
+        unused()
+    }
+
+    async fn promote(&self, _request: Request<PromoteRequest>) -> Reply<PromoteReply> {
+        unused()
+    }
+
+    async fn retire_server(&self, _request: Request<RetireServerRequest>) -> Reply<RetireServerReply> {
         unused()
     }
 

@@ -1,14 +1,30 @@
-//! The file that receives the recovery kit: reserved before the group exists, never overwritten.
+//! The file of the recovery kit: reserved before the group exists, never overwritten, and read again when a
+//! device is to be certified.
 //!
 //! The kit is shown once in a group's life, and the group is founded when it is safe: until then every step
-//! may fail harmlessly. Called by `role start-server` and the demo.
+//! may fail harmlessly. Called by `role start-server`, `replication set` and the demo.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::exit::Failure;
+use crate::secret::Secret;
+
+/// More than any kit; a larger file is the wrong file.
+const MAX_KIT_BYTES: u64 = 64 << 10;
+
+/// Reads a kit that is there.
+///
+/// # Errors
+/// `Failure::File`.
+pub(crate) fn read(path: &Path) -> Result<Secret, Failure> {
+    let failure = |source| Failure::File { action: "read the recovery kit", path: path.to_owned(), source };
+    let mut text = String::new();
+    File::open(path).map_err(failure)?.take(MAX_KIT_BYTES).read_to_string(&mut text).map_err(failure)?;
+    Ok(Secret::new(text))
+}
 
 /// An empty file of mode 0600 that waits for the kit; removed again unless filled.
 #[derive(Debug)]

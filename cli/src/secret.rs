@@ -53,6 +53,18 @@ pub(crate) async fn passphrase(file: Option<&Path>) -> Result<Secret, Failure> {
     Ok(passphrase)
 }
 
+/// The passphrase of a kit that is there: from the file's first line, or asked for once.
+///
+/// # Errors
+/// `Failure::Usage` when nobody can be asked; `Failure::File`.
+pub(crate) async fn passphrase_of_kit(file: Option<&Path>) -> Result<Secret, Failure> {
+    match file {
+        Some(path) => from_file(path),
+        None if io::stdin().is_terminal() => ask("Passphrase of the recovery kit: ", Echo::Off).await,
+        None => Err(Failure::Usage("without a terminal, name a --passphrase-file".to_owned())),
+    }
+}
+
 fn from_file(path: &Path) -> Result<Secret, Failure> {
     let failure = |source| Failure::File { action: "read", path: path.to_owned(), source };
     let mut text = String::new();

@@ -301,6 +301,7 @@ async fn work(app: &App) -> Result<Exit, AppError> {
     let open = async |supervisor: &SupervisorHandle| {
         assemble::note(app, supervisor);
         assemble::follow_capabilities(app, &device, supervisor);
+        assemble::obey_successors(app, &device, supervisor);
         assemble::watch_over(app, &device, supervisor);
         assemble::sockets(app, &device, supervisor).await
     };

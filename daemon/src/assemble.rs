@@ -39,6 +39,7 @@ use crate::monitor::{MonitorService, listener, watch_faults, watch_roles};
 use crate::own_data::{OwnData, draw_incarnation};
 use crate::panel::{PanelService, Session, carry_joins_on};
 use crate::records::RecordsService;
+use crate::reign::{self, Reign};
 use crate::replica::{self, CopyReport};
 use crate::role::SupervisorHandle;
 use crate::storage_fault::start_fault;
@@ -82,6 +83,8 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
         roster: Arc::new(Roster::new()),
         faults: app.faults.clone(),
         control: app.control.clone(),
+        reigning: ArcSwapOption::empty(),
+        reign: Arc::new(Reign::new(app.control.clone(), app.faults.clone(), app.communication.clone())),
         server: ArcSwapOption::empty(),
         link: watch::Sender::new(LinkReport::default()),
         copy: watch::Sender::new(CopyReport::default()),
@@ -143,6 +146,12 @@ pub fn follow_capabilities(app: &App, device: &Arc<Device>, supervisor: &Supervi
         "capabilities",
         replica::follow_capabilities(device.clone(), supervisor.clone(), app.tasks.token().clone()),
     );
+}
+
+/// Has the role follow the end of this device's reign.
+pub fn obey_successors(app: &App, device: &Arc<Device>, supervisor: &SupervisorHandle) {
+    let stop = app.tasks.token().clone();
+    app.tasks.spawn("successors", reign::obey(device.clone(), supervisor.clone(), stop));
 }
 
 /// Has the communication log hear of roles and faults.

@@ -145,14 +145,10 @@ impl Root {
         TrustAnchor { group: self.group, root: self.key.public_key() }
     }
 
-    /// States that `issuing` may sign membership rows and promotions of this group.
+    /// States that the issuing key of a device may sign membership rows and promotions of this group.
     #[must_use]
-    pub fn certify(&self, issuing: &IssuingKey) -> Signed<IssuingCertificate> {
-        let record = IssuingCertificate {
-            group: self.group,
-            device: issuing.device,
-            public_key: issuing.public_key(),
-        };
+    pub fn certify(&self, device: DeviceId, public_key: PublicKey) -> Signed<IssuingCertificate> {
+        let record = IssuingCertificate { group: self.group, device, public_key };
         let body = record.body();
         Signed { signature: self.key.sign(&body), record, body }
     }

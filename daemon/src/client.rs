@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 pub use report::{Link, LinkReport};
 
 use self::driver::Driver;
-pub(crate) use self::link::{LinkError, Servers};
+pub(crate) use self::link::{LinkError, Servers, greet};
 use crate::db::READ_DEADLINE;
 use crate::device::{Device, anchor};
 use crate::fault::{Fault, FaultCode};

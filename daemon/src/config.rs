@@ -356,7 +356,7 @@ fn read_sync(sync: &mut Section<'_>) -> (Duration, Duration) {
             .unwrap_or(default);
         Duration::from_secs(value)
     };
-    (seconds("heartbeat_seconds", 15, 300), seconds("reconnect_max_seconds", 30, 3_600))
+    (seconds("heartbeat_seconds", 15, 300), seconds("reconnect_max_seconds", 4, 3_600))
 }
 
 fn read_history(history: &mut Section<'_>) -> u64 {

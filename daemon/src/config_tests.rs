@@ -21,7 +21,7 @@ fn the_data_directory_alone_is_enough() {
     assert_eq!(config.listen, ["[::]:7450".parse().unwrap()]);
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.log_level, Level::Info);
-    assert_eq!((config.heartbeat.as_secs(), config.reconnect_max.as_secs()), (15, 30));
+    assert_eq!((config.heartbeat.as_secs(), config.reconnect_max.as_secs()), (15, 4));
     assert_eq!(config.local, Local::default());
     assert!(!config.name.is_empty());
 }

@@ -6,8 +6,8 @@
 //! stays untouched until somebody calls [`set_aside`]; nothing here repairs or guesses.
 //!
 //! **Source** of the format: `docs/formats.md`. `MFPF`, version byte, role byte, then group (16
-//! bytes) and epoch (varint number, 16 bytes nonce), each after a presence byte, then the SHA-256 of
-//! all that precedes it.
+//! bytes), epoch (varint number, 16 bytes nonce) and takeover (text, bytes), each after a presence byte,
+//! then the SHA-256 of all that precedes it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::fault::{Fault, FaultCode};
-use crate::role::Role;
+use crate::role::{Part, Role};
 
 /// The file's name in the data directory.
 pub const FILE_NAME: &str = "control";
@@ -44,6 +44,17 @@ pub struct Control {
     pub group: Option<GroupId>,
     /// The highest epoch of that group ever seen here, as server or as client.
     pub epoch: Option<Epoch>,
+    /// This device is on its way from replica to server.
+    pub takeover: Option<Takeover>,
+}
+
+/// A takeover that an operator decided on and that is not finished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Takeover {
+    /// Who decided.
+    pub operator: String,
+    /// The signed promotion record; empty before it is made. From then on there is no way back.
+    pub record: Vec<u8>,
 }
 
 /// Why the control file cannot be used.
@@ -116,6 +127,10 @@ impl Control {
             None => to.fixed(&[0]),
             Some(epoch) => to.fixed(&[1]).varint(epoch.number).fixed(&epoch.nonce),
         };
+        match &self.takeover {
+            None => to.fixed(&[0]),
+            Some(Takeover { operator, record }) => to.fixed(&[1]).text(operator).bytes(record),
+        };
         let hash = Sha256::digest(to.as_bytes());
         to.fixed(&hash);
         to.finish()
@@ -138,6 +153,11 @@ impl Control {
             group: if from.flag()? { Some(GroupId(from.array()?)) } else { None },
             epoch: if from.flag()? {
                 Some(Epoch { number: from.varint()?, nonce: from.array()? })
+            } else {
+                None
+            },
+            takeover: if from.flag()? {
+                Some(Takeover { operator: from.text()?.to_owned(), record: from.bytes()?.to_owned() })
             } else {
                 None
             },
@@ -210,15 +230,77 @@ impl ControlFile {
         self.lock().clone()
     }
 
-    /// Writes the role the operator asked for. Blocks until it is on stable storage.
+    /// Writes the role the operator asked for. One without a server takes back a takeover that has no
+    /// record yet. Blocks until it is on stable storage.
     ///
     /// # Errors
     /// The storage; the old contents then stay in force.
     pub fn set_wanted(&self, wanted: Role) -> Result<(), ControlError> {
         self.change(|control| {
             control.wanted = wanted;
+            let serves = wanted.parts().contains(Part::Server);
+            control.takeover.take_if(|takeover| !serves && takeover.record.is_empty());
             Ok(())
         })
+    }
+
+    /// Writes that the replica here is to become the server, and returns its role from then on. Blocks
+    /// until it is on stable storage.
+    ///
+    /// # Errors
+    /// The storage.
+    pub fn begin_takeover(&self, operator: &str) -> Result<Role, ControlError> {
+        let mut wanted = Role::Server;
+        self.change(|control| {
+            wanted = control.wanted.serving();
+            control.wanted = wanted;
+            let takeover = Takeover { operator: operator.to_owned(), record: Vec::new() };
+            control.takeover.get_or_insert(takeover);
+            Ok(())
+        })?;
+        Ok(wanted)
+    }
+
+    /// Writes the record of the takeover under way, and its epoch with it: from here on it is finished,
+    /// whatever happens. Blocks until it is on stable storage.
+    ///
+    /// # Errors
+    /// The storage, or an epoch that does not follow the one seen.
+    pub fn decide_takeover(&self, epoch: Epoch, record: &[u8]) -> Result<(), ControlError> {
+        self.change(|control| {
+            control.raise(epoch)?;
+            if let Some(takeover) = &mut control.takeover {
+                takeover.record = record.to_owned();
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes that no takeover is under way. Blocks until it is on stable storage.
+    ///
+    /// # Errors
+    /// The storage.
+    pub fn end_takeover(&self) -> Result<(), ControlError> {
+        self.change(|control| {
+            control.takeover = None;
+            Ok(())
+        })
+    }
+
+    /// Writes a higher epoch, which another device reigns in, and with it that this one serves no more;
+    /// returns its role from then on. Blocks until it is on stable storage.
+    ///
+    /// # Errors
+    /// The storage, or an epoch that does not follow the one seen.
+    pub fn seal(&self, epoch: Epoch) -> Result<Role, ControlError> {
+        let mut wanted = Role::Idle;
+        self.change(|control| {
+            control.raise(epoch)?;
+            wanted = control.wanted.not_serving();
+            (control.wanted, control.takeover) = (wanted, None);
+            Ok(())
+        })?;
+        Ok(wanted)
     }
 
     /// Writes the group this device now belongs to, with the epoch it was found in. Blocks until it
@@ -348,7 +430,12 @@ mod tests {
     }
 
     fn full() -> Control {
-        Control { wanted: Role::ServerClient, group: Some(GroupId([7; 16])), epoch: Some(epoch(300, 9)) }
+        Control {
+            wanted: Role::ServerClient,
+            group: Some(GroupId([7; 16])),
+            epoch: Some(epoch(300, 9)),
+            takeover: Some(Takeover { operator: "panel".to_owned(), record: vec![1, 2, 3] }),
+        }
     }
 
     fn any_control() -> impl Strategy<Value = Control> {
@@ -356,11 +443,13 @@ mod tests {
             prop::sample::select(Role::ALL.to_vec()),
             prop::option::of(any::<[u8; 16]>()),
             prop::option::of((any::<u64>(), any::<[u8; 16]>())),
+            prop::option::of(("[a-z]{0,9}", prop::collection::vec(any::<u8>(), 0..20))),
         )
-            .prop_map(|(wanted, group, epoch)| Control {
+            .prop_map(|(wanted, group, epoch, takeover)| Control {
                 wanted,
                 group: group.map(GroupId),
                 epoch: epoch.map(|(number, nonce)| Epoch { number, nonce }),
+                takeover: takeover.map(|(operator, record)| Takeover { operator, record }),
             })
     }
 
@@ -399,7 +488,8 @@ mod tests {
                 "03",
                 "0107070707070707070707070707070707",
                 "01ac0209090909090909090909090909090909",
-                "92456dfd70836247cc49c4265c74e4263241f4ca025811e60dc3d4f2625b4163",
+                "010570616e656c03010203",
+                "77587cbe86b4b133b915b34f8a0367331760de1fc986a6e430b704f4882b69ad",
             )
         );
     }
@@ -430,6 +520,28 @@ mod tests {
         assert_eq!(file.current().epoch, Some(epoch(1, 1)));
         file.leave_group().unwrap();
         assert_eq!(ControlFile::load(directory.path()).unwrap().current(), Control::default());
+    }
+
+    #[test]
+    fn a_takeover_is_taken_back_until_it_has_a_record_and_ends_when_another_device_reigns() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = ControlFile::load(directory.path()).unwrap();
+        file.enter_group(GroupId([1; 16]), epoch(5, 1)).unwrap();
+        file.set_wanted(Role::ReplicaClient).unwrap();
+        assert_eq!(file.begin_takeover("sato").unwrap(), Role::ServerClient);
+        file.set_wanted(Role::Client).unwrap();
+        assert_eq!(file.current().takeover, None);
+
+        file.begin_takeover("sato").unwrap();
+        file.decide_takeover(epoch(6, 2), b"record").unwrap();
+        file.set_wanted(Role::Client).unwrap();
+        file.begin_takeover("tanaka").unwrap();
+        let takeover = Takeover { operator: "sato".to_owned(), record: b"record".to_vec() };
+        assert_eq!(file.current().takeover, Some(takeover));
+        assert!(file.seal(epoch(6, 3)).is_err());
+        assert_eq!(file.seal(epoch(7, 4)).unwrap(), Role::Client);
+        let sealed = ControlFile::load(directory.path()).unwrap().current();
+        assert_eq!((sealed.wanted, sealed.epoch, sealed.takeover), (Role::Client, Some(epoch(7, 4)), None));
     }
 
     #[test]

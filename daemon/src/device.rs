@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use mfpsync_storage::Error;
 use mfpsync_storage::local::{Membership, RetainedLimits};
-use mfpsync_storage::model::{Epoch, GroupId};
+use mfpsync_storage::model::{DeviceId, Epoch, GroupId, Member};
 use ring::rand::SecureRandom;
 use tokio::sync::watch;
 
@@ -24,6 +24,7 @@ use crate::identity::Identity;
 use crate::keystore::KeyStore;
 use crate::membership::Roster;
 use crate::own_data::OwnData;
+use crate::reign::Reign;
 use crate::replica::CopyReport;
 use crate::server::ServerPart;
 use crate::settings::Settings;
@@ -53,6 +54,10 @@ pub struct Device {
     pub faults: FaultBoard,
     /// Role, group and highest epoch, outside the databases.
     pub control: Arc<Durable>,
+    /// Who reigns, as far as is known.
+    pub reigning: ArcSwapOption<DeviceId>,
+    /// Ends a reign of this device.
+    pub reign: Arc<Reign>,
     /// The running server.
     pub server: ArcSwapOption<ServerPart>,
     /// How the client part is doing.
@@ -129,6 +134,18 @@ impl Device {
         self.own.db().read(READ_DEADLINE, |read| read.membership()).await
     }
 
+    /// The row of the group's server, as far as one is known.
+    #[must_use]
+    pub fn group_server(&self) -> Option<Arc<Member>> {
+        let reigning = self.reigning.load_full()?;
+        self.roster.member(*reigning).filter(|member| !member.released)
+    }
+
+    /// Notes who reigns.
+    pub fn saw_reign(&self, of: DeviceId) {
+        self.reigning.store(Some(Arc::new(of)));
+    }
+
     /// Fills the roster with what the device's own data knows of its group.
     ///
     /// # Errors
@@ -137,7 +154,11 @@ impl Device {
     /// # Cancel safety
     /// Safe.
     pub async fn load_roster(&self) -> Result<(), Error> {
-        let members = self.own.db().read(READ_DEADLINE, |read| read.members()).await?;
+        let read = self.own.db().read(READ_DEADLINE, |read| Ok((read.members()?, read.lineage()?))).await;
+        let (members, lineage) = read?;
+        if let Some(last) = lineage.last() {
+            self.saw_reign(last.record.device);
+        }
         self.roster.update(members.into_iter().map(|signed| signed.record));
         Ok(())
     }

@@ -101,8 +101,13 @@ fault_codes! {
          restore the connection to the server and they are sent by themselves";
     /// Another device became the server.
     Superseded = "F-SUPERSEDED", false, Unavailable:
-        "another machine became the group's server; devices that know of it are refused here, and \
-         changes made only here are kept; stop this server";
+        "another machine became the group's server, and this one stopped serving; its users work on with \
+         the new server, which is offered what only this machine had; the database of before is kept; when \
+         nothing is missing, dismiss it (`mfpsync role retire`)";
+    /// Two devices claim to follow the same reign.
+    Forked = "F-FORKED", false, Unavailable:
+        "two machines became the group's server without knowing of each other, and devices follow the one \
+         or the other; nothing of either is discarded; decide which one stays, and stop the other";
     /// The other device speaks a version this one does not.
     Protocol = "F-PROTOCOL", true, Unavailable:
         "this machine and the other one have releases that cannot work together; changes are kept \

@@ -110,7 +110,7 @@ impl Founder<'_> {
                 reason: PromotionReason::Founded,
                 made_at: unix_millis(),
             }),
-            issuer: root.certify(issuing),
+            issuer: root.certify(issuing.device(), issuing.public_key()),
             member: issuing.sign_member(Member {
                 group: anchor.group,
                 device: self.identity.device(),

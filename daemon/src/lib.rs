@@ -35,6 +35,7 @@ pub mod parts;
 mod quota;
 pub mod records;
 pub mod refusal;
+pub mod reign;
 pub mod replica;
 pub mod role;
 pub mod server;

@@ -4,6 +4,7 @@ mod discover;
 mod founding;
 mod join;
 mod joining;
+mod reign;
 mod replication;
 mod service;
 mod status;

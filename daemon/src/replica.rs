@@ -111,6 +111,33 @@ impl ReplicaPart {
     }
 }
 
+/// Has the server stand down for this device; the last position of its reign.
+///
+/// # Errors
+/// Why it does not.
+///
+/// # Cancel safety
+/// The server may stand down all the same; it goes on by itself after a while.
+pub(crate) async fn stand_down(device: &Device) -> Result<Position, Ended> {
+    let membership = device.membership().await.map_err(LinkError::from)?;
+    let group = membership.ok_or(LinkError::NoServer)?.group;
+    let servers = Servers::of(device).await.map_err(LinkError::from)?;
+    let mut last = Ended::from(LinkError::NoServer);
+    for endpoint in servers.endpoints() {
+        let channel = match servers.dial(device, &endpoint, DIAL).await {
+            Ok(channel) => channel,
+            Err(error) => {
+                last = error.into();
+                continue;
+            }
+        };
+        let request = wire::StandDownRequest { group_id: group.0.to_vec().into() };
+        let reply = ReplicaClient::new(channel).stand_down(request).await?.into_inner();
+        return Ok(Position::decode(&reply.position).map_err(mfpsync_storage::Error::from)?);
+    }
+    Err(last)
+}
+
 /// Has the device become the replica, or stop being it, as its row in the membership says: the server's
 /// operator decides, and the row comes with the follow stream.
 ///
@@ -157,7 +184,7 @@ struct Keeper {
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
+pub(crate) enum Ended {
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error("the server ended the stream: {}", .0.message())]
@@ -289,7 +316,8 @@ impl Keeper {
         // A proof holds the copy's log; nobody waits for one when the stream has ended.
         let proving = self.stop.child_token();
         let _ends_proofs = proving.clone().drop_guard();
-        let mut applying = Applying::default();
+        let floor = self.device.control.current().epoch.map_or(0, |epoch| epoch.number);
+        let mut applying = Applying::above(floor);
         let silence = self.device.config.heartbeat * SILENT_BEATS;
         let mut silent_at = Instant::now() + silence;
         loop {

@@ -43,6 +43,7 @@ use crate::net::frames::unwrapped;
 use crate::net::serve::grpc_server;
 use crate::pairing::Newcomer;
 use crate::records::prune;
+use crate::reign::{others, takeover};
 use crate::storage_fault::start_fault;
 use crate::tls::ServerTls;
 use crate::vital::Vital;
@@ -77,9 +78,15 @@ impl ServerPart {
     /// # Cancel safety
     /// Dropping the future closes what was opened.
     pub async fn start(device: &Arc<Device>) -> Result<Self, Fault> {
+        takeover::finish(device).await?;
         let (master, hub) = open_master(device)?;
         let head = hub.head().borrow().clone();
+        let lineage = master.read(READ_DEADLINE, |read| Ok((read.lineage()?, read.members()?))).await;
+        let (lineage, members) = lineage.map_err(|error| start_fault(&error))?;
+        device.roster.update(members.into_iter().map(|signed| signed.record));
         device.saw_epoch(head.group, head.epoch).await?;
+        others::ask(device, &head, &lineage).await?;
+        device.saw_reign(device.identity.device());
         let listeners = listen(&device.config.listen).await?;
         let listening = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let issuing = IssuingKey::load(&*device.keys, device.identity.device())
@@ -104,6 +111,7 @@ impl ServerPart {
             settings: device.settings.clone(),
             communication: device.communication.clone(),
             stats: device.stats.clone(),
+            reign: device.reign.clone(),
         };
         let serving = Serving::new(made).await.map_err(|error| start_fault(&error))?;
         let part = Self {

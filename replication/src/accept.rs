@@ -22,7 +22,7 @@ use mfpsync_storage::model::{
 
 use self::place::{Placed, placed};
 use crate::lineage::Lineage;
-use crate::merge::{Merge, Seen, Standing, merge, rule};
+use crate::merge::{Merge, Rule, Seen, Standing, merge, rule};
 use crate::message;
 
 /// Outcomes of one incarnation that are kept unconfirmed. Above twice what an outbox holds: its last
@@ -346,7 +346,9 @@ fn decide(
         if !places.insert(placed.key.clone()) {
             return rejected(RejectReason::Malformed, place);
         }
-        match decide_edit(write, submission, reigns, ledger, &placed, limits)? {
+        let rule = rule(&placed.key.kind);
+        let rule = if operation.yields { rule.yielding(&placed.action) } else { rule };
+        match decide_edit(write, submission, reigns, ledger, &placed, &rule, limits)? {
             Ok(one) => decided.push(one),
             Err(reason) => return rejected(reason, place),
         }
@@ -410,6 +412,7 @@ fn decide_edit(
     reigns: &mut Reigns,
     ledger: &Ledger,
     edit: &Edit,
+    rule: &Rule,
     limits: Limits,
 ) -> Result<std::result::Result<Decided, RejectReason>> {
     let base = reigns.base(write, edit.base.revision)?;
@@ -434,7 +437,7 @@ fn decide_edit(
         Some(item) => Some(stands(write, &edit.key, item)?),
         None => forgotten(base, reigns.head.tombstone_floor),
     };
-    let merged = merge(&rule(&edit.key.kind), standing.as_ref(), &edit.action, &seen);
+    let merged = merge(rule, standing.as_ref(), &edit.action, &seen);
     let epoch = match merged.superseded_by() {
         Some(by) => reigns.epoch_of(write, by)?,
         None => reigns.head.epoch.number,
@@ -445,7 +448,7 @@ fn decide_edit(
     };
     Ok(Ok(match merged {
         Merge::Write { fields, deleted, touched, lost, .. } => {
-            let keep_prior = limits.keep_values && !rule(&edit.key.kind).sealed_only;
+            let keep_prior = limits.keep_values && !rule.sealed_only;
             let lost = if limits.keep_values { lost } else { Fields::new() };
             let item = ItemWrite {
                 key: edit.key.clone(),

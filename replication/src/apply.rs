@@ -57,6 +57,8 @@ pub fn prove(prover: &Prover, position: &Position) -> std::result::Result<Conten
 /// Takes what comes on one connection.
 #[derive(Debug, Default)]
 pub struct Applying {
+    /// The number of the highest reign known: nothing is taken of an earlier one.
+    floor: u64,
     attempt: u32,
     /// A transaction began and did not end.
     staging: bool,
@@ -65,6 +67,12 @@ pub struct Applying {
 }
 
 impl Applying {
+    /// Takes nothing of a reign below this one. I-15.
+    #[must_use]
+    pub fn above(floor: u64) -> Self {
+        Self { floor, ..Self::default() }
+    }
+
     /// The first word on the connection.
     #[must_use]
     pub fn stands(copy: &Standby) -> FromReplica {
@@ -123,6 +131,9 @@ impl Applying {
             return Ok(self.differs(wrong));
         }
         let Some(end) = part.end else { return Ok(self.taken(copy)) };
+        if end.to.epoch.number < self.floor {
+            return Err(DecodeError::Invalid("what the server sends is of a reign that ended").into());
+        }
         if at.is_some_and(|at| at.group == end.to.group && at.place() > end.to.place()) {
             return Err(DecodeError::Invalid("what the server sends is older than the copy").into());
         }

@@ -23,7 +23,7 @@ use mfpsync_storage::model::{
 };
 
 pub use destinations::{DESTINATIONS, SECOND};
-pub use kinds::{EditAgainstDelete, Rule, SameField, rule};
+pub use kinds::{EditAgainstDelete, Rule, SameField, is_written_by_devices, rule};
 
 use fields::Resolver;
 

@@ -5,7 +5,7 @@
 
 use mfpsync_storage::model::{
     Change, Cursor, Epoch, GroupId, Incarnation, IssuingCertificate, Member, OperationNumber, Outcome,
-    Promotion, Sequence, Signed,
+    Promotion, PublicKey, Sequence, Signed,
 };
 
 /// A client's first word on every connection.
@@ -25,6 +25,8 @@ pub struct Hello {
     pub last_operation: OperationNumber,
     /// `host:port` where it is reached when it serves.
     pub endpoints: Vec<String>,
+    /// The key with which it would sign as a server; none if it has none.
+    pub issuing_key: Option<PublicKey>,
     /// The version of its program, for people.
     pub version: String,
 }

@@ -47,7 +47,7 @@ use following::{Following, Session};
 use mfpsync_storage::model::Sequence;
 
 use crate::backoff::jitter;
-use crate::lineage::{Lineage, LineageError};
+use crate::lineage::LineageError;
 use crate::message::{Greeting, RefusalClass};
 
 /// The client's side of sync.
@@ -75,7 +75,7 @@ enum State {
         until: Moment,
     },
     /// Until the greeting, and whatever an earlier connection left, is stored.
-    Adopting(Session, Box<Lineage>),
+    Adopting(Session),
     Following(Following),
     Ended(End),
 }
@@ -133,7 +133,7 @@ impl State {
         match self {
             Self::Waiting { .. } | Self::Refused { .. } | Self::Ended(_) => None,
             Self::Dialling { link, .. } | Self::Greeting { link, .. } => Some(*link),
-            Self::Adopting(session, _) => Some(session.link),
+            Self::Adopting(session) => Some(session.link),
             Self::Following(following) => Some(following.session.link),
         }
     }
@@ -265,7 +265,8 @@ impl Step {
             lost_beyond: trusted.lost_beyond,
             known_operation: greeting.known_operation,
         })));
-        State::Adopting(session, Box::new(trusted.lineage))
+        self.facts.adopting = Some(trusted.lineage);
+        State::Adopting(session)
     }
 
     fn stored(&mut self, state: State, stored: Stored) -> State {
@@ -277,15 +278,20 @@ impl Step {
                 self.facts.resetting = false;
                 self.facts.moved_to(cursor);
             }
-            Stored::Settled(outbox) | Stored::GreetingAdopted(outbox) => self.facts.take_outbox(outbox),
+            Stored::Settled(outbox) => self.facts.take_outbox(outbox),
+            Stored::GreetingAdopted(outbox) => {
+                self.facts.take_outbox(outbox);
+                // Also if its connection is gone by now.
+                self.facts.lineage = self.facts.adopting.take().or_else(|| self.facts.lineage.take());
+            }
             Stored::Failed => self.facts.forgotten = Sequence::ZERO,
             Stored::Noted => {}
         }
         match state {
-            State::Adopting(session, _) if stored == Stored::Failed => {
+            State::Adopting(session) if stored == Stored::Failed => {
                 self.lose(Some(session.link), Trouble::StorageFailed, None)
             }
-            State::Adopting(session, lineage) if self.facts.storing == 0 => self.follow(session, *lineage),
+            State::Adopting(session) if self.facts.storing == 0 => self.follow(session),
             State::Following(mut following) => {
                 let kept = following.stored(stored, self);
                 self.keep(following, kept)
@@ -294,8 +300,7 @@ impl Step {
         }
     }
 
-    fn follow(&mut self, session: Session, lineage: Lineage) -> State {
-        self.facts.lineage = Some(lineage);
+    fn follow(&mut self, session: Session) -> State {
         self.facts.last_good = Some(self.facts.endpoint.clone());
         self.facts.sweep.clear();
         self.facts.seldom = None;

@@ -26,7 +26,7 @@ mod users;
 mod writer;
 
 pub use error::{Class, Error, Result};
-pub use open::{FileKind, set_aside};
+pub use open::{FileKind, retire, set_aside};
 pub use readers::SHORT_READ;
 pub use store::{Database, Inline, Priority, Store};
 pub use users::{DISPLAY_NAME, User};

@@ -26,7 +26,7 @@ use crate::store::Database;
 pub use accept::{Author, ItemWrite, Loss, Prior};
 pub use age::{Extent, Mark};
 pub use browse::{HistoryFilter, HistoryLine, HistoryPage, HistoryPlace, LostEdit, before};
-pub use group::{Founding, Progress};
+pub use group::{Founding, Progress, Reign};
 pub use history::{Before, HistoryEntry};
 pub use ledger::Ledger;
 pub use operator::{OPERATOR, OperatorAct, Pruned};

@@ -25,8 +25,8 @@ const WRITABLE: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::S
 const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
 /// Page cache of one connection, in KiB: small devices; more gained 10 % at eight times the memory.
 const CACHE_KIB: i64 = 2000;
-/// A database's files: its log, the log's index, itself.
-const LOG_SUFFIXES: [&str; 3] = ["-wal", "-shm", ""];
+/// A database's files: its log, the log's index, where it stood, itself.
+const SUFFIXES: [&str; 4] = ["-wal", "-shm", "-anchor", ""];
 /// Length to which the log's file is cut when the log starts over.
 const LOG_BYTES: i64 = 16 << 20;
 /// SQLite before this loses committed pages when a checkpoint meets a log restart.
@@ -139,14 +139,26 @@ pub(crate) fn fold_copy(path: &Path) -> Result<()> {
 /// # Errors
 /// The file system's.
 pub fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
+    move_aside(path, "damaged")
+}
+
+/// As [`set_aside`], for a database that is intact and not used any more.
+///
+/// # Errors
+/// The file system's.
+pub fn retire(path: &Path) -> std::io::Result<PathBuf> {
+    move_aside(path, "retired")
+}
+
+fn move_aside(path: &Path, why: &str) -> std::io::Result<PathBuf> {
     let free = (1..)
-        .map(|n| with_suffix(path, &format!(".damaged-{n}")))
-        .find(|candidate| LOG_SUFFIXES.iter().all(|suffix| !with_suffix(candidate, suffix).exists()))
-        .unwrap_or_else(|| with_suffix(path, ".damaged"));
-    for suffix in LOG_SUFFIXES {
+        .map(|n| with_suffix(path, &format!(".{why}-{n}")))
+        .find(|candidate| SUFFIXES.iter().all(|suffix| !with_suffix(candidate, suffix).exists()))
+        .unwrap_or_else(|| with_suffix(path, &format!(".{why}")));
+    for suffix in SUFFIXES {
         let from = with_suffix(path, suffix);
         if from.exists() {
-            std::fs::rename(&from, with_suffix(&free, suffix))?;
+            durable::rename(&from, &with_suffix(&free, suffix))?;
         }
     }
     Ok(free)

@@ -132,6 +132,7 @@ CREATE TABLE device (
     retained INTEGER NOT NULL DEFAULT 0,
     retained_bytes INTEGER NOT NULL DEFAULT 0,
     retained_dropped INTEGER NOT NULL DEFAULT 0,
+    followed INTEGER NOT NULL DEFAULT 0,
     parted_from BLOB
 );
 CREATE TABLE membership (

@@ -266,14 +266,34 @@ impl TestDevice {
         Ok(())
     }
 
+    /// The daemon stands still: it neither answers nor hears, and knows nothing of it afterwards.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// The daemon goes on.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let child = self.child.as_ref().with_context(|| format!("{} does not run", self.name))?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("no process id")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
     /// Asks the daemon to end and waits until it has.
     ///
     /// # Errors
     /// It does not, or with another code than 0.
     pub async fn stop(&mut self) -> Result<()> {
-        let child = self.child.as_ref().with_context(|| format!("{} does not run", self.name))?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("no process id")?;
-        kill_process(pid, Signal::TERM)?;
+        self.signal(Signal::TERM)?;
         let status = self.ended().await?;
         ensure!(status.success(), "{} ended with {status}:\n{}", self.name, self.log.tail(TAIL_LINES));
         Ok(())

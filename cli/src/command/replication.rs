@@ -1,5 +1,6 @@
 //! `mfpsync replication`: the standby copy of the group's data on another device.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -13,7 +14,10 @@ use super::{Context, now_unix_millis};
 use crate::exit::{Exit, Failure};
 use crate::output::printable;
 use crate::render::replication;
+use crate::{kit, secret};
 
+/// Opening the kit is made slow on purpose, and slower on a small device.
+const KIT_PATIENCE: Duration = Duration::from_secs(120);
 /// The replica reads its whole copy twice.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -45,7 +49,9 @@ pub(crate) struct StatusArgs {}
 #[command(after_help = "\
 Examples:
   mfpsync replication set printer-2
+  mfpsync replication set printer-2 --kit second-floor.age
   mfpsync replication set printer-2 --durability sync-hold
+  mfpsync replication set --kit second-floor.age
   mfpsync replication set --durability async")]
 pub(crate) struct SetArgs {
     /// The device: its id, or its name if only one has it; without it the present replica
@@ -53,6 +59,12 @@ pub(crate) struct SetArgs {
     /// When a change is confirmed to the device that made it
     #[arg(long, value_enum)]
     durability: Option<When>,
+    /// The group's recovery kit: certifies the replica, so that it can become the server
+    #[arg(long, value_name = "FILE")]
+    kit: Option<PathBuf>,
+    /// File whose first line is the kit's passphrase [default: ask]
+    #[arg(long, value_name = "FILE", requires = "kit")]
+    passphrase_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -118,16 +130,32 @@ async fn set(context: &Context, args: SetArgs) -> Result<Exit, Failure> {
         When::SyncHold => Durability::SyncHold,
         When::SyncContinue => Durability::SyncContinue,
     });
-    let request = SetReplicationRequest { device_id, durability: durability.into() };
-    let reply = context.sockets.call(panel.set_replication(request)).await?;
+    let (recovery_kit, kit_passphrase) = match &args.kit {
+        Some(path) => {
+            let kit = kit::read(path)?;
+            let passphrase = secret::passphrase_of_kit(args.passphrase_file.as_deref()).await?;
+            (kit.reveal().to_owned(), passphrase.reveal().to_owned())
+        }
+        None => Default::default(),
+    };
+    let certified = !recovery_kit.is_empty();
+    let request =
+        SetReplicationRequest { device_id, durability: durability.into(), recovery_kit, kit_passphrase };
+    let reply = context.sockets.call_patiently(KIT_PATIENCE, panel.set_replication(request)).await?;
+    let next = if certified {
+        "it is certified and can become the server"
+    } else {
+        "give --kit as well, or it cannot become the server when this one is lost"
+    };
     let text = format!(
-        "{} is the replica; changes are confirmed {}\nsee `mfpsync replication status` for how far it is\n",
+        "{} is the replica; changes are confirmed {}\n{next}\nsee `mfpsync replication status` for how far it is\n",
         printable(&reply.device_name),
         replication::durability_text(reply.durability())
     );
     let json = json!({
         "replica": reply.device_name,
         "durability": replication::durability_name(reply.durability()),
+        "certified": certified,
     });
     context.out.answer(&text, &json)?;
     Ok(Exit::Ok)

@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use mfpsync_proto::panel::{
-    FoundGroupRequest, PrepareGroupReply, PrepareGroupRequest, Role, RoleReply, StartClientRequest,
-    StartServerRequest, StatusRequest, StopServerRequest,
+    FoundGroupRequest, PrepareGroupReply, PrepareGroupRequest, PromoteRequest, RetireServerRequest, Role,
+    RoleReply, StartClientRequest, StartServerRequest, StatusRequest, StopServerRequest,
 };
 use serde_json::{Value, json};
 
 use super::{Context, status};
 use crate::exit::{Exit, Failure};
 use crate::kit::KitFile;
+use crate::output::printable;
 use crate::render::status::{role_name, role_text};
 use crate::secret::{self, Secret};
 use crate::sockets::Sockets;
@@ -25,12 +26,17 @@ use crate::wait;
 /// Wrapping the kit is made slow on purpose, and slower on a small device.
 const KIT_PATIENCE: Duration = Duration::from_secs(120);
 
+/// The server stands down, and the copy gets the last of it.
+const PROMOTE_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Start, stop or show this device's role
 #[derive(Debug, Subcommand)]
 pub(crate) enum RoleCommand {
     StartServer(StartServerArgs),
     StopServer(StopServerArgs),
     StartClient(StartClientArgs),
+    Promote(PromoteArgs),
+    Retire(RetireArgs),
     Show(ShowArgs),
 }
 
@@ -81,6 +87,33 @@ pub(crate) struct StartClientArgs {
     wait: WaitArgs,
 }
 
+/// Make this replica the group's server
+///
+/// Run it at the replica. The server stands down first, and nothing is lost. If it is lost say so: what the
+/// copy lacks comes back from the devices that made it or have seen it. Every device follows by itself,
+/// the old server too, when it comes back.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mfpsync role promote
+  mfpsync role promote --server-is-lost")]
+pub(crate) struct PromoteArgs {
+    /// The server is lost: do not ask it to stand down
+    #[arg(long)]
+    server_is_lost: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+/// Dismiss the database of a server that was superseded
+///
+/// It is renamed and kept on this device; the fault ends.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mfpsync role retire")]
+pub(crate) struct RetireArgs {}
+
 /// Show the wanted and the running role
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -117,6 +150,8 @@ pub(crate) async fn run(context: &Context, command: RoleCommand) -> Result<Exit,
             let reply = context.sockets.call(panel.start_client(StartClientRequest {})).await?;
             settle(context, &reply, args.wait, json!({})).await
         }
+        RoleCommand::Promote(args) => promote(context, args).await,
+        RoleCommand::Retire(RetireArgs {}) => retire(context).await,
         RoleCommand::Show(_) => show(context).await,
     }
 }
@@ -128,6 +163,36 @@ async fn show(context: &Context) -> Result<Exit, Failure> {
     let json = json!({ "wanted": full["wanted"], "running": full["running"], "phase": full["phase"] });
     context.out.answer(&role_text(&reply), &json)?;
     Ok(status::exit_of(&reply))
+}
+
+async fn promote(context: &Context, args: PromoteArgs) -> Result<Exit, Failure> {
+    let mut panel = context.sockets.panel().await?;
+    let request = PromoteRequest { server_is_lost: args.server_is_lost };
+    let reply = context.sockets.call_patiently(PROMOTE_PATIENCE, panel.promote(request)).await?;
+    let missing = reply.missing_at_most;
+    context.out.note(&match (reply.stood_down, missing) {
+        (true, _) => "the server stood down; nothing is missing".to_owned(),
+        (false, 0) => {
+            "the copy has everything the server was known to have; if it took more before it was lost, that \
+             comes back from the devices"
+                .to_owned()
+        }
+        (false, _) => format!(
+            "the copy lacks {missing} {} the server was known to have; they come back from the devices",
+            if missing == 1 { "change" } else { "changes" }
+        ),
+    })?;
+    let role = RoleReply { wanted: reply.wanted };
+    let extra = json!({ "stood_down": reply.stood_down, "missing_at_most": missing });
+    settle(context, &role, args.wait, extra).await
+}
+
+async fn retire(context: &Context) -> Result<Exit, Failure> {
+    let mut panel = context.sockets.panel().await?;
+    let reply = context.sockets.call(panel.retire_server(RetireServerRequest {})).await?;
+    let text = format!("the database of before is kept as {}\n", printable(&reply.path));
+    context.out.answer(&text, &json!({ "path": reply.path }))?;
+    Ok(Exit::Ok)
 }
 
 async fn start_server(context: &Context, args: StartServerArgs) -> Result<Exit, Failure> {

@@ -82,6 +82,11 @@ fn replica_lines(replica: &ReplicationStatus, now: u64) -> Vec<String> {
     lines.extend(replica.unprotected.then(|| {
         "NOT PROTECTED: changes are confirmed without the replica, which does not answer".to_owned()
     }));
+    lines.push(if replica.can_take_over {
+        "it can become the server (there: `mfpsync role promote`)".to_owned()
+    } else {
+        "it cannot become the server: certify it with `mfpsync replication set --kit FILE`".to_owned()
+    });
     lines.push(replica.proof.as_ref().map_or_else(
         || "never proven since this server started; `mfpsync replication prove` does it".to_owned(),
         |proof| proof_text(proof, now),
@@ -159,6 +164,7 @@ pub(crate) fn replica_json(replica: &ReplicationStatus) -> Value {
         "safe": revision_json(replica.safe.as_ref()),
         "lacks_pages": replica.lacks_pages,
         "unprotected": replica.unprotected,
+        "can_take_over": replica.can_take_over,
         "proof": replica.proof.as_ref().map(proof_json),
     })
 }
@@ -210,7 +216,8 @@ mod tests {
         assert_eq!(lines[0], "printer-2 is not connected; it lacks 1.0 MiB");
         assert_eq!(lines[1], "12 changes are not on the replica yet, the oldest for 65 s (safe up to 1:30)");
         assert!(lines[3].starts_with("NOT PROTECTED"), "{text}");
-        assert_eq!(lines[5], "changes from 31 on are confirmed without the replica (began 60 s ago)");
+        assert!(lines[4].contains("--kit"), "{text}");
+        assert_eq!(lines[6], "changes from 31 on are confirmed without the replica (began 60 s ago)");
     }
 
     #[test]

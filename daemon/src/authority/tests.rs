@@ -15,7 +15,7 @@ fn group(device: DeviceId) -> Group {
     let random = SystemRandom::new();
     let root = Root::generate(&random).unwrap();
     let issuing = IssuingKey { device, key: KeyPair::generate(&random).unwrap() };
-    let issuers = vec![root.certify(&issuing)];
+    let issuers = vec![root.certify(issuing.device(), issuing.public_key())];
     Group { root, issuing, issuers }
 }
 
@@ -87,7 +87,7 @@ fn a_device_may_have_had_two_issuing_keys() {
     let device = DeviceId([1; 16]);
     let Group { root, issuing, mut issuers } = group(device);
     let second = IssuingKey { device, key: KeyPair::generate(&SystemRandom::new()).unwrap() };
-    issuers.push(root.certify(&second));
+    issuers.push(root.certify(second.device(), second.public_key()));
     let anchor = root.anchor();
     for key in [&issuing, &second] {
         let row = key.sign_member(member(anchor.group)).encode();

@@ -6,10 +6,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mfpsync_replication::merge::is_written_by_devices;
 use mfpsync_replication::message::{Follow, FollowEvent, Hello, Push};
 use mfpsync_replication::round::{
-    AdoptGreeting, At, Effect, Event, Failure, LinkEvent, LinkId, Moment, Outbox, PushOrder, Round, Start,
-    Stored, Timing,
+    AdoptGreeting, At, Effect, Event, Failure, LinkEvent, LinkId, LinkState, Moment, Outbox, PushOrder,
+    Round, Start, Stored, Timing,
 };
 use mfpsync_replication::wire as convert;
 use mfpsync_storage::Result;
@@ -26,7 +27,7 @@ use tonic::transport::Channel;
 use super::link::{self, Servers};
 use super::report;
 use super::seek::Seek;
-use crate::authority::TrustAnchor;
+use crate::authority::{IssuingKey, TrustAnchor};
 use crate::clock::unix_millis;
 use crate::communication::Tally;
 use crate::db::READ_DEADLINE;
@@ -93,6 +94,11 @@ impl Driver {
         });
         let (own, outbox, lineage, issuers) = read.await.map_err(|error| start_fault(&error))?;
         let servers = Servers::of(&device).await.map_err(|error| start_fault(&error))?.endpoints();
+        // Whoever may be asked to serve one day needs a key that the recovery kit can certify.
+        let issuing_key =
+            IssuingKey::load_or_create(&*device.keys, device.identity.device(), &*device.random)
+                .map_err(|error| Fault::with_detail(FaultCode::Keys, error))?
+                .public_key();
         let timing = Timing {
             heartbeat: device.config.heartbeat,
             longest_wait: device.config.reconnect_max,
@@ -104,11 +110,13 @@ impl Driver {
             group: anchor.group,
             incarnation: own.incarnation,
             lineage,
+            followed: own.followed,
             cursor: own.cursor,
             resetting: own.resetting,
             outbox,
             endpoints: servers,
             own_endpoints: device.endpoints(&device.config.listen),
+            issuing_key: Some(issuing_key),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             timing,
         };
@@ -224,6 +232,10 @@ impl Driver {
             Effect::WakeAt(moment) => self.wake_at = Some(self.began + moment.0),
             Effect::Report(state) => {
                 report::publish(&self.device, &state);
+                if matches!(state, LinkState::Offline { .. }) {
+                    // This device's own server may have stopped since: others are dialled from then on.
+                    self.renew_endpoints().await;
+                }
                 self.look_around(&state).await;
             }
             Effect::AdoptGreeting(greeting) => {
@@ -306,23 +318,31 @@ impl Driver {
     async fn adopt_greeting(&mut self, greeting: AdoptGreeting) -> Result<Stored> {
         let rows: Vec<Member> = greeting.members.iter().map(|signed| signed.record.clone()).collect();
         self.issuers.clone_from(&greeting.issuers);
-        if greeting.lost_beyond.is_some() {
-            // Following a new reign offers retained edits again; that comes with failover.
-            tracing::error!("the group's server changed, which this version does not follow");
-            return Ok(Stored::Failed);
-        }
         if let Some(highest) = greeting.lineage.last() {
-            let Promotion { group, epoch, .. } = highest.record;
+            let Promotion { group, epoch, device, .. } = highest.record;
+            self.device.saw_reign(device);
             if let Err(fault) = self.device.saw_epoch(group, epoch).await {
                 self.device.faults.set(fault);
                 return Ok(Stored::Failed);
             }
         }
+        let (now, number) =
+            (unix_millis(), greeting.lineage.last().map_or(0, |last| last.record.epoch.number));
         let write = move |db: &LocalWrite<'_>| {
             db.adopt_roster(&greeting.lineage, &greeting.issuers, &greeting.members)?;
-            outbox(db)
+            db.follow_reign(number)?;
+            let offered = match greeting.lost_beyond {
+                Some(fork) => {
+                    Some(db.offer_again(fork, greeting.known_operation, now, is_written_by_devices)?)
+                }
+                None => None,
+            };
+            Ok((outbox(db)?, offered))
         };
-        let outbox = self.write(write).await?;
+        let (outbox, offered) = self.write(write).await?;
+        if let Some(offered) = offered {
+            report::offered(&self.device, offered);
+        }
         self.take_rows(rows).await;
         Ok(Stored::GreetingAdopted(outbox))
     }

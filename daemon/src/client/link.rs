@@ -69,6 +69,8 @@ impl Servers {
             .members()
             .into_iter()
             .filter(|member| !member.released && member.capabilities.contains(Capabilities::SERVE))
+            // It is dialled where it listens, if it serves.
+            .filter(|member| member.device != device.identity.device() || device.server.load().is_some())
             .map(|member| (member.device, member.public_key, member.endpoints.clone()))
             .collect();
         let present = lineage.last().map(|signed| signed.record.device);
@@ -142,7 +144,7 @@ pub(super) fn client(channel: Channel) -> SyncClient<Channel> {
 }
 
 /// Says hello and verifies everything the server shows.
-pub(super) async fn greet(channel: Channel, anchor: TrustAnchor, hello: &Hello) -> Result<Greeting, Failure> {
+pub(crate) async fn greet(channel: Channel, anchor: TrustAnchor, hello: &Hello) -> Result<Greeting, Failure> {
     let reply =
         client(channel).hello(convert::hello_to_wire(hello)).await.map_err(|status| failed(&status))?;
     let greeting = convert::greeting_from_wire(reply.into_inner()).map_err(|error| {

@@ -2,7 +2,8 @@
 
 use mfpsync_replication::message::{RefusalReason, ResetReason};
 use mfpsync_replication::round::{End, LinkState, Trouble};
-use mfpsync_storage::model::{Capabilities, DeviceId, Revision, Sequence};
+use mfpsync_storage::local::Offered;
+use mfpsync_storage::model::{Revision, Sequence};
 
 use crate::communication::{Code, Event, Tally};
 use crate::device::Device;
@@ -114,7 +115,7 @@ pub(super) fn publish(device: &Device, state: &LinkState) {
             }
             LinkState::Following { .. } | LinkState::Connecting { .. } | LinkState::Ended(_) => {}
         }
-        device.communication.record(match server(device) {
+        device.communication.record(match device.group_server().map(|member| member.device) {
             Some(peer) => event.peer(peer),
             None => event,
         });
@@ -158,14 +159,6 @@ fn event(state: &LinkState, was_online: bool, was_current: bool) -> Option<Event
     }
 }
 
-/// The group's server, as far as one is known.
-fn server(device: &Device) -> Option<DeviceId> {
-    let members = device.roster.members();
-    let mut serving =
-        members.iter().filter(|member| !member.released && member.capabilities.contains(Capabilities::SERVE));
-    serving.next().map(|member| member.device)
-}
-
 /// Notes what a batch brought.
 pub(super) fn received(device: &Device, changes: u64, erased: u64) {
     device.stats.batches_applied.increment();
@@ -187,6 +180,12 @@ pub(super) fn read_anew(device: &Device, reason: ResetReason) {
         ResetReason::TooOld => "too-old",
     };
     device.communication.record(Event::new(Code::ReadAnew).reason(reason));
+}
+
+/// Notes what a new reign was offered of the one before.
+pub(super) fn offered(device: &Device, offered: Offered) {
+    let event = Event::new(Code::OfferedAgain).count("own", offered.own).count("mirrored", offered.mirrored);
+    device.communication.record(event);
 }
 
 /// Notes how own operations went.

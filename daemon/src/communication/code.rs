@@ -105,6 +105,12 @@ codes! {
     Paired = "C-PAIRED", Notice, Never: "this device was paired with a server";
     /// This device tried to.
     NotPaired = "C-NOT-PAIRED", Warning, Hour: "this device was not paired with a server";
+    /// Changes of a reign that ended early go to the next one.
+    OfferedAgain = "C-OFFERED-AGAIN", Notice, Never: "changes that the former server had taken were offered to the new one";
+    /// Another device reigns.
+    Superseded = "C-SUPERSEDED", Notice, Never: "another device became the group's server, and this one stopped serving";
+    /// This device reigns.
+    TookOver = "C-TOOK-OVER", Notice, Never: "this device became the group's server";
     /// This device's items became the group's.
     Joined = "C-JOINED", Notice, Never: "this device's own items became part of the group";
     /// The join goes back.

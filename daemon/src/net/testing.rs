@@ -68,7 +68,7 @@ impl Group {
             reason: PromotionReason::Founded,
             made_at: 0,
         });
-        let issuers = vec![root.certify(&issuing)];
+        let issuers = vec![root.certify(issuing.device(), issuing.public_key())];
         Self { anchor: root.anchor(), issuing: Arc::new(issuing), issuers, founded }
     }
 

@@ -160,6 +160,9 @@ async fn unsent_of_return(device: &Device, membership: &Membership) -> Result<u6
 
 async fn adopt(device: &Device, joined: Joined) -> Result<(), Status> {
     let rows: Vec<_> = joined.members.iter().map(|signed| signed.record.clone()).collect();
+    if let Some(last) = joined.lineage.last() {
+        device.saw_reign(last.record.device);
+    }
     let stored = device.own.write(move |write| {
         write.adopt_roster(&joined.lineage, &joined.issuers, &joined.members)?;
         Ok(((), Vec::new()))

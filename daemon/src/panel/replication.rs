@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use mfpsync_proto::panel as wire;
 use mfpsync_storage::master::{Durability, Replication, Unprotected};
-use mfpsync_storage::model::{DeviceId, Revision};
+use mfpsync_storage::model::{Capabilities, DeviceId, Revision};
 use mfpsync_storage::physical::{PAGE_BYTES, Position};
 use tonic::Status;
+use zeroize::Zeroizing;
 
 use super::service::Session;
 use super::status::revision;
+use crate::authority::Root;
 use crate::db::READ_DEADLINE;
 use crate::device::Device;
+use crate::kit;
 use crate::role::Part;
 use crate::server::ServerPart;
 use crate::server::replicating::{Proved, Standing};
@@ -36,11 +39,29 @@ pub(super) async fn set(
         wire::Durability::SyncHold => Durability::SyncHold,
         wire::Durability::SyncContinue => Durability::SyncContinue,
     };
+    let root = if request.recovery_kit.is_empty() {
+        None
+    } else {
+        Some(opened(request.recovery_kit, request.kit_passphrase).await?)
+    };
     server.serving.set_replica(Replication { device, durability }).await?;
+    if let Some(root) = root {
+        server.serving.certify(device, &root).await?;
+    }
     Ok(wire::SetReplicationReply {
         device_name: name(&session.device, device),
         durability: durability_to_wire(durability).into(),
     })
+}
+
+/// The root key in a recovery kit; opening it is made slow on purpose.
+async fn opened(recovery_kit: String, passphrase: String) -> Result<Root, Status> {
+    let (recovery_kit, passphrase) = (Zeroizing::new(recovery_kit), Zeroizing::new(passphrase));
+    let opened = tokio::task::spawn_blocking(move || kit::open(&recovery_kit, &passphrase));
+    let opened = opened.await.map_err(|_| Status::internal("opening the recovery kit was interrupted"))?;
+    let (root, _name) = opened
+        .map_err(|error| Status::invalid_argument(format!("recovery kit: {error}; nothing was changed")))?;
+    Ok(root)
 }
 
 /// Ends replication.
@@ -95,6 +116,10 @@ pub(super) fn replica(device: &Device) -> Option<wire::ReplicationStatus> {
         lacks_pages: lacks,
         unprotected,
         proof: proved.map(proof),
+        can_take_over: device
+            .roster
+            .member(set.device)
+            .is_some_and(|member| member.capabilities.contains(Capabilities::SERVE)),
     })
 }
 

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
 use super::status::{revision, role};
-use super::{discover, founding, join, joining, replication, status};
+use super::{discover, founding, join, joining, reign, replication, status};
 use crate::communication::{Code as EventCode, Event};
 use crate::db::READ_DEADLINE;
 use crate::debug_socket::{DebugLock, SOCKET_NAME};
@@ -288,6 +288,20 @@ impl Panel for PanelService {
         _: Request<wire::ProveReplicaRequest>,
     ) -> Result<Response<wire::ProveReplicaReply>, Status> {
         replication::prove(&self.0).await.map(Response::new)
+    }
+
+    async fn promote(
+        &self,
+        request: Request<wire::PromoteRequest>,
+    ) -> Result<Response<wire::PromoteReply>, Status> {
+        reign::promote(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn retire_server(
+        &self,
+        _: Request<wire::RetireServerRequest>,
+    ) -> Result<Response<wire::RetireServerReply>, Status> {
+        reign::retire(&self.0).await.map(Response::new)
     }
 
     async fn set_aside(

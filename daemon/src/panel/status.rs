@@ -2,7 +2,7 @@
 
 use mfpsync_proto::panel as wire;
 use mfpsync_storage::local::{self, DeviceState, Membership, Waiting};
-use mfpsync_storage::model::{Capabilities, Revision, Sequence};
+use mfpsync_storage::model::{Revision, Sequence};
 
 use super::replication;
 use super::service::Session;
@@ -78,11 +78,7 @@ fn group(device: &Device, membership: Option<&Membership>) -> Option<wire::Group
             (membership.group, membership.group_name.clone(), device.link.borrow().epoch)
         }
     };
-    let serving = device
-        .roster
-        .members()
-        .into_iter()
-        .find(|member| !member.released && member.capabilities.contains(Capabilities::SERVE));
+    let serving = device.group_server();
     Some(wire::GroupStatus {
         group_id: id.to_string(),
         group_name: name,

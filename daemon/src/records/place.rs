@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mfpsync_replication::operator::Operator;
 use mfpsync_storage::Error;
-use mfpsync_storage::model::{Capabilities, DeviceId, Scope};
+use mfpsync_storage::model::{DeviceId, Scope};
 use tonic::Status;
 
 use crate::clock::unix_millis;
@@ -19,11 +19,7 @@ const OPERATOR: &str = "operator";
 /// The running server, or where it is.
 pub(super) fn server(device: &Device) -> Result<Arc<ServerPart>, Status> {
     device.server.load_full().ok_or_else(|| {
-        let serving = device.roster.members().into_iter().find(|member| {
-            !member.released
-                && member.capabilities.contains(Capabilities::SERVE)
-                && member.device != device.identity.device()
-        });
+        let serving = device.group_server().filter(|member| member.device != device.identity.device());
         Status::failed_precondition(match serving {
             Some(member) => {
                 format!("only the group's server has this; nothing was done here: do it at {}", member.name)

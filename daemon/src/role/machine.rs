@@ -52,6 +52,18 @@ impl Role {
     pub const ALL: [Self; 6] =
         [Self::Idle, Self::Server, Self::Client, Self::ServerClient, Self::Replica, Self::ReplicaClient];
 
+    /// This role with the server for its custodian.
+    #[must_use]
+    pub fn serving(self) -> Self {
+        if self.parts().contains(Part::Client) { Self::ServerClient } else { Self::Server }
+    }
+
+    /// This role without a custodian.
+    #[must_use]
+    pub fn not_serving(self) -> Self {
+        if self.parts().contains(Part::Client) { Self::Client } else { Self::Idle }
+    }
+
     /// The parts that run in this role.
     #[must_use]
     pub fn parts(self) -> PartSet {

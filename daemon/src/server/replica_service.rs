@@ -25,6 +25,19 @@ pub(super) struct ReplicaService(pub(super) Arc<Serving>);
 
 #[tonic::async_trait]
 impl Replica for ReplicaService {
+    async fn stand_down(
+        &self,
+        request: Request<wire::StandDownRequest>,
+    ) -> Result<Response<wire::StandDownReply>, Status> {
+        member_behind(&self.0.roster, &request, Capabilities::REPLICATE.with(Capabilities::SERVE))?;
+        let group = request.into_inner().group_id;
+        if group[..] != self.0.head().group.0 {
+            return Err(refusal::malformed("another group"));
+        }
+        let position = self.0.stand_down().await?;
+        Ok(Response::new(wire::StandDownReply { position: position.encode().into() }))
+    }
+
     type ShipStream = ReceiverStream<Result<wire::ToReplica, Status>>;
 
     async fn ship(

@@ -237,6 +237,23 @@ impl Replicating {
         }
     }
 
+    /// Waits until the replica has everything up to here on stable storage; where its copy stands then.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn has_all(&self, through: Sequence) -> Position {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            let durable = self.state().shipping.durable().copied();
+            if let Some(durable) = durable.filter(|durable| durable.sequence >= through) {
+                return durable;
+            }
+            // The sender lives as long as this.
+            let _closed = changed.changed().await;
+        }
+    }
+
     /// Tells the replica where the server stands: a sign of life.
     pub fn beat(&self) {
         let state = self.state();

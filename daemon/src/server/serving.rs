@@ -8,9 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use mfpsync_proto::sync::{self as wire, Reason};
 use mfpsync_replication::accept;
+use mfpsync_replication::message::Hello;
 use mfpsync_replication::wire::membership_to_wire;
 use mfpsync_storage::master::{Durability, Head, Master, MasterWrite, Replication};
 use mfpsync_storage::model::{Capabilities, DeviceId, Member, Promotion, PublicKey, Sequence, Signed};
+use mfpsync_storage::physical::Position;
 use mfpsync_storage::{Error, Priority};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -20,7 +22,7 @@ use tonic::{Code, Status};
 
 use super::hub::Hub;
 use super::replicating::Replicating;
-use crate::authority::{IssuingKey, TrustAnchor};
+use crate::authority::{IssuingKey, Root, TrustAnchor};
 use crate::communication::{Code as EventCode, CommunicationLog, Event};
 use crate::db::{Db, READ_DEADLINE};
 use crate::fault::{Fault, FaultBoard, FaultCode};
@@ -28,6 +30,7 @@ use crate::membership::Roster;
 use crate::net::acceptor::Refused;
 use crate::net::frames::frame;
 use crate::refusal::{self, status};
+use crate::reign::Reign;
 use crate::settings::Settings;
 use crate::storage_fault::{self, StorageFaults};
 use crate::telemetry::Stats;
@@ -36,6 +39,11 @@ use crate::telemetry::Stats;
 const DEVICES: usize = 1_000;
 /// From this part of it on a person should know.
 const DEVICES_NEARLY_PERCENT: usize = 90;
+
+/// How long the replica may take to get what is left when this server stands down.
+const DRAINS: Duration = Duration::from_secs(5);
+/// How long this server then waits for its successor.
+pub const STANDS_DOWN: Duration = Duration::from_secs(30);
 
 /// A running server's shared state.
 pub struct Serving {
@@ -69,6 +77,17 @@ pub struct Serving {
     pub storage: StorageFaults,
     anchor: TrustAnchor,
     membership: watch::Sender<Bytes>,
+    reign: Arc<Reign>,
+    introduced: Mutex<HashMap<DeviceId, Introduction>>,
+    /// Stands down since then.
+    standing_down: Mutex<Option<Instant>>,
+}
+
+/// What a device said of itself at its last hello.
+#[derive(Debug, Clone)]
+struct Introduction {
+    issuing_key: Option<PublicKey>,
+    endpoints: Vec<String>,
 }
 
 impl std::fmt::Debug for Serving {
@@ -106,6 +125,8 @@ pub struct Made {
     pub communication: CommunicationLog,
     /// What is counted.
     pub stats: Arc<Stats>,
+    /// Ends this reign.
+    pub reign: Arc<Reign>,
 }
 
 impl Serving {
@@ -134,6 +155,9 @@ impl Serving {
             faults: made.faults,
             anchor: TrustAnchor { group: head.group, root: head.root_key },
             membership: watch::Sender::new(Bytes::new()),
+            reign: made.reign,
+            introduced: Mutex::default(),
+            standing_down: Mutex::default(),
         };
         serving.reload_membership().await?;
         Ok(serving)
@@ -365,6 +389,79 @@ impl Serving {
         Ok(device)
     }
 
+    /// Hears where a device would be reached as a server, and what key it would sign with. The addresses
+    /// of one that may serve become known to all.
+    ///
+    /// # Errors
+    /// The database fails.
+    ///
+    /// # Cancel safety
+    /// As [`Serving::enrol`].
+    pub async fn introduce(&self, device: DeviceId, hello: &Hello) -> Result<(), Status> {
+        let Hello { issuing_key, endpoints, .. } = hello.clone();
+        let known = Introduction { issuing_key, endpoints: endpoints.clone() };
+        self.introduced.lock().unwrap_or_else(PoisonError::into_inner).insert(device, known);
+        let row = self.roster.member(device);
+        let serves = row.is_some_and(|row| {
+            !row.released && row.capabilities.contains(Capabilities::SERVE) && row.endpoints != endpoints
+        });
+        // Whoever asks on behalf of a reign of its own names none.
+        if !serves || endpoints.is_empty() || device == self.issuing.device() {
+            return Ok(());
+        }
+        self.change_row(device, move |row| Member { endpoints: endpoints.clone(), ..row }).await.map(drop)
+    }
+
+    async fn change_row(
+        &self,
+        device: DeviceId,
+        change: impl Fn(Member) -> Member + Send + 'static,
+    ) -> Result<bool, Status> {
+        let change = move |_: &MasterWrite<'_>, members: &[Member]| {
+            let known = members.iter().find(|member| member.device == device && !member.released);
+            let row = known.map(|known| change(Member { version: known.version + 1, ..known.clone() }));
+            Ok((row.is_some(), row))
+        };
+        self.change_members(change).await
+    }
+
+    /// Has the group's root certify the key of a device, which may serve from then on when the operator
+    /// says so there.
+    ///
+    /// # Errors
+    /// The root is another group's, the device did not say hello since this server started, or the
+    /// database fails.
+    ///
+    /// # Cancel safety
+    /// As [`Serving::enrol`].
+    pub async fn certify(&self, device: DeviceId, root: &Root) -> Result<(), Status> {
+        if root.anchor() != self.anchor {
+            return Err(Status::invalid_argument(
+                "this is the recovery kit of another group; nothing was changed",
+            ));
+        }
+        let introduced = self.introduced.lock().unwrap_or_else(PoisonError::into_inner).get(&device).cloned();
+        let introduced = introduced.and_then(|known| Some((known.issuing_key?, known.endpoints)));
+        let (key, endpoints) = introduced.ok_or_else(|| {
+            Status::failed_precondition(
+                "the device must be connected, so that its key can be certified; try again when it is",
+            )
+        })?;
+        let certificate = root.certify(device, key);
+        let change = move |write: &MasterWrite<'_>, members: &[Member]| {
+            write.put_issuer(&certificate)?;
+            let known = members.iter().find(|member| member.device == device && !member.released);
+            let row = known.map(|known| Member {
+                capabilities: known.capabilities.with(Capabilities::SERVE),
+                endpoints: endpoints.clone(),
+                version: known.version + 1,
+                ..known.clone()
+            });
+            Ok(((), row))
+        };
+        self.change_members(change).await
+    }
+
     /// Makes the addresses under which this server can be reached known to all devices.
     ///
     /// # Errors
@@ -377,16 +474,40 @@ impl Serving {
         if self.roster.member(own).is_none_or(|row| row.endpoints == endpoints) {
             return Ok(());
         }
-        let advertise = move |_: &MasterWrite<'_>, members: &[Member]| {
-            let known = members.iter().find(|member| member.device == own);
-            let row = known.map(|known| Member {
-                endpoints: endpoints.clone(),
-                version: known.version + 1,
-                ..known.clone()
-            });
-            Ok(((), row))
-        };
-        self.change_members(advertise).await
+        self.change_row(own, move |row| Member { endpoints: endpoints.clone(), ..row }).await.map(drop)
+    }
+
+    /// Takes no more changes, and answers when the replica has all there are on stable storage.
+    ///
+    /// # Errors
+    /// The replica is not up to date in time; this server then goes on, as it does by itself
+    /// [`STANDS_DOWN`] later if nobody took over.
+    ///
+    /// # Cancel safety
+    /// The server stands down all the same, for so long.
+    pub async fn stand_down(&self) -> Result<Position, Status> {
+        *self.standing_down.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        // What is being written now is behind this write.
+        let drained = self.master.write(Priority::Sync, |write| write.founded_head()).await;
+        let head = drained.map_err(|error| self.storage_failed(&error))?;
+        let durable = tokio::time::timeout(DRAINS, self.replicating.has_all(head.sequence)).await;
+        durable.map_err(|_| {
+            *self.standing_down.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            Status::unavailable("the replica did not get everything in time; this server goes on")
+        })
+    }
+
+    /// Whether changes are taken.
+    ///
+    /// # Errors
+    /// This server stands down.
+    pub fn takes_changes(&self) -> Result<(), Status> {
+        let mut since = self.standing_down.lock().unwrap_or_else(PoisonError::into_inner);
+        if since.is_some_and(|since| since.elapsed() >= STANDS_DOWN) {
+            tracing::warn!("nobody took over; this server goes on");
+            *since = None;
+        }
+        if since.is_none() { Ok(()) } else { Err(refusal::stopping()) }
     }
 
     /// Looks at the highest promotion record a device has seen. One that proves a higher reign means
@@ -407,7 +528,15 @@ impl Serving {
         if self.anchor.verify_promotion(&promotion.encode(), &issuers).is_err() {
             return Ok(());
         }
-        self.faults.set(Fault::now(FaultCode::Superseded));
+        if promotion.record.epoch.number == head.epoch.number {
+            self.faults.set(Fault::with_detail(
+                FaultCode::Forked,
+                format_args!("the other one is device {}", promotion.record.device),
+            ));
+        } else if let Err(fault) = self.reign.seal(promotion).await {
+            self.faults.set(fault.clone());
+            return Err(Status::unavailable(fault.to_string()));
+        }
         let refusal = wire::Refusal {
             promotion: promotion.encode().into(),
             ..refusal::refusal(Reason::Superseded, "another device became the group's server")

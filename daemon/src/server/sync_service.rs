@@ -102,6 +102,7 @@ impl Sync for SyncService {
         if let Some(promotion) = &hello.promotion {
             self.0.check_promotion(promotion, &head).await?;
         }
+        self.0.introduce(device, &hello).await?;
         let incarnation = hello.incarnation;
         let (known_operation, quarantined, lineage, members, issuers) = self
             .0
@@ -182,6 +183,7 @@ impl Sync for SyncService {
         let head = self.0.head();
         same_group(push.group, &head)?;
         same_epoch(push.epoch, &head)?;
+        self.0.takes_changes()?;
         let submission = Submission {
             device,
             incarnation: push.incarnation,

@@ -61,7 +61,7 @@ fn put(scope: &str, id: &str, text: &str) -> Edit {
 
 fn push(device: DeviceId, number: u64, low_water: u64, edit: Edit) -> Submission {
     let number = OperationNumber(number);
-    let operation = Operation { number, made_at: 0, actor: String::new(), edits: vec![edit] };
+    let operation = Operation { number, made_at: 0, actor: String::new(), yields: false, edits: vec![edit] };
     Submission {
         device,
         incarnation: LIFE,

@@ -3,7 +3,7 @@
 //! Only the table and its lookup; `merge` carries the rules out. Kinds this build does not know
 //! get the most careful row.
 
-use mfpsync_storage::model::Kind;
+use mfpsync_storage::model::{Action, Kind};
 
 /// Which value stands when a field was changed on both sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +90,22 @@ pub(crate) const TABLE: &[(&str, Rule)] = &[
     ("ui.language", PERSONAL),
     ("ui.start-screen", PERSONAL),
 ];
+
+/// Whether devices may write items of a kind; of the others the server alone decides.
+#[must_use]
+pub fn is_written_by_devices(kind: &Kind) -> bool {
+    rule(kind).same_field != ServerOnly
+}
+
+impl Rule {
+    /// The row for an edit that gives way to whatever changed since its base.
+    #[must_use]
+    pub fn yielding(self, action: &Action) -> Self {
+        let same_field = if self.same_field == ServerOnly { ServerOnly } else { FirstWins };
+        let edit_against_delete = if *action == Action::Delete { EditWins } else { DeleteWins };
+        Self { same_field, edit_against_delete, ..self }
+    }
+}
 
 /// The row of a kind.
 #[must_use]

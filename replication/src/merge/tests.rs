@@ -371,3 +371,27 @@ fn the_answer_names_the_reign_of_what_stands() {
     assert_eq!(result.answer(|_| 3), Ok(expected));
     assert_eq!(Merge::Rejected(RejectReason::NotSealed).answer(|_| 3), Err(RejectReason::NotSealed));
 }
+
+#[test]
+fn what_gives_way_changes_only_what_nobody_changed_since() {
+    let standing = item([("name", text("newer"), THEIRS), ("mail", text("old"), BASE)]);
+    let offered =
+        Action::Put(fields([("name", text("lost")), ("mail", text("lost")), ("fax", text("lost"))]));
+    for kind in ["ui.language", "address.personal", "button.shared", "x"] {
+        let rule = of(kind).yielding(&offered);
+        let (fields, _, outcome) = written(merge(&rule, Some(&standing), &offered, &Seen::up_to(BASE)));
+        let shown = ["name", "mail", "fax"].map(|name| fields.get(name).cloned());
+        assert_eq!(shown, [Some(text("newer")), Some(text("lost")), Some(text("lost"))], "{kind}");
+        assert_eq!(outcome, MergeOutcome::Superseded { by: THEIRS, fields: vec!["name".to_owned()] });
+
+        let deleted = merge(&rule, Some(&tombstone(THEIRS)), &offered, &Seen::up_to(BASE));
+        assert!(matches!(deleted, Merge::Superseded { .. }), "{kind}: {deleted:?}");
+        let deletion = of(kind).yielding(&Action::Delete);
+        let edited = merge(&deletion, Some(&standing), &Action::Delete, &Seen::up_to(BASE));
+        assert!(matches!(edited, Merge::Superseded { .. }), "{kind}: {edited:?}");
+        let unseen = merge(&deletion, Some(&standing), &Action::Delete, &Seen::up_to(THEIRS));
+        assert!(matches!(unseen, Merge::Write { deleted: true, .. }), "{kind}: {unseen:?}");
+    }
+    let server_only = of("group.sharing").yielding(&offered);
+    assert!(matches!(merge(&server_only, None, &offered, &Seen::default()), Merge::Rejected(_)));
+}

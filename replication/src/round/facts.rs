@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use mfpsync_storage::model::{Cursor, GroupId, Incarnation, Promotion, Sequence, Signed};
+use mfpsync_storage::model::{Cursor, GroupId, Incarnation, Promotion, PublicKey, Sequence, Signed};
 
 use super::words::{Effect, LinkId, LinkState, Moment, Outbox, Trouble};
 use crate::backoff::Backoff;
@@ -53,6 +53,8 @@ pub struct Start {
     pub incarnation: Incarnation,
     /// Verified promotion records, oldest first, as far as known.
     pub lineage: Vec<Signed<Promotion>>,
+    /// The number of the reign followed last; records above it were only shown to us.
+    pub followed: u64,
     /// Up to where the mirror has everything.
     pub cursor: Option<Cursor>,
     /// Whether a reset was under way.
@@ -63,6 +65,8 @@ pub struct Start {
     pub endpoints: Vec<String>,
     /// Where this device is reached when it serves.
     pub own_endpoints: Vec<String>,
+    /// The key with which this device would sign as a server.
+    pub issuing_key: Option<PublicKey>,
     /// The program's version, for people.
     pub version: String,
     /// The times to keep.
@@ -75,6 +79,8 @@ pub(super) struct Facts {
     pub(super) start: Start,
     /// Our own history; none before the first greeting.
     pub(super) lineage: Option<Lineage>,
+    /// That of the greeting which is being stored.
+    pub(super) adopting: Option<Lineage>,
     /// The highest promotion record seen, whoever showed it.
     pub(super) highest: Option<Signed<Promotion>>,
     pub(super) cursor: Option<Cursor>,
@@ -102,7 +108,8 @@ pub(super) struct Facts {
 impl Facts {
     pub(super) fn new(start: Start) -> Result<Self, LineageError> {
         Ok(Self {
-            lineage: followed(start.group, start.lineage.iter().map(|signed| &signed.record))?,
+            lineage: followed(start.group, start.followed, &start.lineage)?,
+            adopting: None,
             highest: start.lineage.iter().max_by_key(|signed| signed.record.epoch.number).cloned(),
             cursor: start.cursor,
             resetting: start.resetting,
@@ -132,6 +139,7 @@ impl Facts {
             promotion: self.highest.clone(),
             last_operation: self.outbox.last_operation,
             endpoints: self.start.own_endpoints.clone(),
+            issuing_key: self.start.issuing_key,
             version: self.start.version.clone(),
         }
     }
@@ -153,7 +161,8 @@ impl Facts {
         self.outbox = Outbox {
             waiting: read.waiting || newer_known,
             last_operation: self.outbox.last_operation.max(read.last_operation),
-            low_water: self.outbox.low_water.max(read.low_water),
+            // A new reign may have taken it back.
+            low_water: read.low_water,
         };
     }
 
@@ -176,23 +185,14 @@ impl Facts {
     }
 }
 
-/// Our own history among the records we know. One whose parent is above all we have followed was only
-/// shown to us: a server below it is not believed, but it is no part of our history.
-fn followed<'a>(
+/// Our own history: the records we know, up to the reign followed last. Higher ones were only shown to us: a
+/// server below them is not believed, but they are no part of our history.
+fn followed(
     group: GroupId,
-    records: impl Iterator<Item = &'a Promotion>,
+    last: u64,
+    records: &[Signed<Promotion>],
 ) -> Result<Option<Lineage>, LineageError> {
-    let mut lineage: Option<Lineage> = None;
-    for record in records {
-        match &mut lineage {
-            None => lineage = Some(Lineage::new(group, vec![record.clone()])?),
-            Some(lineage) => {
-                let highest = lineage.highest().epoch.number;
-                if record.parent.as_ref().is_none_or(|parent| parent.epoch.number <= highest) {
-                    lineage.append(record.clone())?;
-                }
-            }
-        }
-    }
-    Ok(lineage)
+    let followed = records.iter().map(|signed| &signed.record).filter(|record| record.epoch.number <= last);
+    let followed: Vec<Promotion> = followed.cloned().collect();
+    if followed.is_empty() { Ok(None) } else { Lineage::new(group, followed).map(Some) }
 }

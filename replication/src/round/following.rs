@@ -1,6 +1,6 @@
 //! Following a server: pulling what it sends, pushing what waits. Neither waits for the other.
 
-use mfpsync_storage::model::{Cursor, Epoch, Revision, Sequence};
+use mfpsync_storage::model::{Cursor, Epoch, Sequence};
 
 use super::Step;
 use super::words::{Effect, Failure, LinkId, Moment, Outbox, PushOrder, Stored, Trouble};
@@ -243,7 +243,7 @@ impl Following {
         let Some(safe) = self.session.safe else { return };
         if safe > step.facts.forgotten {
             step.facts.forgotten = safe;
-            step.store(Effect::ForgetSafe(Revision { epoch: self.session.epoch.number, sequence: safe }));
+            step.store(Effect::ForgetSafe(safe));
         }
     }
 

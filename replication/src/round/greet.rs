@@ -1,6 +1,6 @@
 //! Whether to trust a server that has just answered. Pure, and the only place that decides it.
 
-use mfpsync_storage::model::Sequence;
+use mfpsync_storage::model::Revision;
 
 use super::facts::Facts;
 use super::words::Trouble;
@@ -12,7 +12,7 @@ use crate::message::Greeting;
 pub(super) struct Trusted {
     pub(super) lineage: Lineage,
     /// Its reign is new to us, and has what we had up to here.
-    pub(super) lost_beyond: Option<Sequence>,
+    pub(super) lost_beyond: Option<Revision>,
 }
 
 /// Checks a greeting whose signatures were verified.
@@ -55,11 +55,13 @@ fn check_highest(facts: &Facts, greeting: &Greeting) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn continues(facts: &Facts, theirs: &Lineage) -> Result<Option<Sequence>, Trouble> {
+fn continues(facts: &Facts, theirs: &Lineage) -> Result<Option<Revision>, Trouble> {
     let Some(ours) = &facts.lineage else { return Ok(None) };
     match ours.relation(theirs) {
         Relation::Same => Ok(None),
-        Relation::Extended { fork } | Relation::Replaced { fork } => Ok(Some(fork)),
+        Relation::Extended { fork } | Relation::Replaced { fork } => {
+            Ok(Some(Revision { epoch: theirs.epoch_of(fork), sequence: fork }))
+        }
         Relation::Behind => Err(Trouble::Superseded),
         Relation::Forked { parent } => Err(Trouble::Forked { parent }),
         Relation::Unrelated => Err(Trouble::Unrelated),

@@ -2,7 +2,7 @@
 
 use mfpsync_storage::model::{
     Chain, Cursor, DeviceId, Epoch, GroupId, Incarnation, OperationNumber, Outcome, Parent, Promotion,
-    PromotionReason, RejectReason, Sequence, Signed,
+    PromotionReason, RejectReason, Revision, Sequence, Signed,
 };
 
 use super::*;
@@ -77,11 +77,13 @@ pub(super) fn start() -> Start {
         group: GROUP,
         incarnation: Incarnation(5),
         lineage: lineage(1),
+        followed: 1,
         cursor: Some(cursor(1, 50)),
         resetting: false,
         outbox: outbox(false, 10),
         endpoints: vec!["a:1".to_owned(), "b:1".to_owned()],
         own_endpoints: vec![],
+        issuing_key: None,
         version: "0.1.0".to_owned(),
         timing: Timing::default(),
     }
@@ -334,7 +336,7 @@ fn heartbeats_keep_the_stream_and_a_slow_disk_is_not_silence() {
     let heartbeat =
         || LinkEvent::Follow(FollowEvent::Heartbeat { head: Sequence(70), safe: Some(Sequence(60)) });
     let first = bench.link(1, heartbeat());
-    assert!(matches!(first[..], [Effect::ForgetSafe(safe)] if safe.sequence == Sequence(60)));
+    assert!(matches!(first[..], [Effect::ForgetSafe(safe)] if safe == Sequence(60)));
     bench.stored(Stored::Noted);
     for _ in 0..10 {
         bench.now = bench.now.after(Timing::default().heartbeat);
@@ -422,7 +424,7 @@ fn every_greeting_is_judged() {
             Err(Trouble::Forked { parent: 0 }),
         ),
         (greeting(1, 50), Ok(None)),
-        (greeting(3, 300), Ok(Some(Sequence(100)))),
+        (greeting(3, 300), Ok(Some(Revision { epoch: 1, sequence: Sequence(100) }))),
     ];
     for (greeting, verdict) in table {
         let facts = Facts::new(start()).unwrap();
@@ -436,22 +438,24 @@ fn a_new_reign_is_told_what_it_lacks() {
     let mut bench = Bench::new(start());
     let adopted = bench.greeted(greeting(2, 150));
     let [Effect::AdoptGreeting(adopt)] = &adopted[..] else { panic!("{adopted:?}") };
-    assert_eq!((adopt.lost_beyond, adopt.lineage.len()), (Some(Sequence(100)), 2));
+    let fork = Revision { epoch: 1, sequence: Sequence(100) };
+    assert_eq!((adopt.lost_beyond, adopt.lineage.len()), (Some(fork), 2));
     let opened = bench.stored(Stored::GreetingAdopted(outbox(true, 10)));
     assert!(matches!(opened[..], [Effect::Follow(..), Effect::Push(..)]));
 }
 
 #[test]
 fn a_superseded_server_is_left_for_another() {
-    let mut bench = Bench::new(Start { lineage: lineage(2), ..start() });
+    let mut bench = Bench::new(Start { lineage: lineage(2), followed: 2, ..start() });
     let refused = bench.greeted(greeting(1, 90));
     assert_eq!(refused, [Effect::Disconnect(LinkId(1)), dial(2, "b:1")]);
 }
 
 #[test]
 fn what_is_known_of_the_groups_history_must_be_one() {
-    let begin =
-        |lineage| Round::start(Start { lineage, ..start() }, At { now: Moment::default(), random: 0 });
+    let begin = |lineage| {
+        Round::start(Start { lineage, followed: 9, ..start() }, At { now: Moment::default(), random: 0 })
+    };
     let first = record(epoch(1), None);
     let second = record(epoch(2), Some((epoch(1), 100)));
     let pretender = record(epoch(3), Some((epoch(1), 100)));

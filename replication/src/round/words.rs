@@ -164,7 +164,7 @@ pub enum Effect {
     /// Storage: what became of pushed operations.
     Settle(Vec<(OperationNumber, Outcome)>),
     /// Storage: retained edits up to here have a second holder.
-    ForgetSafe(Revision),
+    ForgetSafe(Sequence),
     /// Send a [`Event::Tick`] then; replaces the one asked for before.
     WakeAt(Moment),
     /// For the status.
@@ -219,9 +219,9 @@ pub struct AdoptGreeting {
     pub issuers: Vec<Signed<IssuingCertificate>>,
     /// The group's name.
     pub group_name: String,
-    /// Set when the reign is new to us: it has what we had up to here. Retained edits accepted
-    /// beyond are to be offered again.
-    pub lost_beyond: Option<Sequence>,
+    /// Set when the reign is new to us: it has what we had up to here, a change of the last reign that
+    /// both know. What was accepted beyond is to be offered again.
+    pub lost_beyond: Option<Revision>,
     /// The highest of our operations whose outcome the server has.
     pub known_operation: OperationNumber,
 }

@@ -339,7 +339,13 @@ fn what_a_device_must_not_write_is_refused() {
     };
     let mut push = |edits: Vec<mfpsync_storage::model::Edit>, life: u64| {
         let number = mfpsync_storage::model::OperationNumber(1);
-        let operation = mfpsync_storage::model::Operation { number, made_at: 0, actor: String::new(), edits };
+        let operation = mfpsync_storage::model::Operation {
+            number,
+            made_at: 0,
+            actor: String::new(),
+            yields: false,
+            edits,
+        };
         let submission = Submission {
             device: id(B),
             incarnation: Incarnation(life),

@@ -423,6 +423,33 @@ fn a_copy_of_another_history_is_compared() {
 }
 
 /// Flips a bit of a page, in whatever file is the copy.
+/// I-15.
+#[test]
+fn i_15_what_a_reign_sends_that_ended_is_not_taken() {
+    let mut world = World::new();
+    world.write(0..50, 60, false);
+    world.is_copied();
+    let before = world.copy.as_ref().unwrap().position();
+    world.write(50..60, 60, false);
+    world.connect();
+    world.applying = Some(Applying::above(EPOCH.number + 1));
+    let refused = (0..100).any(|_| {
+        world.server_hears();
+        world.pump();
+        let Some(message) = world.to_replica.pop_front() else { return false };
+        match world.applying.as_mut().unwrap().take(world.copy.as_mut().unwrap(), message) {
+            Ok(Applied::Answer(answer)) => world.to_server.push_back(answer),
+            Ok(_) => {}
+            Err(_) => return true,
+        }
+        false
+    });
+    assert!(refused);
+    assert_eq!(world.copy.as_ref().unwrap().position(), before);
+    world.cut();
+    world.is_copied();
+}
+
 fn rot(directory: &Path, page: u32) {
     for generation in 1..9 {
         let path = directory.join(format!("standby-{generation}.db"));

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use mfpsync_proto::sync;
-use mfpsync_storage::model::{OperationNumber, Promotion};
+use mfpsync_storage::model::{OperationNumber, Promotion, PublicKey};
 
 use super::{
     MAX_ENDPOINTS, epoch, epoch_to_wire, group, incarnation, issuers, members, number, record, records,
@@ -10,6 +10,13 @@ use super::{
 };
 use crate::error::WireError;
 use crate::message::{Greeting, Hello, Limits};
+
+fn public_key(bytes: &[u8]) -> Result<Option<PublicKey>, WireError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    PublicKey::from_slice(bytes).map(Some).ok_or(WireError::Invalid("issuing key"))
+}
 
 /// Reads a client's first word.
 ///
@@ -28,6 +35,7 @@ pub fn hello_from_wire(hello: sync::HelloRequest) -> Result<Hello, WireError> {
         promotion: record("promotion", promotion)?,
         last_operation: OperationNumber(number("last operation", hello.last_operation)?),
         endpoints: texts("endpoints", MAX_ENDPOINTS, hello.endpoints)?,
+        issuing_key: public_key(&hello.issuing_key)?,
         version: text("version", hello.version)?,
     })
 }
@@ -43,6 +51,7 @@ pub fn hello_to_wire(hello: &Hello) -> sync::HelloRequest {
         promotion: hello.promotion.as_ref().map_or_else(Bytes::new, |record| record.encode().into()),
         last_operation: hello.last_operation.0,
         endpoints: hello.endpoints.clone(),
+        issuing_key: hello.issuing_key.map_or_else(Bytes::new, |key| Bytes::copy_from_slice(&key.0)),
         version: hello.version.clone(),
     }
 }

@@ -65,6 +65,7 @@ fn hello() -> Hello {
         promotion: Some(promotion()),
         last_operation: OperationNumber(8),
         endpoints: vec!["mfp.example.com:7400".to_owned()],
+        issuing_key: Some(PublicKey([4; 32])),
         version: "0.1.0".to_owned(),
     }
 }

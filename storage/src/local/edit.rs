@@ -136,7 +136,8 @@ impl LocalWrite<'_> {
         context: &EditContext,
     ) -> Result<OperationNumber> {
         let (items, edits): (Vec<i64>, Vec<Edit>) = made.into_iter().unzip();
-        let operation = Operation { number, made_at: context.now, actor: context.actor.clone(), edits };
+        let (made_at, actor) = (context.now, context.actor.clone());
+        let operation = Operation { number, made_at, actor, yields: false, edits };
         let record = operation.encode();
         // What the server could not read would wait, or be refused, for ever.
         Operation::decode(&record).map_err(Error::Unacceptable)?;
@@ -147,21 +148,28 @@ impl LocalWrite<'_> {
         if context.limits.is_some_and(exceeds) {
             return Err(Error::OutboxFull { waiting: waiting.operations });
         }
+        self.queue(&operation, &record, &items)?;
+        Ok(number)
+    }
+
+    /// Puts an operation into the outbox: it waits for the server, on these rows.
+    pub(super) fn queue(&self, operation: &Operation, record: &[u8], items: &[i64]) -> Result<()> {
+        let number = operation.number.0 as i64;
         self.connection
             .prepare_cached("INSERT INTO outbox (operation, builds_on, record) VALUES (?, ?, ?)")?
-            .execute(params![number.0 as i64, builds_on(&operation).0 as i64, record])?;
+            .execute(params![number, builds_on(operation).0 as i64, record])?;
         for item in items {
             self.connection
                 .prepare_cached("INSERT INTO outbox_items (item, operation) VALUES (?, ?)")?
-                .execute(params![item, number.0 as i64])?;
+                .execute([*item, number])?;
         }
         self.connection
             .prepare_cached(
-                "UPDATE device SET last_operation = ?, waiting = waiting + 1,
+                "UPDATE device SET last_operation = max(last_operation, ?), waiting = waiting + 1,
                     waiting_bytes = waiting_bytes + ? WHERE id = 1",
             )?
-            .execute([number.0 as i64, record.len() as i64])?;
-        Ok(number)
+            .execute([number, record.len() as i64])?;
+        Ok(())
     }
 
     /// What the author of an edit sees of the item: the mirror's revision, and the latest operation

@@ -111,7 +111,8 @@ impl LocalWrite<'_> {
                 .prepare_cached("SELECT record FROM outbox WHERE operation = ?")?
                 .query_row([number], |row| row.get(0))?;
             let operation = Operation::decode(&record)?;
-            self.replace_record(number, record.len(), &withdrawn(&operation, mark))?;
+            let asks_nothing = withdrawn(operation.number, operation.made_at, mark).encode();
+            self.replace_record(number, record.len(), &asks_nothing)?;
             let rest: Vec<Edit> =
                 operation.edits.into_iter().filter(|edit| edit.key.scope != *scope).collect();
             self.connection
@@ -202,16 +203,10 @@ impl LocalWrite<'_> {
     }
 }
 
-/// A record under the same number that asks for nothing.
-fn withdrawn(operation: &Operation, mark: &ItemKey) -> Vec<u8> {
+/// An operation that asks for nothing.
+pub(super) fn withdrawn(number: OperationNumber, made_at: u64, mark: &ItemKey) -> Operation {
     let edit = Edit { key: mark.clone(), base: Base::default(), action: Action::Delete };
-    Operation {
-        number: operation.number,
-        made_at: operation.made_at,
-        actor: String::new(),
-        edits: vec![edit],
-    }
-    .encode()
+    Operation { number, made_at, actor: String::new(), yields: false, edits: vec![edit] }
 }
 
 /// The same operation and outcome without some edits; none when nothing is left.

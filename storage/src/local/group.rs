@@ -27,6 +27,8 @@ pub struct DeviceState {
     pub resetting: bool,
     /// Retained edits dropped for want of room, ever.
     pub retained_dropped: u64,
+    /// The number of the reign followed last; zero before the first. Higher ones may have been heard of.
+    pub followed: u64,
 }
 
 /// The group this device belongs to, and how to recognise its members.
@@ -46,7 +48,8 @@ impl LocalRead<'_> {
     /// # Errors
     /// The database's, or a file in which [`LocalWrite::initialise`] never ran.
     pub fn device(&self) -> Result<DeviceState> {
-        const SQL: &str = "SELECT incarnation, last_operation, low_water, cursor, resetting, retained_dropped
+        const SQL: &str =
+            "SELECT incarnation, last_operation, low_water, cursor, resetting, retained_dropped, followed
             FROM device WHERE id = 1";
         let mut statement = self.connection.prepare_cached(SQL)?;
         let mut rows = statement.query([])?;
@@ -59,6 +62,7 @@ impl LocalRead<'_> {
             cursor: cursor.map(Cursor::decode).transpose()?,
             resetting: row.get(4)?,
             retained_dropped: row.get::<_, i64>(5)? as u64,
+            followed: row.get::<_, i64>(6)? as u64,
         })
     }
 
@@ -124,6 +128,15 @@ impl LocalWrite<'_> {
         Ok(())
     }
 
+    /// Notes the number of the reign that is followed from now on.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn follow_reign(&self, number: u64) -> Result<()> {
+        self.connection.execute("UPDATE device SET followed = ? WHERE id = 1", [number as i64])?;
+        Ok(())
+    }
+
     /// Notes records about the group that were verified before.
     ///
     /// # Errors
@@ -162,7 +175,7 @@ impl LocalWrite<'_> {
              UPDATE items SET device = '', local_fields = coalesce(local_fields, mirror_fields), local_deleted = 0,
                  mirror_sequence = NULL, mirror_deleted = NULL, mirror_fields = NULL, generation = 0,
                  settled_at = NULL, settled_by = NULL;
-             UPDATE device SET cursor = NULL, resetting = 0, generation = 0, waiting = 0,
+             UPDATE device SET cursor = NULL, resetting = 0, generation = 0, followed = 0, waiting = 0,
                  waiting_bytes = 0, retained = 0, retained_bytes = 0 WHERE id = 1;",
         )?;
         Ok(unsent)

@@ -110,14 +110,17 @@ impl LocalWrite<'_> {
             WHERE item = ? ORDER BY operation";
         let mut statement = self.connection.prepare_cached(SQL)?;
         let mut rows = statement.query([number])?;
-        let mut actions = Vec::new();
+        let (mut actions, mut yielding) = (Vec::new(), Vec::new());
         while let Some(row) = rows.next()? {
             let operation = Operation::decode(row.get_ref(0)?.as_blob().unwrap_or_default())?;
             // The item may have moved since.
             let edit = operation.edits.into_iter().find(|edit| edit.key.is_same_item(key));
-            actions.push(edit.ok_or(DecodeError::Invalid("outbox names an item of no edit"))?.action);
+            let edit = edit.ok_or(DecodeError::Invalid("outbox names an item of no edit"))?;
+            // What gives way lies beneath what somebody edited here.
+            if operation.yields { &mut yielding } else { &mut actions }.push(edit.action);
         }
-        Ok(actions)
+        yielding.append(&mut actions);
+        Ok(yielding)
     }
 
     /// The cursor has passed accepted edits: the mirror shows what became of them.
@@ -184,7 +187,7 @@ impl LocalWrite<'_> {
         Ok(self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
     }
 
-    fn keys(&self, sql: &str, parameter: i64) -> Result<Vec<ItemKey>> {
+    pub(super) fn keys(&self, sql: &str, parameter: i64) -> Result<Vec<ItemKey>> {
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query([parameter])?;
         let mut keys = Vec::new();

@@ -130,7 +130,8 @@ impl LocalWrite<'_> {
         if operation.is_withdrawn() {
             return Ok(());
         }
-        if needs_a_person(outcome) {
+        // Whoever made what gave way is told by the device where it was made.
+        if needs_a_person(outcome) && !operation.yields {
             self.connection
                 .prepare_cached(
                     "INSERT INTO set_aside (operation, outcome, record, noticed_at) VALUES (?, ?, ?, ?)",
@@ -225,15 +226,16 @@ impl LocalWrite<'_> {
         Ok(())
     }
 
-    /// Lets go of edits retained in the reign of the safe revision, up to it. What another reign accepted
-    /// may be unknown to this one, whatever its sequence.
+    /// Lets go of edits retained up to the safe sequence. What an earlier reign accepted and this one does
+    /// not have was [offered again](LocalWrite::offer_again) when this one was first met.
     ///
     /// # Errors
     /// The database's.
-    pub fn release_retained(&self, safe: Revision) -> Result<usize> {
-        const SIZE: &str = "SELECT count(*), coalesce(sum(length(record)), 0) FROM retained WHERE sequence <= ? AND epoch = ?";
-        const FORGET: &str = "DELETE FROM retained WHERE sequence <= ? AND epoch = ?";
-        let through = [safe.sequence.0 as i64, safe.epoch as i64];
+    pub fn release_retained(&self, safe: Sequence) -> Result<usize> {
+        const SIZE: &str =
+            "SELECT count(*), coalesce(sum(length(record)), 0) FROM retained WHERE sequence <= ?";
+        const FORGET: &str = "DELETE FROM retained WHERE sequence <= ?";
+        let through = [safe.0 as i64];
         let (operations, bytes) = self
             .connection
             .prepare_cached(SIZE)?

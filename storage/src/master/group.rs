@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, params};
 use super::{MasterRead, MasterWrite};
 use crate::error::Result;
 use crate::model::{
-    Chain, DeviceId, Incarnation, IssuingCertificate, Member, Promotion, PublicKey, Sequence, Signed,
+    Chain, DeviceId, Epoch, Incarnation, IssuingCertificate, Member, Promotion, PublicKey, Sequence, Signed,
 };
 use crate::roster;
 
@@ -21,6 +21,17 @@ pub struct Founding {
     /// The first issuing certificate.
     pub issuer: Signed<IssuingCertificate>,
     /// The founder's own row.
+    pub member: Signed<Member>,
+}
+
+/// What another reign begins with.
+#[derive(Debug, Clone)]
+pub struct Reign {
+    /// Its record.
+    pub promotion: Signed<Promotion>,
+    /// The certificate of the key that signed it.
+    pub issuer: Signed<IssuingCertificate>,
+    /// The row of the device that reigns.
     pub member: Signed<Member>,
 }
 
@@ -63,6 +74,21 @@ impl MasterWrite<'_> {
         self.add_promotion(&founding.promotion)?;
         self.put_issuer(&founding.issuer)?;
         self.put_member(&founding.member)
+    }
+
+    /// Begins another reign over the same data: the record counts, its device's row and certificate with
+    /// it, and no device is the replica.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn begin_reign(&self, reign: &Reign) -> Result<()> {
+        let Epoch { number, nonce } = reign.promotion.record.epoch;
+        let sql = "UPDATE head SET epoch = ?, nonce = ? WHERE id = 1";
+        self.connection.execute(sql, params![number as i64, nonce])?;
+        self.add_promotion(&reign.promotion)?;
+        self.put_issuer(&reign.issuer)?;
+        self.put_member(&reign.member)?;
+        self.set_replication(None)
     }
 
     /// Appends a promotion record to the lineage.

@@ -57,6 +57,9 @@ pub struct Operation {
     pub made_at: u64,
     /// Who did it, for history and audit.
     pub actor: String,
+    /// It gives way: it offers what a reign had that ended early, whoever made it. Where somebody changed
+    /// an item since the base, that stands.
+    pub yields: bool,
     /// At least one edit, each of another item.
     pub edits: Vec<Edit>,
 }
@@ -73,7 +76,8 @@ impl Operation {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut to = Encoder::record(Self::MAGIC, Self::VERSION);
-        to.varint(self.number.0).varint(self.made_at).text(&self.actor).varint(self.edits.len() as u64);
+        to.varint(self.number.0).varint(self.made_at).text(&self.actor).fixed(&[self.yields.into()]);
+        to.varint(self.edits.len() as u64);
         for edit in &self.edits {
             edit.encode(&mut to);
         }
@@ -95,6 +99,8 @@ impl Operation {
         if actor.len() > limit::NAME_BYTES {
             return Err(DecodeError::Invalid("actor"));
         }
+        let actor = actor.to_owned();
+        let yields = from.flag()?;
         let count = from.count()?;
         if count == 0 || count > limit::OPERATION_EDITS {
             return Err(DecodeError::Invalid("operation without edits, or with more than 100"));
@@ -108,7 +114,7 @@ impl Operation {
             edits.push(edit);
         }
         from.finish()?;
-        Ok(Self { number, made_at, actor: actor.to_owned(), edits })
+        Ok(Self { number, made_at, actor, yields, edits })
     }
 
     /// The number of an operation whose other content may be malformed or of a newer version. It

@@ -90,6 +90,8 @@ impl Standby {
         let place = match Place::read(directory)? {
             Found::Damaged => recover::place(directory)?,
             Found::None => None,
+            // Left by a takeover that was cut short.
+            Found::Place(place) if !place::file(directory, place.generation).exists() => None,
             Found::Place(place) => Some(place),
         };
         let whole = match place {
@@ -242,6 +244,35 @@ impl Standby {
     /// The device's.
     pub fn close(mut self) -> Result<()> {
         self.whole.as_mut().map_or(Ok(()), Whole::fold)
+    }
+
+    /// Whether there is a whole copy in `directory`; opens nothing.
+    ///
+    /// # Errors
+    /// The device's, or a damaged `standby.pos`.
+    pub fn is_whole(directory: &Path) -> Result<bool> {
+        match Place::read(directory)? {
+            Found::Place(place) => Ok(place::file(directory, place.generation).exists()),
+            Found::Damaged => Ok(recover::place(directory)?.is_some()),
+            Found::None => Ok(false),
+        }
+    }
+
+    /// Moves the copy to `path`, where nothing may be yet, as an ordinary database; it is a copy no more.
+    /// Cut short, the file is at one of the two places, whole.
+    ///
+    /// # Errors
+    /// There is no whole copy, or the device's.
+    pub fn take_over(mut self, path: &Path) -> Result<()> {
+        let mut whole = self.whole.take().ok_or(Error::Closed)?;
+        whole.fold()?;
+        let from = whole.path.clone();
+        // SQLite would take a log that is left behind for that of the next database of this name.
+        for suffix in ["-wal", "-shm"] {
+            place::remove(&open::with_suffix(&from, suffix))?;
+        }
+        durable::rename(&from, path)?;
+        Place::forget(&self.directory)
     }
 
     fn part(&mut self) -> Result<&Part> {

@@ -199,6 +199,7 @@ proptest! {
             number: OperationNumber(number),
             made_at,
             actor: "sato".to_owned(),
+            yields: number % 2 == 0,
             edits: edits.into_values().collect(),
         };
         prop_assert_eq!(Operation::decode(&operation.encode()), Ok(operation));

@@ -45,6 +45,7 @@ pub(crate) fn operation() -> Operation {
         number: OperationNumber(200),
         made_at: 1_700_000_000_000,
         actor: "sato".to_owned(),
+        yields: true,
         edits: vec![
             edit("1", None, Action::Put(every_value())),
             edit(

@@ -29,6 +29,7 @@ mod place;
 mod plans;
 mod pragmas;
 mod readers;
+mod reoffer;
 mod standby;
 mod support;
 mod tap;

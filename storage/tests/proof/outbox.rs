@@ -1,8 +1,9 @@
 //! Retained edits, their bounds, and the low-water mark.
 
 use mfpsync_storage::local::RetainedLimits;
+use mfpsync_storage::model::Sequence;
 
-use crate::support::{Device, accepted, change, patch, put, rejected, revision};
+use crate::support::{Device, accepted, change, patch, put, rejected};
 
 #[test]
 fn the_outbox_is_read_in_order_and_in_bounds() {
@@ -27,8 +28,8 @@ fn accepted_edits_are_retained_until_they_are_safe() {
     }
     device.settle(&[accepted(1, 5), rejected(2), accepted(3, 6)]);
     assert_eq!(device.0.read(|read| read.retained_count()).unwrap(), 2);
-    assert_eq!(device.0.write(|write| write.release_retained(revision(4))).unwrap(), 0);
-    assert_eq!(device.0.write(|write| write.release_retained(revision(5))).unwrap(), 1);
+    assert_eq!(device.0.write(|write| write.release_retained(Sequence(4))).unwrap(), 0);
+    assert_eq!(device.0.write(|write| write.release_retained(Sequence(5))).unwrap(), 1);
     assert_eq!(device.0.read(|read| read.retained_count()).unwrap(), 1);
 }
 
@@ -48,11 +49,11 @@ fn beyond_the_bound_the_oldest_retained_edit_is_dropped_and_counted() {
     assert_eq!(settle(&mut device, &[accepted(1, 1), accepted(2, 2), accepted(3, 3)], 2, 1 << 20), (2, 1));
     assert_eq!(settle(&mut device, &[accepted(4, 4)], 10, 2 * size), (2, 2));
     assert_eq!(
-        device.0.write(|write| write.release_retained(revision(2))).unwrap(),
+        device.0.write(|write| write.release_retained(Sequence(2))).unwrap(),
         0,
         "1 and 2 were oldest"
     );
-    assert_eq!(device.0.write(|write| write.release_retained(revision(4))).unwrap(), 2);
+    assert_eq!(device.0.write(|write| write.release_retained(Sequence(4))).unwrap(), 2);
 }
 
 #[test]

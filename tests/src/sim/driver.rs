@@ -105,11 +105,13 @@ impl World {
             group: GROUP,
             incarnation: state.incarnation,
             lineage,
+            followed: state.followed,
             cursor: state.cursor,
             resetting: state.resetting,
             outbox,
             endpoints: vec![SERVER.to_owned()],
             own_endpoints: Vec::new(),
+            issuing_key: None,
             version: "1".to_owned(),
             timing: Timing::default(),
         };

@@ -15,6 +15,7 @@ mod chaos;
 mod conflicts;
 mod demo;
 mod discovery;
+mod failover;
 mod faults;
 mod forgotten;
 mod hostile;

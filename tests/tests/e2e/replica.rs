@@ -58,7 +58,11 @@ async fn replica(fleet: &Fleet) -> Result<ReplicationStatus> {
 
 async fn set(fleet: &Fleet, client: usize, durability: Durability) {
     let device_id = fleet.clients[client].status().await.unwrap().device_id;
-    let request = SetReplicationRequest { device_id, durability: durability.into() };
+    let request = SetReplicationRequest {
+        device_id,
+        durability: durability.into(),
+        ..SetReplicationRequest::default()
+    };
     fleet.server.panel().unwrap().set_replication(request).await.unwrap();
 }
 

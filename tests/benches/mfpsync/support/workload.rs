@@ -60,6 +60,7 @@ impl Author {
             number: OperationNumber(self.number),
             made_at: MADE_AT,
             actor: "bench".to_owned(),
+            yields: false,
             edits: vec![edit],
         };
         Ok((self.number, operation.encode()))
@@ -99,5 +100,5 @@ pub(crate) fn creation(number: u64, from: usize, to: usize) -> Result<Vec<u8>> {
     };
     let edits = (from..to).map(edit).collect::<Result<_>>()?;
     let number = OperationNumber(number);
-    Ok(Operation { number, made_at: MADE_AT, actor: "bench".to_owned(), edits }.encode())
+    Ok(Operation { number, made_at: MADE_AT, actor: "bench".to_owned(), yields: false, edits }.encode())
 }

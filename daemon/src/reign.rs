@@ -1,0 +1,156 @@
+//! Which device reigns: ending this one's reign when a higher one is proven, and taking over from a lost
+//! server.
+//!
+//! A reign ends by one durable write, the epoch of its successor in the control file, before anything else
+//! is answered; the role follows. It begins by one as well ([`takeover`]). I-13, I-14.
+
+pub mod others;
+pub mod takeover;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mfpsync_storage::master::Head;
+use mfpsync_storage::model::{Promotion, Sequence, Signed};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::Durable;
+use crate::communication::{Code, CommunicationLog, Event};
+use crate::db::READ_DEADLINE;
+use crate::device::Device;
+use crate::fault::{Fault, FaultBoard, FaultCode};
+use crate::group::{self, MASTER_FILE};
+use crate::role::{Role, SupervisorHandle};
+
+/// Ends this device's reign.
+#[derive(Debug)]
+pub struct Reign {
+    control: Arc<Durable>,
+    faults: FaultBoard,
+    communication: CommunicationLog,
+    /// The role from then on.
+    sealed: watch::Sender<Option<Role>>,
+}
+
+impl Reign {
+    /// Whatever reigns here, if anything, goes on.
+    #[must_use]
+    pub fn new(control: Arc<Durable>, faults: FaultBoard, communication: CommunicationLog) -> Self {
+        Self { control, faults, communication, sealed: watch::Sender::new(None) }
+    }
+
+    /// Ends the reign of this device by a verified record of its successor. On return that is durable, and
+    /// nothing more may be acknowledged.
+    ///
+    /// # Errors
+    /// The control file cannot be written, or has seen another epoch of this number.
+    ///
+    /// # Cancel safety
+    /// It may be sealed although the future was dropped; sealing again is harmless.
+    pub async fn seal(&self, successor: &Signed<Promotion>) -> Result<(), Fault> {
+        let (control, epoch) = (self.control.clone(), successor.record.epoch);
+        let sealed =
+            tokio::task::spawn_blocking(move || control.file()?.seal(epoch).map_err(|error| error.fault()));
+        let role = sealed.await.unwrap_or_else(|_| Err(Fault::now(FaultCode::ControlFile)))?;
+        self.faults.set(Fault::now(FaultCode::Superseded));
+        if self.sealed.send_replace(Some(role)).is_none() {
+            tracing::warn!(epoch = epoch.number, device = %successor.record.device, "another device reigns");
+            self.communication.record(Event::new(Code::Superseded).peer(successor.record.device));
+        }
+        Ok(())
+    }
+}
+
+/// Has the supervisor follow what was sealed, and shows at the start what an earlier life has left.
+///
+/// # Cancel safety
+/// Safe.
+pub async fn obey(device: Arc<Device>, supervisor: SupervisorHandle, stop: CancellationToken) {
+    let (mut sealed, mut states) = (device.reign.sealed.subscribe(), supervisor.watch());
+    loop {
+        let role = *sealed.borrow_and_update();
+        if let Some(role) = role {
+            match supervisor.switch(role).await {
+                Ok(_) => drop(device.reign.sealed.send_if_modified(|sealed| sealed.take().is_some())),
+                Err(error) => tracing::warn!(%error, %role, "follow the end of this reign"),
+            }
+        }
+        // Also what an earlier life of the process has left, and after every change of the role.
+        states.mark_unchanged();
+        if let Some(left) = left_behind(&device).await {
+            device.faults.set(Fault::with_detail(FaultCode::Superseded, left));
+        }
+        let changed = async {
+            tokio::select! {
+                changed = sealed.changed() => changed.is_ok(),
+                changed = states.changed() => changed.is_ok(),
+            }
+        };
+        if stop.run_until_cancelled(changed).await != Some(true) {
+            return;
+        }
+    }
+}
+
+/// What a reign that ended has left on this device.
+#[derive(Debug, Clone)]
+pub struct Left {
+    /// Where it ended here.
+    pub head: Head,
+    /// What its successor had of it; none while this device has not heard.
+    pub taken_over: Option<Sequence>,
+}
+
+impl Left {
+    /// Changes that only this device's master database has.
+    #[must_use]
+    pub fn surplus(&self) -> Option<u64> {
+        self.taken_over.map(|fork| self.head.sequence.0.saturating_sub(fork.0))
+    }
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "its reign, number {}, ended here with change {}",
+            self.head.epoch.number, self.head.sequence.0
+        )?;
+        match self.surplus() {
+            Some(surplus) => write!(f, "; its successor had all but the last {surplus} of them"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The master database of a reign that ended, if there is one; none while this device serves.
+pub async fn left_behind(device: &Device) -> Option<Left> {
+    if device.server.load().is_some() {
+        return None;
+    }
+    let path = device.config.data_dir.join(MASTER_FILE);
+    let head = tokio::task::spawn_blocking(move || group::head(&path)).await.ok()?.ok()??;
+    let control = device.control.current();
+    let ended = control.group == Some(head.group)
+        && control.epoch.is_some_and(|epoch| epoch.number > head.epoch.number);
+    if !ended || control.takeover.is_some() {
+        return None;
+    }
+    let lineage = device.own.db().read(READ_DEADLINE, |read| read.lineage()).await.ok()?;
+    let ends = lineage.iter().filter_map(|signed| signed.record.parent.as_ref());
+    let taken_over = ends.into_iter().find(|parent| parent.epoch == head.epoch).map(|parent| parent.sequence);
+    Some(Left { head, taken_over })
+}
+
+/// Moves the master database of a reign that ended aside and returns its new name; it is deleted by nobody.
+///
+/// # Errors
+/// The storage's.
+pub async fn retire(device: &Device) -> std::io::Result<PathBuf> {
+    let path = device.config.data_dir.join(MASTER_FILE);
+    let aside = tokio::task::spawn_blocking(move || mfpsync_storage::retire(&path)).await??;
+    device.faults.clear(FaultCode::Superseded);
+    Ok(aside)
+}

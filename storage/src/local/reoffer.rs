@@ -1,0 +1,173 @@
+//! What is offered to a new reign: changes that the one before accepted and this one does not have.
+//!
+//! A reign ends early when its server is lost and its successor had not got all of it. Two things are
+//! left of the rest: edits retained at the devices that made them, and what every device has mirrored.
+//! Both go into the outbox, the first as they were, under their own numbers, the second as operations that
+//! give way to whatever the new reign has. I-17: so a change survives with any device that made or saw it.
+
+use std::collections::BTreeSet;
+
+use super::edit::apply;
+use super::erase::withdrawn;
+use super::{LocalRead, LocalWrite};
+use crate::codec::DecodeError;
+use crate::error::Result;
+use crate::model::{
+    Action, Base, ERASED_KIND, Edit, Fields, Incarnation, ItemKey, Kind, Operation, OperationNumber,
+    Revision, Sequence,
+};
+
+/// A sequence above all that are given: everything has passed it.
+const END: Sequence = Sequence(i64::MAX as u64);
+
+/// How much was offered again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Offered {
+    /// Operations made at this device.
+    pub own: u64,
+    /// Items as others had changed them.
+    pub mirrored: u64,
+}
+
+impl LocalRead<'_> {
+    fn retained_beyond(&self, fork: Sequence) -> Result<Vec<(Incarnation, Vec<u8>)>> {
+        const SQL: &str = "SELECT incarnation, record FROM retained WHERE sequence > ? ORDER BY operation";
+        let mut statement = self.connection.prepare_cached(SQL)?;
+        let rows = statement
+            .query_map([fork.0 as i64], |row| Ok((Incarnation(row.get::<_, i64>(0)? as u64), row.get(1)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    fn waiting_numbers(&self) -> Result<BTreeSet<u64>> {
+        let mut statement = self.connection.prepare_cached("SELECT operation FROM outbox")?;
+        let rows = statement.query_map([], |row| Ok(row.get::<_, i64>(0)? as u64))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+}
+
+impl LocalWrite<'_> {
+    /// Offers again what ended reigns had beyond `fork`, the last change that the new reign took over.
+    /// `known` is the highest of this device's operations whose outcome the new server has; `offers` says
+    /// which kinds devices may write. Readers see what they saw. To be called once for each new reign,
+    /// before anything of it is stored.
+    ///
+    /// # Errors
+    /// The database's; nothing is offered then.
+    pub fn offer_again(
+        &self,
+        fork: Revision,
+        known: OperationNumber,
+        now: u64,
+        offers: impl Fn(&Kind) -> bool,
+    ) -> Result<Offered> {
+        let mut offered = Offered::default();
+        if self.is_joining()? {
+            return Ok(offered);
+        }
+        let mut touched = self.expect_no_results(fork.sequence)?;
+        // Before anything gets a number: what is older comes first.
+        self.fill_gaps(known, fork, now, &mut touched, &mut offered)?;
+        for key in self.mirrored_beyond(fork.sequence)? {
+            if offers(&key.kind) && self.offer_mirrored(&key, fork, now)? {
+                offered.mirrored += 1;
+                touched.push(key);
+            }
+        }
+        for key in touched {
+            if let Some(row) = self.row(&key)? {
+                self.rebase(&key, &row, END)?;
+            }
+        }
+        Ok(offered)
+    }
+
+    /// Results of operations that the reign accepted beyond `fork` will not come. The items that wait for
+    /// one.
+    fn expect_no_results(&self, fork: Sequence) -> Result<Vec<ItemKey>> {
+        const WAITING: &str = "SELECT scope, kind, device, id FROM items WHERE settled_at > ?";
+        let keys = self.keys(WAITING, fork.0 as i64)?;
+        let none = "UPDATE items SET settled_at = NULL, settled_by = NULL WHERE settled_at > ?";
+        self.connection.prepare_cached(none)?.execute([fork.0 as i64])?;
+        Ok(keys)
+    }
+
+    /// Has every operation behind `known` wait: the retained ones, and in the place of those that came to
+    /// nothing or are kept no more ones that ask for nothing, since the server takes numbers in order.
+    fn fill_gaps(
+        &self,
+        known: OperationNumber,
+        fork: Revision,
+        now: u64,
+        touched: &mut Vec<ItemKey>,
+        offered: &mut Offered,
+    ) -> Result<()> {
+        let device = self.device()?;
+        let mut earlier = Vec::new();
+        for (incarnation, record) in self.retained_beyond(fork.sequence)? {
+            let operation = Operation::decode(&record)?;
+            if incarnation == device.incarnation {
+                self.requeue(&operation, &record, touched)?;
+            } else {
+                earlier.push(operation);
+            }
+            offered.own += 1;
+            self.count_retained(-1, -(record.len() as i64))?;
+        }
+        self.connection.execute("DELETE FROM retained WHERE sequence > ?", [fork.sequence.0 as i64])?;
+        let waiting = self.waiting_numbers()?;
+        let nothing = ItemKey::parse("shared", ERASED_KIND, "", "none")
+            .map_err(|_| DecodeError::Invalid("key of nothing"))?;
+        for number in (known.0 + 1..=device.last_operation.0).filter(|number| !waiting.contains(number)) {
+            let operation = withdrawn(OperationNumber(number), now, &nothing);
+            self.queue(&operation, &operation.encode(), &[])?;
+        }
+        self.connection
+            .execute("UPDATE device SET low_water = min(low_water, ?) WHERE id = 1", [known.0 as i64])?;
+        // An earlier life of this device cannot push any more.
+        for operation in earlier {
+            let number = OperationNumber(self.device()?.last_operation.0 + 1);
+            let own = |edit: Edit| Edit { base: Base { after: None, ..edit.base }, ..edit };
+            let edits = operation.edits.into_iter().map(own).collect();
+            let operation = Operation { number, edits, ..operation };
+            self.requeue(&operation, &operation.encode(), touched)?;
+        }
+        Ok(())
+    }
+
+    fn requeue(&self, operation: &Operation, record: &[u8], touched: &mut Vec<ItemKey>) -> Result<()> {
+        let mut items = Vec::with_capacity(operation.edits.len());
+        for edit in &operation.edits {
+            let key = if self.row(&edit.key)?.is_some() { edit.key.clone() } else { self.place(&edit.key)? };
+            let number = match self.row(&key)? {
+                Some(row) => row.number,
+                None => self.show_local(&key, None, None, true)?,
+            };
+            items.push(number);
+            touched.push(key);
+        }
+        self.queue(operation, record, &items)
+    }
+
+    /// Keys of items the mirror has from beyond a sequence, in the order of their changes.
+    fn mirrored_beyond(&self, fork: Sequence) -> Result<Vec<ItemKey>> {
+        const SQL: &str = "SELECT scope, kind, device, id FROM items
+            WHERE mirror_sequence > ? AND device IN ('', (SELECT own_id FROM device))
+            ORDER BY mirror_sequence, number";
+        self.keys(SQL, fork.0 as i64)
+    }
+
+    /// Offers an item as the mirror has it; false if the device shows it nowhere.
+    fn offer_mirrored(&self, key: &ItemKey, fork: Revision, now: u64) -> Result<bool> {
+        let Some(row) = self.row(key)? else { return Ok(false) };
+        let action = row.mirror.clone().map_or(Action::Delete, Action::Put);
+        let shown = apply(None, &action).as_ref().map(Fields::encode);
+        if row.local.is_none() {
+            self.set_local(row.number, shown.as_deref())?;
+        }
+        let number = OperationNumber(self.device()?.last_operation.0 + 1);
+        let edits = vec![Edit { key: key.clone(), base: Base { revision: fork, after: None }, action }];
+        let operation = Operation { number, made_at: now, actor: String::new(), yields: true, edits };
+        self.queue(&operation, &operation.encode(), &[row.number])?;
+        Ok(true)
+    }
+}
