@@ -9,9 +9,9 @@ use mfpsync_storage::model::ContentHash;
 use mfpsync_storage::physical::{PageDigest, PageHash, PageNumber, Position, Prover, Standby};
 use mfpsync_storage::{Error, Result};
 
-use crate::batch::{Before, Body, Part};
+use crate::batch::{Before, Packed};
 use crate::ship::range;
-use crate::stream::{FromReplica, RANGE_PAGES, RANGES, ToReplica};
+use crate::stream::{FromReplica, RANGE_PAGES, RANGES, Reached, ToReplica};
 
 /// What a message asks of the replica besides an answer.
 #[derive(Debug, PartialEq)]
@@ -120,17 +120,17 @@ impl Applying {
             return Err(DecodeError::Invalid("a part without a beginning").into());
         }
         let at = copy.position();
-        let part = Part::unpack(packed, at.as_ref())?;
+        let part = Packed::parse(packed, at.as_ref())?;
         if let Some(before) = part.end.and_then(|end| end.from)
             && at.as_ref().map(Before::of) != Some(before)
         {
             return Ok(self.differs(Vec::new()));
         }
-        let wrong = stage(copy, part.pages)?;
-        if !wrong.is_empty() {
-            return Ok(self.differs(wrong));
+        match part.unpack(|page| copy.page(page))? {
+            Ok(pages) => pages.iter().try_for_each(|(page, content)| copy.stage(*page, content))?,
+            Err(wrong) => return Ok(self.differs(wrong)),
         }
-        let Some(end) = part.end else { return Ok(self.taken(copy)) };
+        let Some(end) = part.end else { return Ok(self.taken(Reached::Elsewhere(at))) };
         if end.to.epoch.number < self.floor {
             return Err(DecodeError::Invalid("what the server sends is of a reign that ended").into());
         }
@@ -139,14 +139,14 @@ impl Applying {
         }
         self.staging = false;
         match copy.commit(&end.to) {
-            Ok(()) => Ok(self.taken(copy)),
+            Ok(()) => Ok(self.taken(Reached::End)),
             Err(Error::Diverged) => Ok(self.differs(Vec::new())),
             Err(error) => Err(error),
         }
     }
 
-    fn taken(&self, copy: &Standby) -> Applied {
-        Applied::Answer(FromReplica::Taken { number: self.number, position: copy.position() })
+    fn taken(&self, reached: Reached) -> Applied {
+        Applied::Answer(FromReplica::Taken { number: self.number, reached })
     }
 
     fn differs(&mut self, pages: Vec<PageNumber>) -> Applied {
@@ -154,22 +154,6 @@ impl Applying {
         (self.staging, self.number) = (false, 0);
         Applied::Answer(FromReplica::Differs { pages })
     }
-}
-
-/// Stages pages; those that are differences to something else than what is here.
-fn stage(copy: &mut Standby, pages: Vec<(PageNumber, Body)>) -> Result<Vec<PageNumber>> {
-    let mut wrong = Vec::new();
-    for (page, body) in pages {
-        let content = match &body {
-            Body::Whole(content) => Some(**content),
-            Body::Difference { .. } => body.onto(page, &copy.page(page)?),
-        };
-        match content {
-            Some(content) => copy.stage(page, &content)?,
-            None => wrong.push(page),
-        }
-    }
-    Ok(wrong)
 }
 
 fn digests(copy: &mut Standby, first: PageNumber) -> Result<Vec<PageDigest>> {

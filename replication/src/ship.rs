@@ -15,7 +15,7 @@ use mfpsync_storage::physical::{Changed, Page, PageNumber, PageSet, Pages, Posit
 use mfpsync_storage::{Error, Result};
 
 use crate::batch::{Before, Body, End, PART_PAGES, Part};
-use crate::stream::{FromReplica, RANGE_PAGES, ToReplica};
+use crate::stream::{FromReplica, RANGE_PAGES, Reached, ToReplica};
 
 /// Changed pages that travel as differences; more of them travel whole.
 const LIVE_PAGES: usize = 1024;
@@ -235,7 +235,7 @@ impl Shipping {
             FromReplica::Stands { position, pages: theirs } => self.stands(position, theirs, pages),
             FromReplica::Ranges(digests) => self.ranges(&digests, pages)?,
             FromReplica::Each(hashes) => self.each(&hashes, pages)?,
-            FromReplica::Taken { number, position } => self.taken(number, position, pages),
+            FromReplica::Taken { number, reached } => self.taken(number, reached, pages),
             FromReplica::Differs { pages: wrong } => self.differs(&wrong, pages),
             FromReplica::Proven { proof, content } => return Ok(Some(Proven { proof, content })),
         }
@@ -345,7 +345,11 @@ impl Shipping {
         self.mode = Mode::CatchingUp { next: PageNumber(1), begun: false };
     }
 
-    fn taken(&mut self, number: u64, position: Option<Position>, pages: &Pages) {
+    fn taken(&mut self, number: u64, reached: Reached, pages: &Pages) {
+        let position = match reached {
+            Reached::End => self.flight.iter().find(|sent| sent.number == number).and_then(|sent| sent.to),
+            Reached::Elsewhere(position) => position,
+        };
         while let Some(sent) = self.flight.front().filter(|sent| sent.number <= number) {
             if sent.to.is_some() {
                 self.staged = PageSet::default();
@@ -425,7 +429,7 @@ impl Shipping {
             let new = pages.page(page)?;
             match old {
                 Some(old) if *old == new => {}
-                Some(old) => bodies.push((page, Body::difference(page, &old, &new))),
+                Some(old) => bodies.push((page, Body::Changed { old: Box::new(*old), new: Box::new(new) })),
                 None => bodies.push((page, Body::Whole(Box::new(new)))),
             }
         }

@@ -46,6 +46,15 @@ pub enum ToReplica {
     Head(Position),
 }
 
+/// Where a copy stands that took a part.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Reached {
+    /// At the end of the transaction that the part ended.
+    End,
+    /// Where it stood before; none if it was never whole.
+    Elsewhere(Option<Position>),
+}
+
 /// From the replica.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FromReplica {
@@ -65,7 +74,7 @@ pub enum FromReplica {
         /// The part.
         number: u64,
         /// Where the copy stands.
-        position: Option<Position>,
+        reached: Reached,
     },
     /// Something does not fit: these pages are not what was meant, or none of them is to blame alone.
     Differs {

@@ -9,7 +9,7 @@ use mfpsync_storage::physical::{PageDigest, PageNumber, Position};
 
 use super::{group, record};
 use crate::error::WireError;
-use crate::stream::{FromReplica, RANGE_PAGES, RANGES, ToReplica};
+use crate::stream::{FromReplica, RANGE_PAGES, RANGES, Reached, ToReplica};
 
 /// Pages named in one message, at the most.
 const NAMED_PAGES: usize = 4_096;
@@ -86,9 +86,10 @@ pub fn from_replica_to_wire(group: GroupId, message: FromReplica) -> wire::FromR
             };
             From::Each(wire::Each { hashes: ranges.iter().map(bytes).collect() })
         }
-        FromReplica::Taken { number, position } => {
-            From::Taken(wire::Taken { number, position: record(position) })
-        }
+        FromReplica::Taken { number, reached } => From::Taken(match reached {
+            Reached::End => wire::Taken { number, at_end: true, ..wire::Taken::default() },
+            Reached::Elsewhere(position) => wire::Taken { number, at_end: false, position: record(position) },
+        }),
         FromReplica::Differs { pages } => {
             From::Differs(wire::Differs { pages: pages.iter().map(|page| page.0).collect() })
         }
@@ -130,7 +131,9 @@ pub fn from_replica_from_wire(message: wire::FromReplica) -> Result<Option<FromR
             FromReplica::Each(hashes.collect())
         }
         From::Taken(taken) => {
-            FromReplica::Taken { number: taken.number, position: position(&taken.position)? }
+            let elsewhere = || Ok::<_, WireError>(Reached::Elsewhere(position(&taken.position)?));
+            let reached = if taken.at_end { Reached::End } else { elsewhere()? };
+            FromReplica::Taken { number: taken.number, reached }
         }
         From::Differs(differs) => {
             if differs.pages.len() > NAMED_PAGES {
