@@ -42,7 +42,7 @@ use crate::net::acceptor::{self, House, Incoming, Limits, Shares};
 use crate::net::frames::unwrapped;
 use crate::net::serve::grpc_server;
 use crate::pairing::Newcomer;
-use crate::records::prune;
+use crate::records::{prune, switching};
 use crate::storage_fault::start_fault;
 use crate::tls::ServerTls;
 use crate::vital::Vital;
@@ -124,6 +124,7 @@ impl ServerPart {
         part.serve(device, listeners)?;
         let forget = prune::run(serving.master.clone(), device.settings.clone(), serving.stop.clone());
         part.vital.spawn("forgetting", forget);
+        part.vital.spawn("switching", switching::run(device.clone(), part.serving.clone()));
         let (hub, stop, every) = (serving.hub.clone(), serving.stop.clone(), device.config.heartbeat);
         part.vital.spawn("heartbeat", async move {
             // None when told to stop, which is all it may end by.

@@ -27,3 +27,4 @@ mod pragmas;
 mod readers;
 mod standby;
 mod support;
+mod switching;
