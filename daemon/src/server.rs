@@ -149,8 +149,20 @@ impl ServerPart {
     fn serve(&self, device: &Device, listeners: Vec<TcpListener>) -> Result<(), Fault> {
         let tls =
             ServerTls::new(&device.identity).map_err(|error| Fault::with_detail(FaultCode::Keys, error))?;
-        let limits = Limits { connections: device.config.limits.connections as usize, ..Limits::default() };
+        let mut settings = device.settings.watch();
+        let connections = settings.borrow_and_update().limits.connections as usize;
+        let limits = Limits { connections, ..Limits::default() };
         let shares = Shares::new(&limits);
+        let (stop, of) = (self.serving.stop.clone(), shares.clone());
+        self.vital.spawn("connection-limit", async move {
+            let follow = async {
+                while settings.changed().await.is_ok() {
+                    of.bear(settings.borrow_and_update().limits.connections as usize);
+                }
+            };
+            // None when told to stop; the settings outlive the server.
+            let _ended = stop.run_until_cancelled(follow).await;
+        });
         for listener in listeners {
             let desk = self.desk.clone();
             let incoming = acceptor::start(
