@@ -26,11 +26,13 @@ campaign: tools ## The same for longer: more rounds, larger databases, 2,000 see
 	MFPSYNC_CAMPAIGN=1 MFPSYNC_SEEDS=2000 $(CARGO) test --locked -p mfpsync-tests
 	MFPSYNC_CAMPAIGN=1 PROPTEST_CASES=2000 $(CARGO) test --locked -p mfpsync-replication -p mfpsync-storage
 
-check: tools ## Formatting, lints as errors, documentation, invariants
+check: tools ## Formatting, lints as errors, documentation, invariants; with cargo-deny also licences
 	scripts/invariants
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
+	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --locked --log-level error check licenses bans sources; \
+	else echo "not checked, for want of cargo-deny: licences and sources of crates"; fi
 
 bench: tools ## Measure against etcd over TLS, redis and a bare echo, in one run
 	scripts/need etcd:etcd-server redis-server:redis-server

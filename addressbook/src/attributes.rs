@@ -11,6 +11,9 @@ use crate::csv::MAX_COLUMNS;
 use crate::error::{ProblemKind, Problems};
 use crate::lines::{Line, Lines};
 
+/// Names of what a group has many of.
+const MEMBERS: [&str; 2] = ["member", "uniqueMember"];
+
 /// One line of a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attribute {
@@ -59,8 +62,9 @@ pub(crate) fn is_name(name: &str) -> bool {
 ///
 /// A block with a fault is returned too, so that later ones are checked; the caller refuses the file in the end.
 pub(crate) fn next_block(lines: &mut Lines<'_>, problems: &mut Problems) -> Option<Vec<Attribute>> {
-    let mut block = Vec::new();
-    let mut seen = false;
+    let mut block: Vec<Attribute> = Vec::new();
+    // A group may have any number of members.
+    let (mut counted, mut seen) = (0, false);
     loop {
         let Some(line) = lines.next() else { return seen.then_some(block) };
         if line.bytes.is_empty() {
@@ -73,14 +77,17 @@ pub(crate) fn next_block(lines: &mut Lines<'_>, problems: &mut Problems) -> Opti
             continue;
         }
         seen = true;
-        if block.len() == MAX_COLUMNS {
+        if counted == MAX_COLUMNS {
             problems.add(line.number, None, ProblemKind::TooManyAttributes { limit: MAX_COLUMNS });
             // Counted once: what follows in the block is not looked at.
             while lines.next().is_some_and(|line| !line.bytes.is_empty()) {}
             return Some(block);
         }
         match Attribute::parse(&line) {
-            Ok(attribute) => block.push(attribute),
+            Ok(attribute) => {
+                counted += usize::from(!MEMBERS.iter().any(|name| attribute.is(name)));
+                block.push(attribute);
+            }
             Err((name, what)) => problems.add(line.number, name, what),
         }
     }

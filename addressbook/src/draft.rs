@@ -12,6 +12,9 @@ use crate::numbers;
 
 /// Most bytes of an entry that are kept although no machine uses them: an item of the product holds 64 KiB.
 pub(crate) const MAX_KEPT_BYTES: usize = 32 * 1024;
+/// Most values so kept. What else an entry is written with has room beside them in a file's limit of
+/// [`crate::csv::MAX_COLUMNS`] lines, and in the item's of fields.
+pub(crate) const MAX_KEPT: usize = 100;
 
 /// An entry on its way.
 #[derive(Debug)]
@@ -19,12 +22,13 @@ pub(crate) struct Draft {
     pub(crate) line: u64,
     pub(crate) fields: BTreeMap<String, Value>,
     prefix: &'static str,
+    kept: usize,
     kept_bytes: usize,
 }
 
 impl Draft {
     pub(crate) const fn new(line: u64, prefix: &'static str) -> Self {
-        Self { line, fields: BTreeMap::new(), prefix, kept_bytes: 0 }
+        Self { line, fields: BTreeMap::new(), prefix, kept: 0, kept_bytes: 0 }
     }
 
     /// Sets a shared field; false when it has a value already, which a further one does not replace.
@@ -65,8 +69,18 @@ impl Draft {
         true
     }
 
-    /// Keeps what only this format knows; what is too long is left out with a notice.
+    /// Keeps what only this format knows; what is too long or too much is left out with a notice.
     pub(crate) fn keep(&mut self, name: &str, text: &str, line: u64, notices: &mut Vec<Notice>) {
+        if self.kept == MAX_KEPT && !text.is_empty() {
+            let what = NoticeKind::TooManyValues { limit: MAX_KEPT };
+            notices.push(Notice { line, column: Some(name.to_owned()), what });
+            return;
+        }
+        self.keep_name(name, text, line, notices);
+    }
+
+    /// As [`Self::keep`], for what names the entry: it is kept however much else is.
+    pub(crate) fn keep_name(&mut self, name: &str, text: &str, line: u64, notices: &mut Vec<Notice>) {
         if text.is_empty() {
             return;
         }
@@ -75,6 +89,7 @@ impl Draft {
             notices.push(Notice { line, column: Some(name.to_owned()), what });
             return;
         }
+        self.kept += 1;
         self.kept_bytes += name.len() + text.len();
         let first = format!("{}{name}", self.prefix);
         let free = (2..).map(|number| format!("{first}#{number}"));

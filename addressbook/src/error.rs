@@ -278,6 +278,12 @@ pub enum NoticeKind {
         /// The limit.
         limit_bytes: usize,
     },
+    /// An attribute of no use to a machine, beside as many as can be kept.
+    #[error("value left out: an entry keeps at most {limit} values that machines do not use")]
+    TooManyValues {
+        /// The limit.
+        limit: usize,
+    },
     /// A row without any content was left out.
     #[error("empty row left out")]
     EmptyRow,

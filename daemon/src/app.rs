@@ -200,12 +200,13 @@ impl App {
     ) -> Result<Exit, AppError> {
         let mut signals = Signals::install()
             .map_err(|source| AppError::System { action: "install signal handlers", source })?;
+        let settings = self.settings.clone();
         let setup = Setup {
             parts,
             intent: Arc::clone(&self.control),
             faults: self.faults.clone(),
             stats: Arc::clone(&self.stats),
-            retry_max: self.config.reconnect_max,
+            retry_max: Box::new(move || settings.now().reconnect_max),
         };
         let supervisor = supervisor::spawn(setup, self.control.current().wanted, &self.tasks);
         self.show_status(&supervisor);

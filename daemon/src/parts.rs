@@ -152,7 +152,7 @@ mod tests {
                 intent: app.control.clone(),
                 faults: app.faults.clone(),
                 stats: app.stats.clone(),
-                retry_max: Duration::from_secs(1),
+                retry_max: Box::new(|| Duration::from_secs(1)),
             };
             let supervisor = supervisor::spawn(setup, Role::ServerClient, &app.tasks);
             let bench = Self { _directory: directory, app, device, parts, supervisor };

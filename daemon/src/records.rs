@@ -7,6 +7,7 @@ pub mod prune;
 mod service;
 mod set_aside;
 mod sharing;
+pub mod switching;
 mod undo;
 mod unsent;
 mod users;

@@ -201,7 +201,7 @@ pub(crate) enum Ended {
 
 impl Keeper {
     async fn run(self, copy: Standby) {
-        let mut backoff = Backoff::new(FIRST_WAIT, self.device.config.reconnect_max);
+        let mut backoff = Backoff::new(FIRST_WAIT, self.device.settings.now().reconnect_max);
         let (mut copy, mut verified) = (Some(copy), false);
         while !self.stop.is_cancelled() {
             let ended = match copy.take() {
@@ -225,6 +225,7 @@ impl Keeper {
             }
             tracing::info!(%ended, "the replica lost its server");
             self.report(|report| (report.connected, report.last_error) = (false, ended.to_string()));
+            backoff.limit_to(self.device.settings.now().reconnect_max);
             let wait = backoff.wait(draw(&*self.device.random), None);
             self.stop.run_until_cancelled(tokio::time::sleep(wait)).await;
         }

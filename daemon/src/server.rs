@@ -42,7 +42,7 @@ use crate::net::acceptor::{self, House, Incoming, Limits, Shares};
 use crate::net::frames::unwrapped;
 use crate::net::serve::grpc_server;
 use crate::pairing::Newcomer;
-use crate::records::prune;
+use crate::records::{prune, switching};
 use crate::reign::{others, takeover};
 use crate::storage_fault::start_fault;
 use crate::tls::ServerTls;
@@ -132,6 +132,7 @@ impl ServerPart {
         part.serve(device, listeners)?;
         let forget = prune::run(serving.master.clone(), device.settings.clone(), serving.stop.clone());
         part.vital.spawn("forgetting", forget);
+        part.vital.spawn("switching", switching::run(device.clone(), part.serving.clone()));
         let (hub, stop, every) = (serving.hub.clone(), serving.stop.clone(), device.config.heartbeat);
         part.vital.spawn("heartbeat", async move {
             // None when told to stop, which is all it may end by.
@@ -156,8 +157,20 @@ impl ServerPart {
     fn serve(&self, device: &Device, listeners: Vec<TcpListener>) -> Result<(), Fault> {
         let tls =
             ServerTls::new(&device.identity).map_err(|error| Fault::with_detail(FaultCode::Keys, error))?;
-        let limits = Limits { connections: device.config.limits.connections as usize, ..Limits::default() };
+        let mut settings = device.settings.watch();
+        let connections = settings.borrow_and_update().limits.connections as usize;
+        let limits = Limits { connections, ..Limits::default() };
         let shares = Shares::new(&limits);
+        let (stop, of) = (self.serving.stop.clone(), shares.clone());
+        self.vital.spawn("connection-limit", async move {
+            let follow = async {
+                while settings.changed().await.is_ok() {
+                    of.bear(settings.borrow_and_update().limits.connections as usize);
+                }
+            };
+            // None when told to stop; the settings outlive the server.
+            let _ended = stop.run_until_cancelled(follow).await;
+        });
         for listener in listeners {
             let desk = self.desk.clone();
             let incoming = acceptor::start(

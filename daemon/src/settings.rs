@@ -54,14 +54,14 @@ keys! {
     "local.group" = local.gid, AfterRestart;
     "local.allow_uids" = local.allow_uids, AfterRestart;
     "log.level" = log_level, AtOnce;
-    "limits.connections" = limits.connections, AfterRestart;
+    "limits.connections" = limits.connections, AtOnce;
     "limits.outbox_operations" = limits.outbox_operations, AtOnce;
     "limits.outbox_bytes" = limits.outbox_bytes, AtOnce;
     "limits.retained_operations" = limits.retained_operations, AtOnce;
     "limits.retained_bytes" = limits.retained_bytes, AtOnce;
     // A connection keeps the rhythm both sides began it with.
     "sync.heartbeat_seconds" = heartbeat, AfterRestart;
-    "sync.reconnect_max_seconds" = reconnect_max, AfterRestart;
+    "sync.reconnect_max_seconds" = reconnect_max, AtOnce;
     "history.days" = history_days, AtOnce;
     "communication_log.entries" = communication.entries, AtOnce;
     "communication_log.bytes" = communication.bytes, AtOnce;

@@ -143,6 +143,7 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: Limits) 
         users: None,
         new_users: BTreeSet::new(),
         sharing: BTreeMap::new(),
+        switched: None,
     };
     let mut outcomes = Vec::with_capacity(numbers.len());
     for (number, record) in numbers.into_iter().zip(&submission.operations) {
@@ -214,6 +215,8 @@ struct Reigns {
     new_users: BTreeSet<Scope>,
     /// The sharing of kinds, as far as it was asked for.
     sharing: BTreeMap<Kind, Setting>,
+    /// The kind that is being switched, if it was asked for and there is one.
+    switched: Option<Option<Kind>>,
 }
 
 impl Reigns {
@@ -289,11 +292,19 @@ impl Reigns {
         *bytes = (*bytes + after.unwrap_or(0)).saturating_sub(before.unwrap_or(0));
     }
 
-    fn sharing(&mut self, read: &MasterRead<'_>, kind: &Kind) -> Result<Setting> {
-        if let Some(known) = self.sharing.get(kind) {
+    /// The sharing of an item, read as rarely as that can be: for each kind, or while it is switched for
+    /// each item.
+    fn sharing(&mut self, read: &MasterRead<'_>, key: &ItemKey) -> Result<Setting> {
+        if self.switched.is_none() {
+            self.switched = Some(read.switching()?.map(|switching| switching.kind));
+        }
+        if self.switched.as_ref().and_then(Option::as_ref) == Some(&key.kind) {
+            return read.sharing_of(key);
+        }
+        if let Some(known) = self.sharing.get(&key.kind) {
             return Ok(*known);
         }
-        Ok(*self.sharing.entry(kind.clone()).or_insert(read.sharing(kind)?))
+        Ok(*self.sharing.entry(key.kind.clone()).or_insert(read.sharing(&key.kind)?))
     }
 
     /// The epoch in which a sequence was given.

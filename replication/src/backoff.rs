@@ -24,6 +24,11 @@ impl Backoff {
         Self { first, cap, attempt: 0 }
     }
 
+    /// All later waits are below another cap.
+    pub fn limit_to(&mut self, cap: Duration) {
+        self.cap = cap;
+    }
+
     /// Failed attempts since the last success.
     #[must_use]
     pub fn attempt(&self) -> u32 {

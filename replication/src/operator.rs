@@ -137,7 +137,7 @@ pub fn preview(
         let present = read.item(&key)?.filter(|item| !item.deleted).map(|item| item.fields);
         let mut undone = undo(&key.kind, present.as_ref(), &chain, selection);
         if undone.write.is_some()
-            && key.device.is_empty() != (read.sharing(&key.kind)?.sharing == Sharing::Shared)
+            && key.device.is_empty() != (read.sharing_of(&key)?.sharing == Sharing::Shared)
         {
             // It would come back beside what the devices have now.
             undone.write = None;

@@ -109,6 +109,10 @@ impl Round {
             (state, Event::Stored(stored)) => step.stored(state, stored),
             (state, Event::LocalEdits(outbox)) => step.local_edits(state, outbox),
             (state, Event::Endpoints(endpoints)) => step.endpoints(state, endpoints),
+            (state, Event::LongestWait(longest)) => {
+                step.facts.limit_waits(longest);
+                state
+            }
             (state, Event::Link(link, event)) if state.link() == Some(link) => step.link(state, event),
             (state, Event::Link(..)) => state,
         };

@@ -1,11 +1,15 @@
 //! Whether the devices of a group have a kind's items together or each its own, and what a switch
 //! from one to the other does.
 //!
-//! A switch is an operator's change in the master: one transaction writes the setting, an item that
-//! travels as any other, and moves every item of the kind. What becomes of one item is decided in
-//! [`decide`](fn@decide), which is pure and makes the preview and the change alike. Values move with
-//! the sequences of their fields, so that an edit made before the switch, which arrives after it, is
-//! merged as if nothing had moved. Where such an edit goes is said by [`destination`].
+//! A switch is an operator's change in the master. It moves the items in their order, some in each
+//! transaction, so that pushes wait for no more than a step; at the end it writes the setting, an item
+//! that travels as any other. What has moved is kept with each step, so a switch that was begun ends,
+//! whatever ends the process. In between an item is by the old or by the new setting as it has moved or
+//! not ([`MasterRead::sharing_of`]), and an edit goes where that says ([`destination`]).
+//!
+//! What becomes of one item is decided in [`decide`](fn@decide), which is pure and makes the preview and
+//! the change alike. Values move with the sequences of their fields, so that an edit made before the
+//! switch, which arrives after it, is merged as if nothing had moved.
 
 mod decide;
 #[cfg(test)]
@@ -14,9 +18,13 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use mfpsync_storage::Result;
-use mfpsync_storage::master::{ItemWrite, MasterRead, MasterWrite, OperatorAct, Setting};
-use mfpsync_storage::model::{DeviceId, Fields, ItemKey, Kind, Scope, Sharing, sharing_key};
+use mfpsync_storage::master::{
+    ItemWrite, MasterItem, MasterRead, MasterWrite, OperatorAct, Setting, Switching,
+};
+use mfpsync_storage::model::{DeviceId, Fields, ItemKey, Kind, Place, Scope, Sequence, Sharing, sharing_key};
 use sha2::{Digest, Sha256};
+
+pub use mfpsync_storage::model::{Choice, Start, Tally, Target};
 
 pub use decide::{Fate, Forms, Held, Move, decide};
 
@@ -30,47 +38,6 @@ pub struct Order {
     pub kind: Kind,
     /// How it shall be, and with which values.
     pub to: Target,
-}
-
-/// How the items of a kind shall be, and with which values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
-    /// Each device has its own.
-    DeviceSpecific(Start),
-    /// All devices have one.
-    Shared(Choice),
-}
-
-/// What each device begins with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// What it shows now.
-    Seen,
-    /// What it had for itself before the kind became shared; what is new since, as it shows now.
-    Before,
-}
-
-/// Which value becomes the group's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Choice {
-    /// The one of this device. What it does not have the group will not have.
-    Of(DeviceId),
-    /// The one that was accepted last.
-    Newest,
-    /// The group's own, as it was before the kind became device-specific; of what is new since, the
-    /// newest.
-    Before,
-}
-
-impl Target {
-    /// The setting alone.
-    #[must_use]
-    pub const fn sharing(self) -> Sharing {
-        match self {
-            Self::DeviceSpecific(_) => Sharing::DeviceSpecific,
-            Self::Shared(_) => Sharing::Shared,
-        }
-    }
 }
 
 /// Whether the sharing of a kind can be switched: not of what only the server writes.
@@ -108,30 +75,9 @@ pub fn destination(sharing: Sharing, key: &ItemKey, author: DeviceId) -> Destina
     }
 }
 
-/// What a switch does, or would do, in numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tally {
-    /// Items of the kind that are concerned, each counted once however many devices have it.
-    pub items: u64,
-    /// Values that devices get for their own.
-    pub copies: u64,
-    /// Of those: values that devices had for their own before and get back.
-    pub brought_back: u64,
-    /// Values that become the group's.
-    pub chosen: u64,
-    /// Values of devices that are the same as the group's.
-    pub identical: u64,
-    /// Values that no longer show and are kept in the history.
-    pub kept: u64,
-    /// Values that no longer show and are kept nowhere: secrets, or all when there is no history.
-    pub not_kept: u64,
-    /// Of the items: those of which the group has none afterwards.
-    pub left_out: u64,
-}
-
 /// One item of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
+pub struct Planned {
     /// Which, as all devices share it.
     pub key: ItemKey,
     /// What becomes of it.
@@ -148,13 +94,19 @@ pub struct Plan {
     /// The same for each scope.
     pub scopes: BTreeMap<Scope, Tally>,
     /// The first items.
-    pub first: Vec<Step>,
+    pub first: Vec<Planned>,
     /// Tells this plan from one made of other data.
     pub digest: [u8; 32],
+    /// Where the group stood.
+    pub at: Sequence,
+    devices: BTreeSet<DeviceId>,
 }
 
 /// Items a plan names.
 const NAMED: usize = 200;
+
+/// Values that one step of a switch moves, about: a push waits for no longer than that takes.
+pub const STEP: usize = 1_000;
 
 /// Plans a switch. Writes nothing. None when the kind is so already.
 ///
@@ -169,77 +121,145 @@ pub fn plan(read: &MasterRead<'_>, order: &Order, keep_values: bool) -> Result<O
     let mut hasher = Sha256::new();
     hasher.update(format!("{:?} {} {keep_values} {devices:?}", order, from.sequence.0));
     let kept = keep_values && !rule(&order.kind).sealed_only;
-    let mut plan =
-        Plan { from, tally: Tally::default(), scopes: BTreeMap::new(), first: Vec::new(), digest: [0; 32] };
+    let (mut tally, mut scopes, mut first) = (Tally::default(), BTreeMap::new(), Vec::new());
     for scope in read.scopes_with(&order.kind)? {
-        let mut tally = Tally::default();
-        for forms in forms(read, order, &scope)? {
+        let mut of_scope = Tally::default();
+        for forms in forms(read, order.to, read.items_of_kind(&scope, &order.kind)?)? {
             forms.digest_into(&mut hasher);
             let decided = decide(order.to, &forms, &devices);
-            decided.count(&forms, kept, &mut tally);
-            if decided.fate != Fate::Nothing && plan.first.len() < NAMED {
-                plan.first.push(Step { key: forms.key.clone(), fate: decided.fate });
+            decided.count(&forms, kept, &mut of_scope);
+            if decided.fate != Fate::Nothing && first.len() < NAMED {
+                first.push(Planned { key: forms.key.clone(), fate: decided.fate });
             }
         }
-        plan.tally.add(&tally);
-        if tally != Tally::default() {
-            plan.scopes.insert(scope, tally);
+        tally.add(&of_scope);
+        if of_scope != Tally::default() {
+            scopes.insert(scope, of_scope);
         }
     }
-    plan.digest = hasher.finalize().into();
-    Ok(Some(plan))
+    let (digest, at) = (hasher.finalize().into(), read.founded_head()?.sequence);
+    Ok(Some(Plan { from, tally, scopes, first, digest, at, devices }))
 }
 
 /// What came of the order to switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Switched {
-    /// Done as planned.
-    Done(Plan),
+pub enum Begun {
+    /// The first step is done: all, or it goes on with [`step`].
+    Stepped(Step),
     /// The kind was so already; nothing was changed.
     Already,
-    /// The data has changed since the plan with the expected digest was made; nothing was changed.
+    /// Another switch, or this one, is under way; nothing was changed.
+    UnderWay(Switching),
+    /// The data has changed since the plan was made; nothing was changed.
     Moved,
     /// The chosen device has no item of the kind, others have; nothing was changed.
     NothingChosen,
 }
 
-/// Switches, in the transaction at hand. With `expected` only when the plan is still the one with this
-/// digest.
+/// What a step of a switch came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// How far the switch is.
+    pub switching: Switching,
+    /// It was the last step: the kind is switched.
+    pub ended: bool,
+}
+
+/// Begins a switch as it was planned, in the transaction at hand, with its first step of about `values`
+/// values. With `exactly` only when nothing has changed since the plan was made; otherwise the plan
+/// tells what to expect.
 ///
 /// # Errors
 /// The database's.
-pub fn switch(
+pub fn begin(
     write: &MasterWrite<'_>,
     operator: &Operator,
     order: &Order,
-    expected: Option<[u8; 32]>,
-) -> Result<Switched> {
-    let Some(plan) = plan(write, order, operator.keep_values)? else { return Ok(Switched::Already) };
-    if expected.is_some_and(|expected| expected != plan.digest) {
-        return Ok(Switched::Moved);
+    plan: &Plan,
+    exactly: bool,
+    values: usize,
+) -> Result<Begun> {
+    if let Some(switching) = write.switching()? {
+        return Ok(Begun::UnderWay(switching));
+    }
+    if write.sharing(&order.kind)?.sharing == order.to.sharing() {
+        return Ok(Begun::Already);
+    }
+    if exactly && !still_holds(write, order, plan)? {
+        return Ok(Begun::Moved);
     }
     if plan.tally.chosen == 0 && plan.tally.left_out > 0 {
-        return Ok(Switched::NothingChosen);
+        return Ok(Begun::NothingChosen);
     }
-    let author = operator.author(OperatorAct::Share);
-    write_all(write, &author, &setting(order, operator).into_iter().collect::<Vec<_>>())?;
-    let devices = devices(write)?;
-    let keep_prior = operator.keep_values && !rule(&order.kind).sealed_only;
-    for scope in write.scopes_with(&order.kind)? {
-        let mut writes = Vec::new();
-        for forms in forms(write, order, &scope)? {
-            let moves = decide(order.to, &forms, &devices).moves;
-            writes.extend(moves.into_iter().map(|one| one.into_write(&forms, keep_prior)));
-        }
-        write_all(write, &author, &writes)?;
-    }
-    Ok(Switched::Done(plan))
+    let began = write.founded_head()?.sequence;
+    let switching = Switching {
+        kind: order.kind.clone(),
+        to: order.to,
+        actor: operator.actor.clone(),
+        began,
+        through: Place { scope: Scope::shared(), id: String::new() },
+        sequence: began,
+        expected: plan.tally.items,
+        tally: Tally::default(),
+    };
+    Ok(Begun::Stepped(advance(write, operator, switching, None, values)?))
 }
 
-fn setting(order: &Order, operator: &Operator) -> Option<ItemWrite> {
-    let fields = order.to.sharing().fields(operator.now);
+/// Whether a plan would be the same now. Looks at what has changed since, not at all of the kind.
+fn still_holds(read: &MasterRead<'_>, order: &Order, plan: &Plan) -> Result<bool> {
+    let same = devices(read)? == plan.devices && read.sharing(&order.kind)? == plan.from;
+    Ok(same && !read.has_changed(&order.kind, plan.at)?)
+}
+
+/// Carries on the switch that is under way, in the transaction at hand, by about `values` values. None
+/// when there is none. The person who ordered it stands in the history, whoever `operator` names.
+///
+/// # Errors
+/// The database's.
+pub fn step(write: &MasterWrite<'_>, operator: &Operator, values: usize) -> Result<Option<Step>> {
+    let Some(switching) = write.switching()? else { return Ok(None) };
+    let operator = Operator { actor: switching.actor.clone(), ..operator.clone() };
+    let after = switching.through.clone();
+    advance(write, &operator, switching, Some(&after), values).map(Some)
+}
+
+fn advance(
+    write: &MasterWrite<'_>,
+    operator: &Operator,
+    mut switching: Switching,
+    after: Option<&Place>,
+    values: usize,
+) -> Result<Step> {
+    let devices = devices(write)?;
+    let rows = match switching.to {
+        Target::DeviceSpecific(_) => values / (devices.len() + 1),
+        Target::Shared(_) => values,
+    };
+    let portion = write.portion(&switching.kind, after, rows.max(1))?;
+    let keep_prior = operator.keep_values && !rule(&switching.kind).sealed_only;
+    let mut writes = Vec::new();
+    for forms in forms(write, switching.to, portion.items)? {
+        let decided = decide(switching.to, &forms, &devices);
+        decided.count(&forms, keep_prior, &mut switching.tally);
+        writes.extend(decided.moves.into_iter().map(|one| one.into_write(&forms, keep_prior)));
+    }
+    let ended = portion.through.is_none();
+    if ended {
+        writes.extend(setting(&switching, operator));
+    }
+    switching.sequence =
+        switching.sequence.max(write_all(write, &operator.author(OperatorAct::Share), &writes)?.sequence);
+    if let Some(through) = portion.through {
+        switching.through = through;
+    }
+    write.put_switching(Some(&switching).filter(|_| !ended))?;
+    Ok(Step { switching, ended })
+}
+
+fn setting(switching: &Switching, operator: &Operator) -> Option<ItemWrite> {
+    let fields = switching.to.sharing().fields(operator.now);
     Some(ItemWrite {
-        key: sharing_key(&order.kind)?,
+        key: sharing_key(&switching.kind)?,
         deleted: false,
         touched: fields.names().map(str::to_owned).collect(),
         sequences: None,
@@ -255,13 +275,12 @@ fn devices(read: &MasterRead<'_>) -> Result<BTreeSet<DeviceId>> {
     Ok(members.map(|member| member.record.device).collect())
 }
 
-/// The items of a scope, each with all its forms. What stood before an earlier switch is looked up
-/// only where it is asked for.
-fn forms(read: &MasterRead<'_>, order: &Order, scope: &Scope) -> Result<Vec<Forms>> {
-    let wants_before =
-        matches!(order.to, Target::DeviceSpecific(Start::Before) | Target::Shared(Choice::Before));
+/// Items, each with all its forms. What stood before an earlier switch is looked up only where it is
+/// asked for.
+fn forms(read: &MasterRead<'_>, to: Target, items: Vec<(ItemKey, MasterItem)>) -> Result<Vec<Forms>> {
+    let wants_before = matches!(to, Target::DeviceSpecific(Start::Before) | Target::Shared(Choice::Before));
     let mut all: Vec<Forms> = Vec::new();
-    for (key, item) in read.items_of_kind(scope, &order.kind)? {
+    for (key, item) in items {
         let before = if wants_before && item.deleted { moved_away(read, &key)? } else { None };
         let held = Held {
             fields: item.fields,
@@ -286,18 +305,4 @@ fn moved_away(read: &MasterRead<'_>, key: &ItemKey) -> Result<Option<Fields>> {
     Ok(newest
         .filter(|entry| OperatorAct::of(entry.incarnation, entry.operation) == Some(OperatorAct::Share))
         .and_then(|entry| entry.before.fields().cloned()))
-}
-
-impl Tally {
-    /// Adds what else is done.
-    pub fn add(&mut self, other: &Self) {
-        self.items += other.items;
-        self.copies += other.copies;
-        self.brought_back += other.brought_back;
-        self.chosen += other.chosen;
-        self.identical += other.identical;
-        self.kept += other.kept;
-        self.not_kept += other.not_kept;
-        self.left_out += other.left_out;
-    }
 }

@@ -13,6 +13,7 @@ mod operator;
 mod read;
 mod replication;
 mod sharing;
+mod switching;
 mod tombstones;
 
 use std::ops::Deref;
@@ -33,6 +34,7 @@ pub use operator::{OPERATOR, OperatorAct, Pruned};
 pub use read::{ChangesRead, Head, MasterItem};
 pub use replication::{Durability, Replication, Unprotected};
 pub use sharing::{KindCount, Setting};
+pub use switching::{Portion, Switching};
 pub use tombstones::Collected;
 
 /// Marks stores of the master database.

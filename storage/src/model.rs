@@ -13,6 +13,7 @@ mod outcome;
 mod promotion;
 mod revision;
 mod sharing;
+mod switch;
 mod value;
 
 pub(crate) use change::sha256;
@@ -26,6 +27,7 @@ pub use outcome::{EditOutcome, Outcome, RejectReason};
 pub use promotion::{Parent, Promotion, PromotionReason};
 pub use revision::{Cursor, Epoch, Revision};
 pub use sharing::{SHARING_KIND, Sharing, sharing_key};
+pub use switch::{Choice, Place, Start, Tally, Target};
 pub use value::{FieldSequences, Fields, Sealed, Value};
 
 /// Limits of one item and one operation (I-29). **Source**: blueprint of limits in `docs/protocol.md`.

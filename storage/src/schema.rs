@@ -16,6 +16,7 @@ pub(crate) const LOCAL: FileKind = FileKind { application_id: 0x4d46_506c, migra
 /// come twice, because `marks` name them: how far both reached at the end of each day of running, which
 /// `head.hours_run` counts. `ledger` has one
 /// short row for each incarnation, which each of its pushes rewrites, and more while little is confirmed.
+/// `switching` has a row while the sharing of a kind is being switched.
 const MASTER_1: &str = "
 CREATE TABLE head (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -99,6 +100,19 @@ CREATE TABLE unprotected (
     after_sequence INTEGER PRIMARY KEY,
     through_sequence INTEGER,
     began_at INTEGER NOT NULL
+);
+CREATE TABLE switching (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    kind TEXT NOT NULL,
+    target INTEGER NOT NULL,
+    device BLOB,
+    actor TEXT NOT NULL,
+    began INTEGER NOT NULL,
+    through_scope TEXT NOT NULL,
+    through_id TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    expected INTEGER NOT NULL,
+    tally BLOB NOT NULL
 );
 CREATE TABLE progress (
     device BLOB PRIMARY KEY,

@@ -236,10 +236,10 @@ fn finish(
             uuid.as_ref().map(|uuid| Stated { line: uuid.line, column: &uuid.name, text: &uuid.text });
         let id = ids.give(block.draft.line, stated, &block.draft.fields, notices);
         if let Some(uuid) = uuid.filter(|uuid| uuid.text != id) {
-            block.draft.keep("entryUUID", &uuid.text, uuid.line, notices);
+            block.draft.keep_name("entryUUID", &uuid.text, uuid.line, notices);
         }
         if block.dn.text != own_dn(&id) {
-            block.draft.keep("dn", &block.dn.text, block.dn.line, notices);
+            block.draft.keep_name("dn", &block.dn.text, block.dn.line, notices);
         }
         id
     };

@@ -53,6 +53,25 @@ pub fn read(bytes: &[u8]) -> Result<(Book, Vec<Notice>), ReadError> {
 struct Card {
     line: u64,
     lines: Vec<(u64, String)>,
+    /// Lines that name no member: a group may have any number of these.
+    counted: usize,
+}
+
+impl Card {
+    const fn begun(line: u64) -> Self {
+        Self { line, lines: Vec::new(), counted: 0 }
+    }
+
+    fn take(&mut self, line: u64, text: String, problems: &mut Problems) {
+        let name = text.split([':', ';']).next().unwrap_or_default();
+        let member = Version::ALL.iter().any(|version| name.eq_ignore_ascii_case(version.member()));
+        self.counted += usize::from(!member);
+        if self.counted > MAX_COLUMNS {
+            problems.add(line, None, ProblemKind::TooManyAttributes { limit: MAX_COLUMNS });
+        } else {
+            self.lines.push((line, text));
+        }
+    }
 }
 
 struct Block {
@@ -82,23 +101,16 @@ impl Cards {
             }
             let text = String::from_utf8_lossy(&line.bytes);
             match &mut card {
-                None if begins(&text) => card = Some(Card { line: line.number, lines: Vec::new() }),
+                None if begins(&text) => card = Some(Card::begun(line.number)),
                 None if first => return Err(Problem::alone(line.number, None, ProblemKind::UnknownFormat)),
                 None => self.problems.add(line.number, None, ProblemKind::OutsideCard),
                 Some(_) if text.trim_end().eq_ignore_ascii_case("END:VCARD") => return Ok(card),
                 Some(open) if begins(&text) => {
                     self.problems.add(open.line, None, ProblemKind::UnclosedCard);
-                    *open = Card { line: line.number, lines: Vec::new() };
+                    *open = Card::begun(line.number);
                 }
                 Some(open) => match String::from_utf8(line.bytes) {
-                    Ok(_) if open.lines.len() == MAX_COLUMNS => {
-                        self.problems.add(
-                            line.number,
-                            None,
-                            ProblemKind::TooManyAttributes { limit: MAX_COLUMNS },
-                        );
-                    }
-                    Ok(text) => open.lines.push((line.number, text)),
+                    Ok(text) => open.take(line.number, text, &mut self.problems),
                     Err(_) => self.problems.add(line.number, None, ProblemKind::InvalidUtf8),
                 },
             }
@@ -156,12 +168,15 @@ impl Cards {
                 self.read_property(&mut made, (*line, text), property);
             }
         }
-        for (line, name, text) in std::mem::take(&mut made.further) {
-            made.draft.keep(&name, &text, line, &mut self.notices);
-        }
+        // Version 3 demands a property that says no more than the name does: it takes no place of what is kept.
         let implied = format!("N:{};;;;", escape(made.draft.text(field::NAME).unwrap_or_default()));
-        if made.draft.text("vcard.N") == Some(implied.as_str()) {
-            made.draft.fields.remove("vcard.N");
+        let mut further = std::mem::take(&mut made.further);
+        let first = further.iter().position(|(_, name, _)| name == "N");
+        if let Some(at) = first.filter(|at| further[*at].2 == implied) {
+            further.remove(at);
+        }
+        for (line, name, text) in further {
+            made.draft.keep(&name, &text, line, &mut self.notices);
         }
         Some((version, made.draft.classify(group, &mut self.notices).then_some(made)))
     }
@@ -217,7 +232,7 @@ fn finish(mut drafts: Vec<Block>, notices: &mut Vec<Notice>) -> Vec<Entry> {
         if let (Some((line, text)), Some(value)) = (uid, value) {
             by_uid.entry(value).or_insert(at);
             if text != own_uid(&id) {
-                block.draft.keep("UID", &text, line, notices);
+                block.draft.keep_name("UID", &text, line, notices);
             }
         }
         identified.push(id);

@@ -69,3 +69,46 @@ fn entries(
         drafts.into_iter().zip(&ids).map(made).collect()
     })
 }
+
+/// A group and its members, more than an entry may have lines of any other name.
+fn a_large_group() -> Vec<Entry> {
+    let id = |number: usize| format!("00000000-0000-4000-8000-{number:012}");
+    let member =
+        |number| entry(&id(number), &[("class", "email"), ("mail", &format!("m{number}@example.com"))]);
+    let mut group = entry(&id(999), &[("class", "group"), ("name", "Everybody")]);
+    group.fields.insert("members".to_owned(), Value::Set((0..300).map(id).collect()));
+    (0..300).map(member).chain([group]).collect()
+}
+
+#[test]
+fn a_group_of_many_members_comes_back() {
+    use mfpsync_addressbook::csv::LineEnd;
+    use mfpsync_addressbook::{ldif as as_ldif, vcard as as_vcard};
+
+    let expected = a_large_group();
+    let members = |entries: &[Entry]| entries.last().unwrap().fields["members"].clone();
+    let (bytes, left_out) = as_ldif::write(&expected, LineEnd::Lf).unwrap();
+    assert_eq!(left_out, []);
+    assert_eq!(members(&as_ldif::read(&bytes).unwrap().0.entries), members(&expected));
+    for version in [as_vcard::Version::V3, as_vcard::Version::V4] {
+        let (bytes, left_out) = as_vcard::write(&expected, version, LineEnd::CrLf).unwrap();
+        assert_eq!(left_out, []);
+        assert_eq!(members(&as_vcard::read(&bytes).unwrap().0.entries), members(&expected));
+    }
+}
+
+#[test]
+fn a_card_of_as_many_lines_as_may_be_is_written_as_one_that_is_read() {
+    use mfpsync_addressbook::csv::LineEnd;
+    use mfpsync_addressbook::vcard as as_vcard;
+
+    let unknown: String = (0..117).map(|number| format!("X-{number}:x\n")).collect();
+    let card = format!("BEGIN:VCARD\nVERSION:3.0\nFN:Ann\nEMAIL:ann@example.com\n{unknown}END:VCARD\n");
+    let (book, notices) = as_vcard::read(card.as_bytes()).unwrap();
+    let left_out = shown(&notices).iter().filter(|notice| notice.contains("at most 100 values")).count();
+    // 117 and how EMAIL was written, of which 100 are kept.
+    assert_eq!(left_out, 18, "those it does not keep are named");
+    let (bytes, left_out) = as_vcard::write(&book.entries, as_vcard::Version::V3, LineEnd::Lf).unwrap();
+    assert_eq!(left_out, []);
+    assert_eq!(as_vcard::read(&bytes).unwrap().0.entries, book.entries);
+}

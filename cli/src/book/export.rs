@@ -19,6 +19,8 @@ pub(crate) struct Exported {
     pub(crate) bytes: Vec<u8>,
     /// In the file.
     pub(crate) entries: usize,
+    /// Of the book, but not in the file: the format has nothing of their class.
+    pub(crate) without: usize,
     pub(crate) left_out: Vec<LeftOut>,
 }
 
@@ -81,7 +83,7 @@ fn file(items: &[Item], looks: Kept<'_>, form: Form) -> Result<Exported, Failure
             form.format().name()
         )));
     }
-    Ok(Exported { bytes, entries: written, left_out })
+    Ok(Exported { bytes, entries: written, without: lost, left_out })
 }
 
 /// As the imported file was, in its character set unless another is asked for; else as machines write it.
@@ -194,7 +196,16 @@ mod tests {
             assert_eq!(failure.exit(), crate::exit::Exit::Refused);
         }
         assert!(file(&[], none(), Form::Vcard(vcard::Version::V4)).is_err(), "an empty file is no vCard");
-        assert_eq!(file(&[folder], none(), Form::AsImported).unwrap().entries, 1);
+        let text = crate::value::text_field;
+        let mail = Item {
+            key: Some(Target::new("shared", None).unwrap().key("b")),
+            fields: vec![text("class", "email".to_owned()), text("mail", "a@example.com".to_owned())],
+            ..Item::default()
+        };
+        let exported = file(&[folder.clone(), mail], none(), Form::Ldif).unwrap();
+        assert_eq!((exported.entries, exported.without), (1, 1));
+        let exported = file(&[folder], none(), Form::AsImported).unwrap();
+        assert_eq!((exported.entries, exported.without), (1, 0));
     }
 
     #[test]

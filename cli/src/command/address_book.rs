@@ -12,7 +12,7 @@ use mfpsync_addressbook::{Format, LeftOut, Notice, vcard};
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::book::export::Form;
+use crate::book::export::{Exported, Form};
 use crate::book::plan::Plan;
 use crate::book::{Target, export, import};
 use crate::exit::{Exit, Failure};
@@ -282,10 +282,23 @@ pub(crate) async fn export(context: &Context, args: ExportArgs) -> Result<Exit, 
     }
     write(&args.file, &exported.bytes)?;
     let left_out: Vec<String> = exported.left_out.iter().map(left_out).collect();
-    let json = json!({ "entries": exported.entries, "bytes": exported.bytes.len(), "left_out": left_out });
-    let entries = count(exported.entries as u64, "entry", "entries");
-    context.out.answer(&format!("{entries} written to {}", args.file.display()), &json)?;
+    let json = json!({
+        "entries": exported.entries,
+        "entries_left_out": exported.without,
+        "bytes": exported.bytes.len(),
+        "left_out": left_out,
+    });
+    context.out.answer(&format!("{} written to {}", entries_of(&exported), args.file.display()), &json)?;
     Ok(Exit::Ok)
+}
+
+/// How many entries are in the file, and of how many where that is not all.
+fn entries_of(exported: &Exported) -> String {
+    let all = count((exported.entries + exported.without) as u64, "entry", "entries");
+    match exported.without {
+        0 => all,
+        without => format!("{} of {all} ({without} have no place in this format)", exported.entries),
+    }
 }
 
 /// Replaces the file as a whole; it holds personal data, so it is the owner's alone.
@@ -307,6 +320,14 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_export_says_how_many_entries_it_left_out() {
+        let exported =
+            |entries, without| Exported { bytes: Vec::new(), entries, without, left_out: Vec::new() };
+        assert_eq!(entries_of(&exported(200, 0)), "200 entries");
+        assert_eq!(entries_of(&exported(140, 60)), "140 of 200 entries (60 have no place in this format)");
+    }
 
     #[test]
     fn the_name_tells_the_format_unless_one_is_asked_for() {

@@ -3,19 +3,21 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use indicatif::ProgressBar;
-use mfpsync_proto::records::{SharingOrder, SharingRequest, SharingState, SharingValues};
+use indicatif::{ProgressBar, ProgressStyle};
+use mfpsync_proto::records::{
+    SharingOrder, SharingPlan, SharingProgress, SharingRequest, SharingState, SharingValues,
+};
 use serde_json::json;
+use tonic::Response;
 
 use super::Context;
 use crate::confirm;
 use crate::exit::{Exit, Failure};
 use crate::render::sharing;
 
-/// A kind may have items by the hundred thousand, and each device gets its own.
+/// A plan looks at every item of a kind, which may have them by the hundred thousand; and so long a step
+/// may wait for a replica.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// Between two turns of the spinner.
-const TICK: Duration = Duration::from_millis(100);
 
 /// Show which kinds all devices share and of which each has its own; switch it
 #[derive(Debug, Subcommand)]
@@ -50,7 +52,8 @@ pub(crate) struct PreviewArgs {
 /// Run it at the group's server. A kind that becomes device-specific stays as it is on every device, and
 /// each goes its own way from then on. When it becomes shared again, you say which value becomes the
 /// group's; the others are kept in the history. With --before a switch is taken back: every device gets
-/// its own values again, or the group the one it had.
+/// its own values again, or the group the one it had. Once begun a switch ends, also when this command is
+/// interrupted or the server restarts: the same order again shows how far it is.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -164,9 +167,13 @@ async fn set(context: &Context, args: &SetArgs) -> Result<Exit, Failure> {
         // What was shown is what is done, or nothing.
         order.plan_id = plan.plan_id;
     }
-    let elapsed = elapsed(context);
-    let done = context.sockets.call_patiently(PATIENCE, records.set_sharing(order)).await;
-    elapsed.finish_and_clear();
+    let sockets = &context.sockets;
+    let mut answers = sockets.call_patiently(PATIENCE, records.set_sharing(order)).await?;
+    let bar = progress_bar(context);
+    let next =
+        async || sockets.call_patiently(PATIENCE, async { answers.message().await.map(Response::new) }).await;
+    let done = follow(&bar, next).await;
+    bar.finish_and_clear();
     let done = done?;
     let mut json = sharing::plan_json(&done);
     json["switched"] = json!(true);
@@ -174,13 +181,30 @@ async fn set(context: &Context, args: &SetArgs) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// A switch of many items takes a while and cannot say how far it is.
-fn elapsed(context: &Context) -> ProgressBar {
+/// Shows how far a switch is until it has ended.
+async fn follow(
+    bar: &ProgressBar,
+    mut next: impl AsyncFnMut() -> Result<Option<SharingProgress>, Failure>,
+) -> Result<SharingPlan, Failure> {
+    while let Some(SharingProgress { done, items, ended, .. }) = next().await? {
+        if let Some(ended) = ended {
+            return Ok(ended);
+        }
+        // What was made meanwhile comes on top.
+        bar.set_length(items.max(done));
+        bar.set_position(done);
+    }
+    Err(Failure::ConnectionLost)
+}
+
+fn progress_bar(context: &Context) -> ProgressBar {
     if context.out.json {
         return ProgressBar::hidden();
     }
     // Hides itself when standard error is no terminal.
-    let spinner = ProgressBar::new_spinner().with_message("switching");
-    spinner.enable_steady_tick(TICK);
-    spinner
+    let bar = ProgressBar::no_length();
+    match ProgressStyle::with_template("{bar:40} {pos}/{len} items, {eta} left") {
+        Ok(style) => bar.with_style(style),
+        Err(_plain_style_will_do) => bar,
+    }
 }

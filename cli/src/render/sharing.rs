@@ -10,8 +10,6 @@ use super::history::{key_json, key_text};
 use super::units::{count, revision_json};
 use crate::output::printable;
 
-/// Values moved in a second, with a disk: half of what was measured without one (ADR 16).
-const VALUES_PER_SECOND: u64 = 50_000;
 /// Items a text names.
 const NAMED: usize = 20;
 
@@ -38,10 +36,17 @@ pub(crate) fn text(reply: &SharingReply) -> String {
             SharingState::DeviceSpecific => String::new(),
             _ => format!(", {}", count(kind.shared_items, "item", "items")),
         };
-        let head = format!("{}: {}{items}{fixed}", printable(&kind.kind), word(kind.state()));
+        let head = format!("{}: {}{items}{fixed}{}", printable(&kind.kind), word(kind.state()), to_be(kind));
         std::iter::once(head).chain(own_lines(kind))
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What a kind is about to be.
+fn to_be(kind: &KindSharing) -> String {
+    kind.under_way.as_ref().map_or_else(String::new, |progress| {
+        format!(", becoming {}: {} of {} items done", word(progress.to()), progress.done, progress.items)
+    })
 }
 
 fn own_lines(kind: &KindSharing) -> Vec<String> {
@@ -67,6 +72,9 @@ pub(crate) fn json(reply: &SharingReply) -> Value {
             "switched": kind.switched.as_ref().map(|revision| revision_json(Some(revision))),
             "shared_items": kind.shared_items,
             "devices": own.collect::<Vec<_>>(),
+            "under_way": kind.under_way.as_ref().map(|progress| {
+                json!({ "to": word(progress.to()), "done": progress.done, "items": progress.items })
+            }),
         })
     };
     json!({ "kinds": reply.kinds.iter().map(kind).collect::<Vec<_>>() })
@@ -96,19 +104,11 @@ pub(crate) fn plan_text(plan: &SharingPlan, done: bool) -> String {
     lines.extend(
         parts.iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{number} {what}")),
     );
-    lines.extend(waiting(&tally).filter(|_| !done));
     lines.extend(plan.first.iter().take(NAMED).map(item_text));
     if tally.items > NAMED as u64 && !plan.first.is_empty() {
         lines.push(format!("    and {} more", tally.items - NAMED as u64));
     }
     lines.join("\n")
-}
-
-/// A switch is one step, and meanwhile changes of devices wait: said where a person would notice.
-fn waiting(tally: &SharingTally) -> Option<String> {
-    let values = tally.copies + tally.chosen + tally.identical + tally.kept + tally.not_kept;
-    let seconds = values / VALUES_PER_SECOND;
-    (seconds > 0).then(|| format!("it is one step of about {seconds} s, in which changes of devices wait"))
 }
 
 fn item_text(item: &SharedItem) -> String {
@@ -165,6 +165,7 @@ fn tally_json(tally: SharingTally) -> Value {
 mod tests {
     use super::*;
     use mfpsync_proto::local::ItemKey;
+    use mfpsync_proto::records::SharingProgress;
 
     #[test]
     fn a_plan_says_what_is_kept_and_what_is_not() {
@@ -213,22 +214,24 @@ mod tests {
             shared_items: 2,
             ..KindSharing::default()
         };
-        assert_eq!(
-            text(&SharingReply { kinds: vec![kind, fixed] }),
-            "job.recall: device-specific\n    00ff (released): 1 item\n\
-             network: shared, 2 items, written by the server alone"
-        );
-    }
-
-    #[test]
-    fn a_long_switch_says_how_long_changes_wait() {
-        let plan = |copies| SharingPlan {
-            tally: Some(SharingTally { items: 1, copies, ..SharingTally::default() }),
-            ..SharingPlan::default()
+        let under_way = SharingProgress {
+            to: SharingState::DeviceSpecific.into(),
+            done: 200,
+            items: 155_000,
+            ..SharingProgress::default()
         };
-        let text = plan_text(&plan(1_550_000), false);
-        assert!(text.contains("it is one step of about 31 s, in which changes of devices wait"), "{text}");
-        assert!(!plan_text(&plan(49_999), false).contains("one step"));
-        assert!(!plan_text(&plan(1_550_000), true).contains("one step"), "it is over");
+        let becoming = KindSharing {
+            kind: "ui.language".to_owned(),
+            state: SharingState::Shared.into(),
+            shared_items: 3,
+            under_way: Some(under_way),
+            ..KindSharing::default()
+        };
+        assert_eq!(
+            text(&SharingReply { kinds: vec![kind, fixed, becoming] }),
+            "job.recall: device-specific\n    00ff (released): 1 item\n\
+             network: shared, 2 items, written by the server alone\n\
+             ui.language: shared, 3 items, becoming device-specific: 200 of 155000 items done"
+        );
     }
 }

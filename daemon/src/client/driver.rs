@@ -99,13 +99,8 @@ impl Driver {
             IssuingKey::load_or_create(&*device.keys, device.identity.device(), &*device.random)
                 .map_err(|error| Fault::with_detail(FaultCode::Keys, error))?
                 .public_key();
-        let timing = Timing {
-            heartbeat: device.config.heartbeat,
-            longest_wait: device.config.reconnect_max,
-            seldom: device.config.reconnect_max * 2,
-            dial: DIAL,
-            ..Timing::default()
-        };
+        let timing = Timing { heartbeat: device.config.heartbeat, dial: DIAL, ..Timing::default() };
+        let timing = timing.waiting_at_most(device.settings.now().reconnect_max);
         let start = Start {
             group: anchor.group,
             incarnation: own.incarnation,
@@ -175,7 +170,7 @@ impl Driver {
                 event = next_event(&mut self.connection, self.round.wants_more()) => Some(event),
                 Ok(()) = settings.changed() => {
                     self.renew_endpoints().await;
-                    None
+                    Some(Event::LongestWait(settings.borrow_and_update().reconnect_max))
                 }
                 _ = confirmations.tick() => {
                     self.confirm_settled().await;

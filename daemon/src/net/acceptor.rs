@@ -75,7 +75,7 @@ impl Default for Limits {
 pub struct Shares {
     addresses: Arc<Places<std::net::IpAddr>>,
     devices: Arc<Places<DeviceId>>,
-    connections: Arc<Semaphore>,
+    connections: Arc<Places<()>>,
     pairings: Arc<Semaphore>,
 }
 
@@ -86,9 +86,14 @@ impl Shares {
         Self {
             addresses: Places::new(limits.unauthenticated_per_address),
             devices: Places::new(limits.connections_per_device),
-            connections: Arc::new(Semaphore::new(limits.connections)),
+            connections: Places::new(limits.connections),
             pairings: Arc::new(Semaphore::new(limits.pairings)),
         }
+    }
+
+    /// Bears so many connections of known devices in all from now on; those that are open stay.
+    pub fn bear(&self, connections: usize) {
+        self.connections.limit_to(connections);
     }
 }
 
@@ -295,7 +300,7 @@ impl Door {
             let text = "too many connections of this device";
             return refuse(stream, &refusal(Reason::OverLimit, text)).await;
         };
-        let Ok(permit) = self.house.shares.connections.clone().try_acquire_owned() else {
+        let Some(counted) = self.house.shares.connections.take(()) else {
             count(&self.refused.connection_limit);
             self.tell("connection-limit", Some(member.device), address);
             return refuse(stream, &refusal(Reason::Busy, "too many connections")).await;
@@ -312,7 +317,7 @@ impl Door {
         };
         hand_over(
             &self.sync,
-            PeerStream::new(stream, info, Box::new((slot, permit)), self.house.cut.clone()),
+            PeerStream::new(stream, info, Box::new((slot, counted)), self.house.cut.clone()),
         )
         .await;
     }

@@ -4,25 +4,31 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Places for each key, up to a common limit.
 #[derive(Debug)]
 pub(super) struct Places<K> {
-    limit: usize,
+    limit: AtomicUsize,
     taken: Mutex<HashMap<K, usize>>,
 }
 
 impl<K: Hash + Eq + Copy> Places<K> {
     pub(super) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, taken: Mutex::default() })
+        Arc::new(Self { limit: AtomicUsize::new(limit), taken: Mutex::default() })
+    }
+
+    /// Another limit from now on. Who has a place keeps it.
+    pub(super) fn limit_to(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// A place for this key, given back when it is dropped; none if all are taken.
     pub(super) fn take(self: &Arc<Self>, key: K) -> Option<Place<K>> {
         let mut taken = self.lock();
         let count = taken.entry(key).or_insert(0);
-        if *count >= self.limit {
+        if *count >= self.limit.load(Ordering::Relaxed) {
             return None;
         }
         *count += 1;
@@ -76,6 +82,20 @@ mod tests {
         drop(first);
         assert!(places.take(1).is_some());
         assert_eq!(places.lock().len(), 1);
+    }
+
+    #[test]
+    fn a_lower_limit_takes_no_place_away_and_gives_none_until_there_is_room() {
+        let places = Places::new(2);
+        let (first, second) = (places.take(()).unwrap(), places.take(()).unwrap());
+        places.limit_to(1);
+        drop(first);
+        assert!(places.take(()).is_none());
+        drop(second);
+        assert!(places.take(()).is_some());
+        places.limit_to(3);
+        let taken: Vec<_> = (0..4).map_while(|_| places.take(())).collect();
+        assert_eq!(taken.len(), 3);
     }
 
     #[test]

@@ -169,7 +169,7 @@ async fn ports_have_their_connections_in_common() {
     let limits = Limits { connections: 2, ..Limits::default() };
     let shares = Shares::new(&limits);
     let one = TestServer::start_sharing(limits, shares.clone(), Conduct::Honest).await;
-    let other = TestServer::start_sharing(limits, shares, Conduct::Honest).await;
+    let other = TestServer::start_sharing(limits, shares.clone(), Conduct::Honest).await;
     let clients = [identity(), identity(), identity()];
     let mut held = Vec::new();
     for (server, client) in [&one, &other].into_iter().zip(&clients) {
@@ -181,6 +181,8 @@ async fn ports_have_their_connections_in_common() {
         let refused = connect(server, &clients[2]).await.unwrap_err();
         assert_eq!(refused.reason(), Some(Reason::Busy));
     }
+    shares.bear(3);
+    held.push(connect(&other, &clients[2]).await.unwrap());
 }
 
 #[tokio::test]

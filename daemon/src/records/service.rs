@@ -110,7 +110,18 @@ impl Records for RecordsService {
         sharing::preview(&self.0.device, request.into_inner()).await.map(Response::new)
     }
 
-    async fn set_sharing(&self, request: Request<wire::SharingOrder>) -> Reply<wire::SharingPlan> {
-        sharing::set(&self.0.device, request.into_inner()).await.map(Response::new)
+    type SetSharingStream = Pin<Box<dyn Stream<Item = Result<wire::SharingProgress, Status>> + Send>>;
+
+    async fn set_sharing(&self, request: Request<wire::SharingOrder>) -> Reply<Self::SetSharingStream> {
+        let begun = sharing::set(&self.0.device, request.into_inner()).await?;
+        let (to, answers) = mpsc::channel(LOOK_AHEAD);
+        let session = self.0.clone();
+        self.0.tasks.spawn(async move {
+            if let Err(status) = sharing::follow(&session.device, begun, &to).await {
+                // The caller may be gone already.
+                drop(to.send(Err(status)).await);
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 }

@@ -1,29 +1,34 @@
 //! Which kinds the devices share, and the switching of it: at the group's server.
+//!
+//! A switch is begun here, carried on by [`super::switching`], and followed here again.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use mfpsync_proto::panel::Revision;
 use mfpsync_proto::records as wire;
 use mfpsync_replication::sharing::{
-    self, Choice, Fate, Order, Plan, Start, Step, Switched, Tally, Target, can_switch,
+    self, Begun, Choice, Fate, Order, Plan, Planned, STEP, Start, Step, Tally, Target, can_switch,
 };
 use mfpsync_storage::Priority;
-use mfpsync_storage::master::{MasterRead, MasterWrite};
+use mfpsync_storage::master::{MasterRead, MasterWrite, Switching};
 use mfpsync_storage::model::{DeviceId, Kind, Sequence, Sharing};
+use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
 use super::place;
-use crate::communication::{Code, Event};
 use crate::db::SCAN_DEADLINE;
 use crate::device::Device;
 use crate::local::convert;
+use crate::server::ServerPart;
+use crate::server::serving::Serving;
 
 /// All kinds the group knows.
 pub(super) async fn list(device: &Device) -> Result<wire::SharingReply, Status> {
     let server = place::server(device)?;
-    let read = |read: &MasterRead<'_>| Ok((read.sharings()?, read.kind_counts()?));
+    let read = |read: &MasterRead<'_>| Ok((read.sharings()?, read.kind_counts()?, read.switching()?));
     let read = server.serving.master.read(SCAN_DEADLINE, read).await;
-    let (settings, counts) = read.map_err(|error| server.serving.storage_failed(&error))?;
+    let (settings, counts, switching) = read.map_err(|error| server.serving.storage_failed(&error))?;
     let epoch = server.serving.head().epoch.number;
     let kinds: BTreeSet<&Kind> = settings.keys().chain(counts.keys()).collect();
     let shown = |kind: &Kind| {
@@ -38,6 +43,7 @@ pub(super) async fn list(device: &Device) -> Result<wire::SharingReply, Status> 
             switched,
             shared_items: count.shared,
             own: count.own.into_iter().map(|(id, items)| own(device, &id, items)).collect(),
+            under_way: switching.as_ref().filter(|switching| switching.kind == *kind).map(progress),
         }
     };
     Ok(wire::SharingReply { kinds: kinds.into_iter().map(shown).collect() })
@@ -65,15 +71,43 @@ pub(super) async fn preview(
     let server = place::server(device)?;
     let order = order(device, &request)?;
     let keep_values = place::operator(device, request.actor)?.keep_values;
-    let of = order.clone();
-    let read = move |read: &MasterRead<'_>| sharing::plan(read, &of, keep_values);
-    let plan = server.serving.master.read(SCAN_DEADLINE, read).await;
-    let plan = plan.map_err(|error| server.serving.storage_failed(&error))?.ok_or_else(|| already(&order))?;
-    Ok(shown(device, &order, plan, None))
+    match planned(&server, &order, keep_values).await? {
+        Ok(plan) => Ok(shown(device, &order, plan, None)),
+        Err(switching) => Err(under_way(&switching)),
+    }
 }
 
-/// Switches. Devices follow as they hear of it, and nobody has to be there.
-pub(super) async fn set(device: &Device, request: wire::SharingOrder) -> Result<wire::SharingPlan, Status> {
+/// The plan of a switch, or the switch that is under way.
+async fn planned(
+    server: &ServerPart,
+    order: &Order,
+    keep_values: bool,
+) -> Result<Result<Plan, Switching>, Status> {
+    let of = order.clone();
+    let read = move |read: &MasterRead<'_>| match read.switching()? {
+        Some(switching) => Ok(Err(switching)),
+        None => Ok(Ok(sharing::plan(read, &of, keep_values)?)),
+    };
+    let read = server.serving.master.read(SCAN_DEADLINE, read).await;
+    match read.map_err(|error| server.serving.storage_failed(&error))? {
+        Ok(plan) => plan.map(Ok).ok_or_else(|| already(order)),
+        Err(switching) => Ok(Err(switching)),
+    }
+}
+
+/// A switch that was begun, to be followed.
+pub(super) struct Followed {
+    server: Arc<ServerPart>,
+    order: Order,
+    /// What it was planned to do; none when it had been ordered before.
+    plan: Option<Plan>,
+    switching: Switching,
+    steps: watch::Receiver<Option<Arc<Step>>>,
+}
+
+/// Begins a switch, or finds the same one under way. Devices follow as they hear of it, and nobody has
+/// to be there.
+pub(super) async fn set(device: &Device, request: wire::SharingOrder) -> Result<Followed, Status> {
     let server = place::server(device)?;
     let order = order(device, &request)?;
     let expected = match request.plan_id.len() {
@@ -84,25 +118,131 @@ pub(super) async fn set(device: &Device, request: wire::SharingOrder) -> Result<
         }
     };
     let operator = place::operator(device, request.actor)?;
-    let of = order.clone();
-    let switch = move |write: &MasterWrite<'_>| sharing::switch(write, &operator, &of, expected);
-    let switched = server.serving.master.write(Priority::Sync, switch).await;
-    match place::written(&server.serving, switched)? {
-        Switched::Done(plan) => {
-            device.communication.record(Event::new(Code::SharingSwitched));
-            let head = server.serving.head();
-            let revision = Revision { epoch: head.epoch.number, sequence: head.sequence.0 };
-            Ok(shown(device, &order, plan, Some(revision)))
+    let steps = server.serving.switches.watch();
+    let plan = match planned(&server, &order, operator.keep_values).await? {
+        Ok(plan) => plan,
+        Err(switching) => return follows(server, order, switching, steps),
+    };
+    if expected.is_some_and(|expected| expected != plan.digest) {
+        return Err(moved());
+    }
+    let (of, as_planned) = (order.clone(), plan.clone());
+    let begin = move |write: &MasterWrite<'_>| {
+        sharing::begin(write, &operator, &of, &as_planned, expected.is_some(), STEP)
+    };
+    let begun = server.serving.master.write(Priority::Sync, begin).await;
+    // Also where the replica did not confirm it: then it is begun all the same.
+    server.serving.switches.carry_on();
+    match place::written(&server.serving, begun)? {
+        Begun::Stepped(step) => {
+            let switching = step.switching.clone();
+            server.serving.switches.stepped(step, &device.communication);
+            Ok(Followed { server, order, plan: Some(plan), switching, steps })
         }
-        Switched::Already => Err(already(&order)),
-        Switched::NothingChosen => Err(Status::failed_precondition(format!(
+        Begun::UnderWay(switching) => follows(server, order, switching, steps),
+        Begun::Already => Err(already(&order)),
+        Begun::NothingChosen => Err(Status::failed_precondition(format!(
             "that device has no items of kind {}, and others have; nothing was switched: choose another device",
             order.kind.as_str()
         ))),
-        Switched::Moved => Err(Status::aborted(
-            "the data has changed since the preview; nothing was switched: look at it again, then switch",
-        )),
+        Begun::Moved => Err(moved()),
     }
+}
+
+fn follows(
+    server: Arc<ServerPart>,
+    order: Order,
+    switching: Switching,
+    steps: watch::Receiver<Option<Arc<Step>>>,
+) -> Result<Followed, Status> {
+    if (&switching.kind, switching.to) != (&order.kind, order.to) {
+        return Err(under_way(&switching));
+    }
+    Ok(Followed { server, order, plan: None, switching, steps })
+}
+
+/// Tells how far a switch is, until it has ended.
+pub(super) async fn follow(
+    device: &Device,
+    mut followed: Followed,
+    to: &mpsc::Sender<Result<wire::SharingProgress, Status>>,
+) -> Result<(), Status> {
+    let gone = |_| Status::cancelled("the caller left; the switch goes on");
+    let serving = followed.server.serving.clone();
+    if followed.plan.is_none() {
+        to.send(Ok(progress(&followed.switching))).await.map_err(gone)?;
+    }
+    loop {
+        let latest = followed.steps.borrow_and_update().clone();
+        match latest.filter(|step| step.switching.began >= followed.switching.began) {
+            Some(step) if step.switching.began > followed.switching.began => {
+                return Err(Status::aborted("this switch has ended, and another was begun since"));
+            }
+            Some(step) if step.ended => {
+                let ended = Some(ended(device, &serving, &followed, &step.switching));
+                let last = wire::SharingProgress { ended, ..progress(&step.switching) };
+                return to.send(Ok(last)).await.map_err(gone);
+            }
+            Some(step) => to.send(Ok(progress(&step.switching))).await.map_err(gone)?,
+            None => {}
+        }
+        let stopped = || Status::unavailable("the server stops; the switch goes on when it runs again");
+        tokio::select! {
+            changed = followed.steps.changed() => changed.map_err(|_closed| stopped())?,
+            () = serving.stop.cancelled() => return Err(stopped()),
+        }
+    }
+}
+
+/// What a switch has done, with what its plan named.
+fn ended(
+    device: &Device,
+    serving: &Serving,
+    followed: &Followed,
+    switching: &Switching,
+) -> wire::SharingPlan {
+    let revision = Revision { epoch: serving.head().epoch.number, sequence: switching.sequence.0 };
+    let done = Some(tally(&switching.tally));
+    match followed.plan.clone() {
+        Some(plan) => {
+            wire::SharingPlan { tally: done, ..shown(device, &followed.order, plan, Some(revision)) }
+        }
+        None => wire::SharingPlan {
+            kind: switching.kind.as_str().to_owned(),
+            from: state(switching.to.sharing().other()).into(),
+            to: state(switching.to.sharing()).into(),
+            tally: done,
+            revision: Some(revision),
+            ..wire::SharingPlan::default()
+        },
+    }
+}
+
+fn progress(switching: &Switching) -> wire::SharingProgress {
+    wire::SharingProgress {
+        kind: switching.kind.as_str().to_owned(),
+        to: state(switching.to.sharing()).into(),
+        done: switching.tally.items,
+        items: switching.expected,
+        ended: None,
+    }
+}
+
+fn moved() -> Status {
+    Status::aborted(
+        "the data has changed since the preview; nothing was switched: look at it again, then switch",
+    )
+}
+
+fn under_way(switching: &Switching) -> Status {
+    Status::failed_precondition(format!(
+        "kind {} is being switched to {}, {} of {} items are done; nothing else was done: wait for it to end, \
+         or give the same order again to follow it",
+        switching.kind.as_str(),
+        switching.to.sharing().as_str(),
+        switching.tally.items,
+        switching.expected
+    ))
 }
 
 fn already(order: &Order) -> Status {
@@ -181,7 +321,7 @@ fn shown(device: &Device, order: &Order, plan: Plan, revision: Option<Revision>)
         to: state(order.to.sharing()).into(),
         tally: Some(tally(&plan.tally)),
         scopes: scopes.take(SCOPES).collect(),
-        first: plan.first.iter().map(|step| item(device, step)).collect(),
+        first: plan.first.iter().map(|planned| item(device, planned)).collect(),
         plan_id: plan.digest.to_vec().into(),
         revision,
     }
@@ -195,15 +335,15 @@ fn tally(tally: &Tally) -> wire::SharingTally {
     wire::SharingTally { items, copies, brought_back, chosen, identical, kept, not_kept, left_out }
 }
 
-fn item(device: &Device, step: &Step) -> wire::SharedItem {
-    let (of, devices, left_out) = match &step.fate {
+fn item(device: &Device, planned: &Planned) -> wire::SharedItem {
+    let (of, devices, left_out) = match &planned.fate {
         Fate::Nothing => (None, 0, false),
         Fate::Split { devices } => (None, *devices, false),
         Fate::Joined { of, others } => (of.as_deref(), *others, false),
         Fate::LeftOut { devices } => (None, *devices, true),
     };
     wire::SharedItem {
-        key: Some(convert::shown_key(&step.key)),
+        key: Some(convert::shown_key(&planned.key)),
         of: of.map(|id| reference(device, id)),
         devices,
         left_out,

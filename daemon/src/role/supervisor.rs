@@ -183,7 +183,6 @@ impl SupervisorHandle {
 }
 
 /// What a supervisor works with.
-#[derive(Debug)]
 pub struct Setup<P, I> {
     /// What is started and stopped.
     pub parts: Arc<P>,
@@ -193,8 +192,14 @@ pub struct Setup<P, I> {
     pub faults: FaultBoard,
     /// What is counted.
     pub stats: Arc<Stats>,
-    /// Longest pause between two starts of a part that does not come up.
-    pub retry_max: Duration,
+    /// Longest pause between two starts of a part that does not come up; asked each time.
+    pub retry_max: Box<dyn Fn() -> Duration + Send + Sync>,
+}
+
+impl<P, I> std::fmt::Debug for Setup<P, I> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Setup").finish_non_exhaustive()
+    }
 }
 
 /// Starts the supervisor with the role that was wanted last.
@@ -417,7 +422,7 @@ impl<P: Parts, I: Intent> Supervisor<P, I> {
                 RoleEffect::Start(part) => self.start(part),
                 RoleEffect::Stop(part) => self.stop(part),
                 RoleEffect::ScheduleRetry => {
-                    let delay = retry_delay(self.attempts, self.setup.retry_max, random_byte());
+                    let delay = retry_delay(self.attempts, (self.setup.retry_max)(), random_byte());
                     self.attempts = self.attempts.saturating_add(1);
                     self.retry_at = Some(Instant::now() + delay);
                 }

@@ -97,7 +97,7 @@ fn bench_with(world: World, boot: Role) -> Bench {
         intent: Arc::clone(&world),
         faults: faults.clone(),
         stats: Arc::clone(&stats),
-        retry_max: Duration::from_secs(30),
+        retry_max: Box::new(|| Duration::from_secs(30)),
     };
     let handle = spawn(setup, boot, &tasks);
     Bench { world, handle, faults, stats, tasks }

@@ -29,6 +29,7 @@ use crate::fault::{Fault, FaultBoard, FaultCode};
 use crate::membership::Roster;
 use crate::net::acceptor::Refused;
 use crate::net::frames::frame;
+use crate::records::switching::Switches;
 use crate::refusal::{self, status};
 use crate::reign::Reign;
 use crate::settings::Settings;
@@ -63,6 +64,8 @@ pub struct Serving {
     pub communication: CommunicationLog,
     /// What is counted.
     pub stats: Arc<Stats>,
+    /// How far a switch of sharing is.
+    pub switches: Switches,
     settings: Settings,
     /// The server's tasks.
     pub tasks: TaskTracker,
@@ -145,6 +148,7 @@ impl Serving {
             connected: Connected::default(),
             communication: made.communication,
             stats: made.stats,
+            switches: Switches::default(),
             settings: made.settings,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

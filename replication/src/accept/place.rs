@@ -36,7 +36,7 @@ pub(super) fn placed(
     if !can_switch(&edit.key.kind) {
         return Ok(Placed::At(edit.clone()));
     }
-    let setting = reigns.sharing(write, &edit.key.kind)?;
+    let setting = reigns.sharing(write, &edit.key)?;
     Ok(match destination(setting.sharing, &edit.key, author) {
         Destination::Item(key) => Placed::At(Edit { key, ..edit.clone() }),
         Destination::NotTheirs => Placed::Refused(RejectReason::OtherDevice),

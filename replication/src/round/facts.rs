@@ -11,7 +11,7 @@ use crate::lineage::{Lineage, LineageError};
 use crate::message::Hello;
 
 /// Times the round keeps.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
     /// The first dial comes within this after the start, so that devices switched on together do
     /// not dial together.
@@ -28,6 +28,14 @@ pub struct Timing {
     pub longest_wait: Duration,
     /// Shortest wait after a refusal that needs a person; the longest is twice this.
     pub seldom: Duration,
+}
+
+impl Timing {
+    /// The same with other pauses between attempts; what needs a person is tried at half the pace.
+    #[must_use]
+    pub fn waiting_at_most(self, longest: Duration) -> Self {
+        Self { longest_wait: longest, seldom: longest * 2, ..self }
+    }
 }
 
 impl Default for Timing {
@@ -128,6 +136,11 @@ impl Facts {
             reported: None,
             start,
         })
+    }
+
+    pub(super) fn limit_waits(&mut self, longest: Duration) {
+        self.start.timing = self.start.timing.waiting_at_most(longest);
+        self.backoff.limit_to(longest);
     }
 
     pub(super) fn hello(&self) -> Hello {

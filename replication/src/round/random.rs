@@ -197,6 +197,7 @@ impl World {
             }
             38 => self.give(Event::Endpoints(vec![format!("e{number}:1"), "a:1".to_owned()]), random),
             39 if random.is_multiple_of(32) => self.give(Event::Stop, random),
+            39 => self.give(Event::LongestWait(Duration::from_millis(number)), random),
             40 => self.give(Event::Link(LinkId(number), LinkEvent::Dialled), random),
             _ => {
                 self.operations += 1;

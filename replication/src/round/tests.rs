@@ -521,6 +521,24 @@ fn what_a_person_must_remove_is_tried_again_seldom() {
 }
 
 #[test]
+fn another_longest_wait_holds_for_the_pauses_that_come() {
+    let (longest, mut bench) = (Duration::from_secs(600), Bench::new(start()));
+    assert_eq!(bench.give(Event::LongestWait(longest)), []);
+    bench.tick();
+    bench.link(1, LinkEvent::Failed(refused(RefusalReason::Capability)));
+    bench.link(2, LinkEvent::Failed(Failure::Transport));
+    let LinkState::Refused { until, .. } = bench.state() else { panic!("not refused") };
+    assert!(until >= bench.now.after(longest * 2));
+    let shortest = Duration::from_millis(1);
+    let mut bench = Bench::new(start());
+    bench.give(Event::LongestWait(shortest));
+    bench.tick();
+    bench.link(1, LinkEvent::Failed(Failure::Transport));
+    bench.link(2, LinkEvent::Failed(Failure::Transport));
+    assert!(bench.wake.unwrap() <= bench.now.after(shortest));
+}
+
+#[test]
 fn release_and_stop_are_final() {
     let mut bench = Bench::following(start());
     let released = bench.link(1, LinkEvent::Failed(refused(RefusalReason::Released)));

@@ -60,6 +60,8 @@ pub enum Event {
     LocalEdits(Outbox),
     /// Where the group's server may be, best first.
     Endpoints(Vec<String>),
+    /// Pauses between attempts are no longer than this from now on; one that has begun stays.
+    LongestWait(Duration),
     /// The device stops being a client, or the daemon stops.
     Stop,
 }

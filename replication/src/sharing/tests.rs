@@ -165,7 +165,7 @@ fn the_newest_of_every_item_is_what_devices_changed_last() {
     let of_b = fleet.plan(LANGUAGE, Target::Shared(Choice::Of(id(B)))).unwrap();
     assert_eq!((of_b.tally.items, of_b.tally.left_out), (2, 1));
     let of_nobody = Target::Shared(Choice::Of(id(9)));
-    assert_eq!(fleet.try_switch(LANGUAGE, of_nobody, None), Switched::NothingChosen);
+    assert_eq!(fleet.begin(LANGUAGE, of_nobody, None, STEP), Begun::NothingChosen);
     fleet.switch(LANGUAGE, Target::Shared(Choice::Newest));
     fleet.sync_all();
     assert_eq!(fleet.sees(A, &key, "language").as_deref(), Some("en"));
@@ -227,11 +227,111 @@ fn a_plan_is_what_happens_and_is_refused_when_the_data_moved() {
     let planned = fleet.plan(LANGUAGE, to).unwrap();
     fleet.patch(A, &key, &[("language", "en")]);
     fleet.sync_all();
-    assert_eq!(fleet.try_switch(LANGUAGE, to, Some(planned.digest)), Switched::Moved);
+    assert_eq!(fleet.begin(LANGUAGE, to, Some(&planned), STEP), Begun::Moved);
     assert_eq!(fleet.master.read(|read| read.sharing(&kind(LANGUAGE))).unwrap(), Setting::default());
+    let before = fleet.plan(LANGUAGE, to).unwrap();
+    fleet.arrives(&[]);
+    assert_eq!(fleet.begin(LANGUAGE, to, Some(&before), STEP), Begun::Moved, "one more gets a copy");
     let planned = fleet.plan(LANGUAGE, to).unwrap();
-    assert_eq!(fleet.try_switch(LANGUAGE, to, Some(planned.digest)), Switched::Done(planned));
-    assert_eq!(fleet.try_switch(LANGUAGE, to, None), Switched::Already);
+    assert_ne!(planned.digest, before.digest);
+    fleet.put(A, &self::key("job.recall", "other"), &[("tray", "2")]);
+    fleet.sync(A);
+    let Begun::Stepped(step) = fleet.begin(LANGUAGE, to, Some(&planned), STEP) else { panic!("not begun") };
+    assert_eq!((step.ended, step.switching.tally), (true, planned.tally));
+    assert_eq!(fleet.begin(LANGUAGE, to, None, STEP), Begun::Already);
+}
+
+/// Items in the order in which a switch moves them.
+fn with_languages(devices: usize, items: usize) -> (Fleet, Vec<ItemKey>) {
+    let mut fleet = Fleet::of(devices);
+    let keys: Vec<ItemKey> = (0..items).map(|number| key(LANGUAGE, &format!("i{number:03}"))).collect();
+    keys.iter().for_each(|key| fleet.put(A, key, &[("language", "ja")]));
+    fleet.sync_all();
+    (fleet, keys)
+}
+
+/// Begins a switch with a step that moves one item.
+fn begun(fleet: &mut Fleet, to: Target) {
+    match fleet.begin(LANGUAGE, to, None, 1) {
+        Begun::Stepped(step) => assert!(!step.ended && step.switching.tally.items == 1, "{step:?}"),
+        other => panic!("not begun: {other:?}"),
+    }
+}
+
+#[test]
+fn between_two_steps_an_item_is_by_the_new_setting_once_it_has_moved() {
+    let (mut fleet, keys) = with_languages(2, 3);
+    begun(&mut fleet, Target::DeviceSpecific(Start::Seen));
+    assert_eq!(fleet.master.read(|read| read.sharing(&kind(LANGUAGE))).unwrap(), Setting::default());
+    let new = [key(LANGUAGE, "h"), key(LANGUAGE, "z")];
+    for key in keys.iter().chain(&new) {
+        fleet.put(B, key, &[("language", "en")]);
+    }
+    fleet.sync_all();
+    let at_a = |fleet: &Fleet, key: &ItemKey| fleet.sees(A, key, "language");
+    assert_eq!(at_a(&fleet, &keys[0]).as_deref(), Some("ja"), "it has moved: B's edit is B's");
+    assert_eq!(at_a(&fleet, &keys[2]).as_deref(), Some("en"), "it has not: B's edit is for all");
+    assert_eq!(at_a(&fleet, &new[0]), None, "made where all has moved");
+    assert_eq!(at_a(&fleet, &new[1]).as_deref(), Some("en"));
+    assert!(keys.iter().chain(&new).all(|key| fleet.sees(B, key, "language").as_deref() == Some("en")));
+    while !fleet.step(1).unwrap().ended {}
+    fleet.sync_all();
+    assert_eq!([A, B].map(|device| fleet.set_aside(device)), [0, 0]);
+    fleet.put(A, &new[1], &[("language", "fr")]);
+    fleet.sync_all();
+    assert_eq!(
+        fleet.sees(B, &new[1], "language").as_deref(),
+        Some("en"),
+        "what came meanwhile has moved, too"
+    );
+    fleet.agrees();
+}
+
+#[test]
+fn between_two_steps_an_own_value_is_taken_until_its_item_has_moved() {
+    let (mut fleet, keys) = with_languages(2, 2);
+    fleet.switch(LANGUAGE, Target::DeviceSpecific(Start::Seen));
+    fleet.sync_all();
+    begun(&mut fleet, Target::Shared(Choice::Of(id(B))));
+    keys.iter().for_each(|key| fleet.patch(B, key, &[("language", "en")]));
+    fleet.sync_all();
+    assert_eq!(fleet.sees(A, &keys[0], "language").as_deref(), Some("ja"));
+    assert_eq!(fleet.set_aside(B), 1, "the group's value was chosen before this one came");
+    while !fleet.step(1).unwrap().ended {}
+    fleet.sync_all();
+    assert_eq!(fleet.sees(A, &keys[1], "language").as_deref(), Some("en"), "chosen as it was when it moved");
+    fleet.agrees();
+}
+
+#[test]
+fn one_switch_is_under_way_at_a_time_and_it_goes_on_as_its_orderer_said() {
+    let (mut fleet, keys) = with_languages(2, 3);
+    begun(&mut fleet, Target::DeviceSpecific(Start::Seen));
+    for (kind, to) in [
+        (LANGUAGE, Target::DeviceSpecific(Start::Before)),
+        ("job.recall", Target::DeviceSpecific(Start::Seen)),
+    ] {
+        let begun = fleet.begin(kind, to, None, 1);
+        assert!(matches!(&begun, Begun::UnderWay(switching) if switching.tally.items == 1), "{begun:?}");
+    }
+    let other = Operator { actor: "somebody".to_owned(), ..operator() };
+    let next = fleet.master.write(|write| step(write, &other, STEP)).unwrap().unwrap();
+    assert!(next.ended);
+    let entry = fleet.master.read(|read| read.history(&keys[2], 1)).unwrap().pop().unwrap();
+    assert_eq!(entry.actor, operator().actor);
+}
+
+#[test]
+fn who_joins_while_a_kind_is_switched_keeps_what_it_saw() {
+    let (mut fleet, keys) = with_languages(2, 3);
+    begun(&mut fleet, Target::DeviceSpecific(Start::Seen));
+    fleet.arrives(&[]);
+    let saw = keys.iter().map(|key| fleet.sees(C, key, "language")).collect::<Vec<_>>();
+    assert_eq!(saw, [None, Some("ja".to_owned()), Some("ja".to_owned())]);
+    while !fleet.step(1).unwrap().ended {}
+    fleet.sync_all();
+    assert_eq!(keys.iter().map(|key| fleet.sees(C, key, "language")).collect::<Vec<_>>(), saw);
+    fleet.agrees();
 }
 
 #[test]

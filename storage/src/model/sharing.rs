@@ -33,6 +33,15 @@ impl Sharing {
         }
     }
 
+    /// What it is switched from, or to.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Shared => Self::DeviceSpecific,
+            Self::DeviceSpecific => Self::Shared,
+        }
+    }
+
     /// The fields of the setting's item; `at` is the server's wall clock, Unix milliseconds.
     ///
     /// **Source**: `docs/formats.md`, "Sharing".

@@ -32,4 +32,5 @@ mod readers;
 mod reoffer;
 mod standby;
 mod support;
+mod switching;
 mod tap;

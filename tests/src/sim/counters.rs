@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// What every campaign must have met at least once.
-const SOMETIMES: [&str; 27] = [
+const SOMETIMES: [&str; 28] = [
     "edit superseded",
     "edit merged",
     "operation rejected",
@@ -29,6 +29,7 @@ const SOMETIMES: [&str; 27] = [
     "follower fell behind the live ring",
     "kind became device-specific",
     "kind became shared",
+    "switch went on after other things",
     "edit of a shared item went to its author's own",
     "edit of an own item was set aside",
 ];

@@ -169,6 +169,7 @@ impl World {
         self.healed = true;
         self.server.down_until = self.now;
         self.server.full_until = 0;
+        while self.carries_on() {}
         // What a cut holds back does not arrive behind what comes after it: those connections end.
         for (device, until) in std::mem::take(&mut self.network.cuts) {
             if until.into_iter().any(|until| until > self.now) {

@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::sharing::Moving;
+
 /// Scope, kind, device and id.
 pub type Key = [String; 4];
 
@@ -102,6 +104,8 @@ pub struct Model {
     pub forgotten: BTreeSet<Key>,
     /// Kinds of which each device has its own.
     pub(super) own_kinds: BTreeSet<String>,
+    /// The switch that is under way.
+    pub(super) moving: Option<Moving>,
     pub(super) authors: BTreeMap<u64, u64>,
     rejected: BTreeSet<(u64, u64)>,
 }
@@ -163,7 +167,7 @@ impl Model {
     #[must_use]
     pub fn place(&self, device: &str, key: &Key) -> Option<Key> {
         let [scope, kind, of, id] = key.clone();
-        match (self.own_kinds.contains(&kind), of.is_empty()) {
+        match (self.is_own(key), of.is_empty()) {
             (true, _) => Some([scope, kind, device.to_owned(), id]),
             (false, true) => Some([scope, kind, of, id]),
             (false, false) => None,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mfpsync_replication::operator::Operator;
-use mfpsync_replication::sharing::{Choice, Order, Start, Switched, Target, switch};
+use mfpsync_replication::sharing::{Begun, Choice, Order, Start, Step, Target, begin, plan, step};
 use mfpsync_storage::model::{
     Action, DeviceId, EditOutcome, ItemKey, Kind, Operation, Outcome, Scope, Sharing,
 };
@@ -21,14 +21,41 @@ const SCOPES: [&str; 3] = ["shared", "user/1", "user/2"];
 /// Writes of a switch that share one sequence.
 const TOGETHER: usize = 100;
 
+/// Most values that a step of a switch moves: some steps for a kind, sometimes one.
+const VALUES: usize = 40;
+
 /// Which values a switch takes, in the model's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Values<'a> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Values {
     Seen,
     OwnBefore,
     Newest,
-    Of(&'a str),
+    Of(String),
     GroupsBefore,
+}
+
+impl Values {
+    fn of(to: Target) -> Self {
+        match to {
+            Target::DeviceSpecific(Start::Seen) => Self::Seen,
+            Target::DeviceSpecific(Start::Before) => Self::OwnBefore,
+            Target::Shared(Choice::Newest) => Self::Newest,
+            Target::Shared(Choice::Before) => Self::GroupsBefore,
+            Target::Shared(Choice::Of(of)) => Self::Of(of.to_string()),
+        }
+    }
+
+    fn to_own(&self) -> bool {
+        matches!(self, Self::Seen | Self::OwnBefore)
+    }
+}
+
+/// A switch that is under way, as the model has it: items up to here, by scope and id, have moved.
+#[derive(Debug)]
+pub(super) struct Moving {
+    kind: String,
+    values: Values,
+    through: Option<(String, String)>,
 }
 
 pub(super) fn parsed([scope, kind, device, id]: &Key) -> ItemKey {
@@ -36,8 +63,12 @@ pub(super) fn parsed([scope, kind, device, id]: &Key) -> ItemKey {
 }
 
 impl World {
-    /// Somebody switches a kind the other way.
+    /// Somebody switches a kind the other way, or the switch that is under way goes on.
     pub(super) fn shares(&mut self, device: usize) {
+        let off = self.server.full_until > self.now || self.server.down_until > self.now;
+        if off || self.carries_on() {
+            return;
+        }
         let (_, mut name) = pick(&mut self.rng, &KINDS);
         let own: Vec<&str> =
             KINDS.iter().map(|(_, name)| *name).filter(|name| self.model.own_kinds.contains(*name)).collect();
@@ -46,11 +77,10 @@ impl World {
         }
         let choice = self.rng.random_range(0..4);
         let kind = Kind::parse(name).expect("a kind");
-        let now = self.server.read(|read| read.sharing(&kind)).sharing;
-        let off = self.server.full_until > self.now || self.server.down_until > self.now;
-        if off || !mfpsync_replication::sharing::can_switch(&kind) {
+        if !mfpsync_replication::sharing::can_switch(&kind) {
             return;
         }
+        let now = self.server.read(|read| read.sharing(&kind)).sharing;
         let of = self.devices[device].id;
         let to = match (now, choice) {
             (Sharing::Shared, 0 | 1) => Target::DeviceSpecific(Start::Seen),
@@ -60,50 +90,72 @@ impl World {
             (Sharing::DeviceSpecific, _) => Target::Shared(Choice::Of(of)),
         };
         self.note(format_args!("{name} is switched: {to:?}"));
-        let at = self.wall_clock(self.server.clock_error);
-        let operator = Operator {
-            server: DeviceId([200; 16]),
-            actor: "operator".to_owned(),
-            now: at,
-            keep_values: true,
-        };
         let order = Order { kind, to };
-        let before = self.server.head().sequence;
-        let switched = self.server.master.write(|write| switch(write, &operator, &order, None));
-        if matches!(switched, Ok(Switched::NothingChosen)) {
-            let has_some = self.model.has_own(name, &of.to_string());
-            self.require(!has_some, "I-05", format_args!("a device's items of {name} were not found"));
-            return;
+        let plan = self.server.read(|read| plan(read, &order, true)).expect("not so already");
+        let values = self.rng.random_range(1..=VALUES);
+        let operator = self.operator();
+        let begun = self.server.master.write(|write| begin(write, &operator, &order, &plan, true, values));
+        match begun {
+            Ok(Begun::NothingChosen) => {
+                let has_some = self.model.has_own(name, &of.to_string());
+                self.require(!has_some, "I-05", format_args!("a device's items of {name} were not found"));
+            }
+            Ok(Begun::Stepped(step)) => {
+                self.counters.sometimes(match now {
+                    Sharing::Shared => "kind became device-specific",
+                    Sharing::DeviceSpecific => "kind became shared",
+                });
+                self.model.moving =
+                    Some(Moving { kind: name.to_owned(), values: Values::of(to), through: None });
+                self.has_stepped(&step, operator.now);
+            }
+            other => self.violate("I-05", format_args!("a switch began with {other:?}")),
         }
-        self.counters.sometimes(match now {
-            Sharing::Shared => "kind became device-specific",
-            Sharing::DeviceSpecific => "kind became shared",
-        });
-        let done = matches!(switched, Ok(Switched::Done(_)));
-        self.require(done, "I-05", format_args!("a switch ended with {switched:?}"));
-        let head = self.server.head().sequence;
-        self.history.switches.extend(before.0 + 1..=head.0);
-        self.history.order.push(Done::Switched(name.to_owned()));
+    }
+
+    /// One step of the switch that is under way; false when there is none.
+    pub(super) fn carries_on(&mut self) -> bool {
+        let values = self.rng.random_range(1..=VALUES);
+        let operator = self.operator();
+        let stepped = self.server.master.write(|write| step(write, &operator, values));
+        let expected = self.model.moving.is_some();
+        match stepped {
+            Ok(Some(step)) if expected => {
+                self.counters.sometimes("switch went on after other things");
+                self.has_stepped(&step, operator.now);
+                true
+            }
+            Ok(None) if !expected => false,
+            other => {
+                self.violate("I-05", format_args!("a step of a switch ended with {other:?}"));
+                false
+            }
+        }
+    }
+
+    fn operator(&self) -> Operator {
+        let now = self.wall_clock(self.server.clock_error);
+        Operator { server: DeviceId([200; 16]), actor: "operator".to_owned(), now, keep_values: true }
+    }
+
+    fn has_stepped(&mut self, step: &Step, at: u64) {
+        let (name, before) = (step.switching.kind.as_str().to_owned(), self.model.head);
         let members = self.server.read(|read| read.members());
         let members: BTreeSet<String> = members
             .into_iter()
             .filter(|member| !member.record.released)
             .map(|member| member.record.device.to_string())
             .collect();
-        let of = of.to_string();
-        let values = match to {
-            Target::DeviceSpecific(Start::Seen) => Values::Seen,
-            Target::DeviceSpecific(Start::Before) => Values::OwnBefore,
-            Target::Shared(Choice::Newest) => Values::Newest,
-            Target::Shared(Choice::Before) => Values::GroupsBefore,
-            Target::Shared(Choice::Of(_)) => Values::Of(&of),
-        };
-        self.model.switch(name, values, &members, at);
-        let modelled = self.model.head;
+        let place = &step.switching.through;
+        let through = (!step.ended).then(|| (place.scope.as_str().to_owned(), place.id.clone()));
+        self.model.moves(through, &members, at);
+        let (head, modelled) = (self.server.head().sequence.0, self.model.head);
+        self.history.switches.extend(before + 1..=head);
+        self.history.order.push(Done::Switched(name));
         self.require(
-            modelled == head.0,
+            modelled == head,
             "I-05",
-            format_args!("a switch ended at {}, expected {modelled}", head.0),
+            format_args!("a step of a switch ended at {head}, expected {modelled}"),
         );
         self.publish();
     }
@@ -209,37 +261,53 @@ fn text(value: &Val) -> String {
 }
 
 impl Model {
-    /// Says what [`switch`] does: one change for the setting, then the items scope by scope.
-    fn switch(&mut self, kind: &str, values: Values<'_>, members: &BTreeSet<String>, at: u64) {
-        let to_own = matches!(values, Values::Seen | Values::OwnBefore);
-        self.set_sharing(kind, to_own, at);
-        let of_kind = |key: &&Key| key[1] == kind;
-        let items: BTreeSet<(String, String)> =
-            self.items.keys().filter(of_kind).map(|key| (key[0].clone(), key[3].clone())).collect();
-        let scopes: BTreeSet<String> = items.iter().map(|(scope, _)| scope.clone()).collect();
-        for scope in scopes {
-            let mut writes: Vec<(Key, Option<Item>)> = Vec::new();
-            for (_, id) in items.iter().filter(|(of, _)| *of == scope) {
-                let key = |device: &str| [scope.clone(), kind.to_owned(), device.to_owned(), id.clone()];
-                writes.extend(if to_own {
-                    self.apart(key, values == Values::OwnBefore, members)
-                } else {
-                    self.together(key, values)
-                });
-            }
-            for together in writes.chunks(TOGETHER) {
-                self.head += 1;
-                self.authors.insert(self.head, 0);
-                for (key, value) in together {
-                    self.put(key, value.clone(), self.head);
-                }
-            }
+    /// Whether each device has its own of an item: as its kind, or as a switch has left it so far.
+    pub(super) fn is_own(&self, [scope, kind, _, id]: &Key) -> bool {
+        let moving = self.moving.as_ref().filter(|moving| moving.kind == *kind);
+        let place = Some((scope.clone(), id.clone()));
+        match moving.filter(|moving| place <= moving.through) {
+            Some(moving) => moving.values.to_own(),
+            None => self.own_kinds.contains(kind),
         }
     }
 
+    /// Says what a step of a switch does: it moves the items up to a place, by scope and id; without one
+    /// it moves all the rest and changes the setting.
+    fn moves(&mut self, through: Option<(String, String)>, members: &BTreeSet<String>, at: u64) {
+        let Some(Moving { kind, values, through: after }) = self.moving.take() else { return };
+        let places = self.items.keys().filter(|key| key[1] == kind);
+        let places: BTreeSet<(String, String)> = places
+            .map(|key| (key[0].clone(), key[3].clone()))
+            .filter(|place| after.as_ref().is_none_or(|after| place > after))
+            .filter(|place| through.as_ref().is_none_or(|through| place <= through))
+            .collect();
+        let mut writes: Vec<Option<(Key, Option<Item>)>> = Vec::new();
+        for (scope, id) in places {
+            let key = |device: &str| [scope.clone(), kind.clone(), device.to_owned(), id.clone()];
+            let moved = if values.to_own() {
+                self.apart(key, values == Values::OwnBefore, members)
+            } else {
+                self.together(key, &values)
+            };
+            writes.extend(moved.into_iter().map(Some));
+        }
+        if through.is_none() {
+            writes.push(None);
+        }
+        for together in writes.chunks(TOGETHER) {
+            self.head += 1;
+            self.authors.insert(self.head, 0);
+            for write in together {
+                match write {
+                    Some((key, value)) => self.put(key, value.clone(), self.head),
+                    None => self.set_sharing(&kind, values.to_own(), at),
+                }
+            }
+        }
+        self.moving = through.map(|through| Moving { kind, values, through: Some(through) });
+    }
+
     fn set_sharing(&mut self, kind: &str, to_own: bool, at: u64) {
-        self.head += 1;
-        self.authors.insert(self.head, 0);
         let word = if to_own { "device-specific" } else { "shared" };
         let fields = FieldMap::from([
             ("sharing".to_owned(), Val::Other(format!("text {word}"))),
@@ -312,7 +380,7 @@ impl Model {
         writes
     }
 
-    fn together(&self, key: impl Fn(&str) -> Key, values: Values<'_>) -> Vec<(Key, Option<Item>)> {
+    fn together(&self, key: impl Fn(&str) -> Key, values: &Values) -> Vec<(Key, Option<Item>)> {
         let owners: Vec<String> =
             self.owners(&key("")).into_iter().filter(|of| self.living(&key(of)).is_some()).collect();
         let mut newest: Option<&Item> = None;

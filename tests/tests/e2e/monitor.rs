@@ -226,12 +226,14 @@ async fn a_reload_applies_what_it_can_and_a_bad_file_changes_nothing() {
     let address = port.address();
     fs::write(
         device.config_path(),
-        format!("{base}{metrics}[history]\ndays = 9\n[limits]\nconnections = 9\n"),
+        format!(
+            "{base}{metrics}[history]\ndays = 9\n[limits]\nconnections = 9\n[local]\nallow_uids = [4711]\n"
+        ),
     )
     .unwrap();
     let reply = monitor(&device).reload(ReloadRequest {}).await.unwrap().into_inner();
-    assert_eq!(reply.applied, ["history.days", "metrics.listen"]);
-    assert_eq!(reply.after_restart, ["limits.connections"]);
+    assert_eq!(reply.applied, ["limits.connections", "history.days", "metrics.listen"]);
+    assert_eq!(reply.after_restart, ["local.allow_uids"]);
     let scrape = async || http(address, "GET /metrics").await;
     let answer = eventually(PATIENCE, "metrics over HTTP", scrape).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -250,7 +252,7 @@ async fn a_reload_applies_what_it_can_and_a_bad_file_changes_nothing() {
 
     fs::write(device.config_path(), &base).unwrap();
     let reply = monitor(&device).reload(ReloadRequest {}).await.unwrap().into_inner();
-    assert_eq!(reply.applied, ["history.days", "metrics.listen"]);
+    assert_eq!(reply.applied, ["limits.connections", "history.days", "metrics.listen"]);
     eventually(PATIENCE, "the port to be closed", async || {
         ensure!(TcpStream::connect(address).await.is_err(), "open");
         Ok(())

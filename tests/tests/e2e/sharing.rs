@@ -2,12 +2,14 @@
 
 use anyhow::ensure;
 use mfpsync_proto::local::ItemKey;
+use mfpsync_proto::panel::Role;
 use mfpsync_proto::records::{
-    HistoryRequest, SharingOrder, SharingPlan, SharingRequest, SharingState, SharingValues,
+    HistoryRequest, KindSharing, SharingOrder, SharingPlan, SharingProgress, SharingRequest, SharingState,
+    SharingValues,
 };
 use mfpsync_tests::item::{delete, key, patch, put, text};
-use mfpsync_tests::{Fleet, PATIENCE, TestDevice, eventually};
-use tonic::Code;
+use mfpsync_tests::{Fleet, PATIENCE, TestDevice, eventually, running};
+use tonic::{Code, Streaming};
 
 const KIND: &str = "ui.language";
 
@@ -34,10 +36,24 @@ fn apart() -> SharingOrder {
 async fn switch(fleet: &Fleet, order: SharingOrder) -> SharingPlan {
     let mut records = fleet.server.records().unwrap();
     let plan = records.preview_sharing(order.clone()).await.unwrap().into_inner();
-    let done = records.set_sharing(SharingOrder { plan_id: plan.plan_id.clone(), ..order }).await;
-    let done = done.unwrap().into_inner();
+    let order = SharingOrder { plan_id: plan.plan_id.clone(), ..order };
+    let done = ended(records.set_sharing(order).await.unwrap().into_inner()).await;
     assert_eq!((&done.tally, &done.first), (&plan.tally, &plan.first), "what was shown is what was done");
     done
+}
+
+/// Follows a switch to its end.
+async fn ended(mut answers: Streaming<SharingProgress>) -> SharingPlan {
+    let mut done = 0;
+    loop {
+        let progress = answers.message().await.unwrap().expect("an answer until it has ended");
+        assert!(progress.done >= done && progress.kind == KIND, "{progress:?}");
+        done = progress.done;
+        if let Some(plan) = progress.ended {
+            assert_eq!(plan.tally.unwrap().items, done);
+            return plan;
+        }
+    }
 }
 
 /// Waits until a device shows a language of its user.
@@ -186,4 +202,73 @@ async fn a_switch_is_refused_where_it_cannot_be_or_is_not_what_was_shown() {
     let other = ItemKey { device: "00".repeat(16), ..language() };
     let refused = fleet.server.try_write(vec![put(other, vec![text("language", "de")])]).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
+}
+
+/// So many take several steps.
+const MANY: usize = 1_500;
+
+fn numbered(number: usize) -> ItemKey {
+    key("shared", KIND, &format!("i{number:04}"))
+}
+
+async fn listed(device: &TestDevice) -> KindSharing {
+    let kinds = device.records().unwrap().sharing(SharingRequest {}).await.unwrap().into_inner().kinds;
+    kinds.into_iter().find(|kind| kind.kind == KIND).unwrap()
+}
+
+#[tokio::test]
+async fn a_switch_of_many_items_goes_on_after_a_kill_and_pushes_come_between_its_steps() {
+    let mut fleet = Fleet::start(1).await.unwrap();
+    let numbers: Vec<usize> = (0..MANY).collect();
+    for some in numbers.chunks(100) {
+        let edits = some.iter().map(|number| put(numbered(*number), vec![text("language", "ja")]));
+        fleet.server.write(edits.collect()).await.unwrap();
+    }
+    fleet.converged(&["shared"], PATIENCE).await.unwrap();
+    let mut answers = fleet.server.records().unwrap().set_sharing(apart()).await.unwrap().into_inner();
+    let first = answers.message().await.unwrap().unwrap();
+    assert!(first.ended.is_none() && first.done > 0 && first.done < first.items, "{first:?}");
+    assert_eq!(first.items, MANY as u64);
+    fleet.server.kill().unwrap();
+    fleet.clients[0].write(vec![patch(numbered(0), vec![text("language", "en")])]).await.unwrap();
+    fleet.server.start().await.unwrap();
+    running(&fleet.server, Role::ServerClient).await.unwrap();
+
+    let mut records = fleet.server.records().unwrap();
+    eventually(PATIENCE, "the switch to end", async || {
+        let kind = listed(&fleet.server).await;
+        match &kind.under_way {
+            Some(progress) => {
+                assert_eq!(kind.state(), SharingState::Shared, "until it has ended");
+                assert!(progress.done >= first.done, "{progress:?}");
+            }
+            None => assert_eq!(kind.state(), SharingState::DeviceSpecific, "begun is done"),
+        }
+        ensure!(kind.under_way.is_none(), "{} done", kind.shared_items);
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let refused = records.set_sharing(apart()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{} already", refused.message());
+    let kind = listed(&fleet.server).await;
+    let own: Vec<u64> = kind.own.iter().map(|own| own.items).collect();
+    assert_eq!((kind.shared_items, own), (0, vec![MANY as u64; 2]));
+    eventually(PATIENCE, "the device to follow", async || {
+        let status = fleet.clients[0].client_status().await?;
+        ensure!(status.waiting == 0, "{} wait", status.waiting);
+        let (one, other) = (fleet.clients[0].hashes().await?, fleet.server.hashes().await?);
+        ensure!(one.mirror == other.mirror, "they differ");
+        let seen = fleet.clients[0].contents(&["shared"]).await?;
+        ensure!(seen.len() >= MANY, "{} seen", seen.len());
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let word =
+        async |device: &TestDevice| device.get(&numbered(0)).await.unwrap().unwrap().get("language").cloned();
+    let said = |word: &str| Some(mfpsync_proto::local::value::Value::Text(word.to_owned()));
+    assert_eq!(word(&fleet.clients[0]).await, said("en"), "what was written before it heard is its own");
+    assert_eq!(word(&fleet.server).await, said("ja"));
+    assert!(fleet.clients[0].set_aside().await.unwrap().is_empty());
 }

@@ -12,6 +12,8 @@ use super::super::*;
 use crate::accept::{Answer, Limits, Submission, accept};
 
 const GROUP: GroupId = GroupId([7; 16]);
+/// Values of a step: enough for several items of three devices, not for all.
+const SOME_VALUES: usize = 64;
 const EPOCH: Epoch = Epoch { number: 1, nonce: [9; 16] };
 pub(super) const A: usize = 0;
 pub(super) const B: usize = 1;
@@ -182,16 +184,32 @@ impl Fleet {
         self.master.read(|read| plan(read, &order, true)).unwrap()
     }
 
-    pub(super) fn try_switch(&mut self, kind: &str, to: Target, expected: Option<[u8; 32]>) -> Switched {
+    /// Begins a switch as it was planned, or as it is planned now, with a step of `values` values.
+    pub(super) fn begin(&mut self, kind: &str, to: Target, planned: Option<&Plan>, values: usize) -> Begun {
         let order = Order { kind: self::kind(kind), to };
-        self.master.write(|write| switch(write, &operator(), &order, expected)).unwrap()
+        let exactly = planned.is_some();
+        let Some(plan) = planned.cloned().or_else(|| self.plan(kind, to)) else { return Begun::Already };
+        self.master.write(|write| begin(write, &operator(), &order, &plan, exactly, values)).unwrap()
     }
 
+    /// Carries on the switch that is under way; none when there is none.
+    pub(super) fn step(&mut self, values: usize) -> Option<Step> {
+        self.master.write(|write| step(write, &operator(), values)).unwrap()
+    }
+
+    /// The whole switch, in which nothing else happens; it does what was planned.
     pub(super) fn switch(&mut self, kind: &str, to: Target) -> Plan {
-        match self.try_switch(kind, to, None) {
-            Switched::Done(plan) => plan,
+        let plan = self.plan(kind, to).unwrap();
+        let mut step = match self.begin(kind, to, Some(&plan), SOME_VALUES) {
+            Begun::Stepped(step) => step,
             other => panic!("not switched: {other:?}"),
+        };
+        while !step.ended {
+            step = self.step(SOME_VALUES).unwrap();
         }
+        assert_eq!((step.switching.tally, step.switching.expected), (plan.tally, plan.tally.items));
+        assert_eq!(self.step(SOME_VALUES), None);
+        plan
     }
 
     pub(super) fn item(&self, device: usize, key: &ItemKey) -> Option<(String, Fields)> {

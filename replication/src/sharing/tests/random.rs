@@ -13,6 +13,7 @@ enum Happens {
     Push(usize),
     Batch(usize),
     Switch(u8),
+    Step,
 }
 
 fn happens() -> impl Strategy<Value = Happens> {
@@ -24,6 +25,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         4 => device.clone().prop_map(Happens::Push),
         5 => device.prop_map(Happens::Batch),
         2 => (0..6u8).prop_map(Happens::Switch),
+        2 => Just(Happens::Step),
     ]
 }
 
@@ -65,11 +67,19 @@ fn run(kind_name: &str, batch: usize, steps: &[Happens]) {
             Happens::Batch(device) => drop(fleet.pull_batch(*device)),
             Happens::Switch(choice) => {
                 let now = fleet.master.read(|read| read.sharing(&kind(kind_name))).unwrap().sharing;
-                let switched = fleet.try_switch(kind_name, target(*choice, now), None);
-                assert!(matches!(switched, Switched::Done(_) | Switched::NothingChosen), "{switched:?}");
+                let under_way = fleet.master.read(|read| read.switching()).unwrap();
+                let begun = fleet.begin(kind_name, target(*choice, now), None, 1);
+                let fits = match &begun {
+                    Begun::UnderWay(switching) => under_way.as_ref() == Some(switching),
+                    Begun::Stepped(_) | Begun::NothingChosen => under_way.is_none(),
+                    Begun::Already | Begun::Moved => false,
+                };
+                assert!(fits, "{begun:?}");
             }
+            Happens::Step => drop(fleet.step(1)),
         }
     }
+    while fleet.step(1).is_some() {}
     fleet.sync_all();
     fleet.agrees();
     let sharing = fleet.master.read(|read| read.sharing(&kind(kind_name))).unwrap().sharing;
