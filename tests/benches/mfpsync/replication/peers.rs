@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::{Comeback, FirstCopy, HUNDRED_MB, LOADS, Load, Outcome, UNDER_LOAD, window};
+use super::{Comeback, FirstCopy, LOADS, Load, Outcome, UNDER_LOAD, window};
 use crate::Bench;
 use crate::support::litestream::Litestream;
 use crate::support::process::Process;
@@ -15,6 +15,8 @@ use crate::support::sqld::Sqld;
 use crate::support::stats::Samples;
 use crate::support::wire::{Connections, passed};
 
+/// Rows that make a database as large as ours of 100 MB, which keeps a history.
+const ROWS: usize = 510_000;
 /// After the first copy, so that the load does not meet what follows on it.
 const SETTLE: Duration = Duration::from_secs(2);
 /// Writes before the source is killed: a second of them.
@@ -44,8 +46,7 @@ pub(crate) fn litestream(
     }
     drop(small);
 
-    let mut large =
-        Litestream::new(program, &home.join("large"), bench.size(HUNDRED_MB, UNDER_LOAD), interval)?;
+    let mut large = Litestream::new(program, &home.join("large"), bench.size(ROWS, UNDER_LOAD), interval)?;
     let began = Instant::now();
     large.start()?;
     large.first_copy()?;
@@ -84,7 +85,7 @@ pub(crate) fn sqld(bench: &Bench, program: &Path) -> Result<Outcome> {
     }
     drop(small);
 
-    let mut large = Sqld::start(program, &home.join("large"), bench.size(HUNDRED_MB, UNDER_LOAD))?;
+    let mut large = Sqld::start(program, &home.join("large"), bench.size(ROWS, UNDER_LOAD))?;
     let began = Instant::now();
     large.start_replica()?;
     large.load(ONE.0, ONE.1)?;
