@@ -16,6 +16,7 @@ use mfpsync_replication::stream::{FromReplica, ToReplica};
 use mfpsync_replication::wire::{from_replica_to_wire, to_replica_from_wire};
 use mfpsync_storage::model::{Capabilities, GroupId};
 use mfpsync_storage::physical::{Position, Prover, Standby};
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -333,11 +334,13 @@ impl Keeper {
                 Ok(None) => return (Some(copy), tonic::Status::unavailable("no more comes").into()),
                 Err(status) => return (Some(copy), status.into()),
             };
+            self.device.stats.copy_bytes_taken.add(message.encoded_len() as u64);
             let message = match to_replica_from_wire(message) {
                 Ok(Some(message)) => message,
                 Ok(None) => continue,
                 Err(error) => return (Some(copy), Ended::Malformed(error)),
             };
+            let (part, before) = (matches!(message, ToReplica::Part { .. }), copy.position());
             let (back, applied) = match take(copy, applying, message).await {
                 Ok(taken) => taken,
                 Err(error) => {
@@ -347,6 +350,8 @@ impl Keeper {
             };
             (copy, applying) = back;
             let position = copy.position();
+            self.device.stats.copy_parts_taken.add(part.into());
+            self.device.stats.copy_transactions.add((position != before).into());
             self.report(|report| report.position = position);
             let answer = match applied {
                 Applied::Nothing => continue,

@@ -95,8 +95,8 @@ impl ServerPart {
                 Fault::with_detail(FaultCode::Keys, "the issuing key of this server is missing")
             })?;
         let (faults, communication) = (device.faults.clone(), device.communication.clone());
-        let replicating =
-            Replicating::new(master.clone(), hub.clone(), faults, communication, device.random.clone());
+        let (random, stats) = (device.random.clone(), device.stats.clone());
+        let replicating = Replicating::new(master.clone(), hub.clone(), faults, communication, random, stats);
         // Before anything is written or shown.
         let replica = master.read(READ_DEADLINE, |read| read.replication()).await;
         replicating.set(replica.map_err(|error| start_fault(&error))?, false);

@@ -274,6 +274,16 @@ stats! {
     batches_applied,
     /// Changes in them.
     changes_applied,
+    /// Parts of transactions sent to the replica, at the server.
+    replica_parts_sent,
+    /// Bytes of all messages to it, before TLS.
+    replica_bytes_sent,
+    /// Parts taken, at the replica.
+    copy_parts_taken,
+    /// Bytes of all messages from the server, before TLS.
+    copy_bytes_taken,
+    /// Transactions committed to the copy.
+    copy_transactions,
     /// Metrics handed out.
     scrapes,
     /// Debug sessions opened.

@@ -8,23 +8,26 @@ use std::time::Duration;
 const COMMIT_MICROS: &[u64] = &[1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000];
 /// Upper bounds of [`Figures::group_requests`].
 const GROUP_REQUESTS: &[u64] = &[1, 2, 4, 8, 16, 32, 64, 128, 256];
-/// The longer of the two, and one for what is above.
-const BUCKETS: usize = 10;
 
 /// A distribution by fixed bounds.
 #[derive(Debug)]
 pub struct Histogram {
     bounds: &'static [u64],
-    buckets: [AtomicU64; BUCKETS],
+    /// One for each bound, and one for what is above.
+    buckets: Box<[AtomicU64]>,
     sum: AtomicU64,
 }
 
 impl Histogram {
-    fn new(bounds: &'static [u64]) -> Self {
-        Self { bounds, buckets: Default::default(), sum: AtomicU64::new(0) }
+    /// Without values; `bounds` rise.
+    #[must_use]
+    pub fn new(bounds: &'static [u64]) -> Self {
+        let buckets = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
+        Self { bounds, buckets, sum: AtomicU64::new(0) }
     }
 
-    fn observe(&self, value: u64) {
+    /// Counts a value.
+    pub fn observe(&self, value: u64) {
         let place = self.bounds.partition_point(|bound| *bound < value);
         if let Some(bucket) = self.buckets.get(place) {
             bucket.fetch_add(1, Ordering::Relaxed);
@@ -38,7 +41,7 @@ impl Histogram {
         let bounds = self.bounds.iter().copied().map(Some).chain([None]);
         let mut sum = 0;
         bounds
-            .zip(&self.buckets)
+            .zip(self.buckets.iter())
             .map(|(bound, bucket)| {
                 sum += bucket.load(Ordering::Relaxed);
                 (bound, sum)

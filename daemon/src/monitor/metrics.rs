@@ -3,6 +3,8 @@
 //! [`FAMILIES`] is the list that `docs/operations.md` shows. A family without samples has none in the
 //! present role. Labels are roles, codes, reasons, and at the server the ids of its members.
 
+mod replication;
+
 use mfpsync_proto::panel as wire;
 use mfpsync_storage::{Database, Store};
 
@@ -10,10 +12,13 @@ use super::exposition::{Exposition, Type};
 use crate::client::Link;
 use crate::fault::FaultCode;
 use crate::panel::{Session, status};
-use crate::role::{Phase, Role};
+use crate::role::{Part, Phase, Role};
 use crate::server::ServerPart;
 
 use Type::{Counter, Gauge, Histogram};
+
+/// Of a second; what histograms of times count in.
+const MICROS: f64 = 1e6;
 
 macro_rules! families {
     ($($variant:ident = $name:literal, $kind:ident: $help:literal;)*) => {
@@ -75,6 +80,27 @@ families! {
     PairingOpen = "mfpsync_server_pairing_open", Gauge: "1 while a device may pair.";
     MemberConnected = "mfpsync_server_member_connected", Gauge: "1 while the member follows.";
     MemberPosition = "mfpsync_server_member_position_sequence", Gauge: "Up to where changes were handed to the member.";
+    ReplicaConnected = "mfpsync_replica_connected", Gauge: "1 while the replica is connected, at the server.";
+    ReplicaLive = "mfpsync_replica_live", Gauge: "1 while it gets each commit as it happens.";
+    ReplicaSafe = "mfpsync_replica_safe_sequence", Gauge: "The last sequence it has on stable storage.";
+    ReplicaBehind = "mfpsync_replica_behind_transactions", Gauge: "Transactions of the server that it lacks; none while its copy is of another run.";
+    ReplicaBehindSeconds = "mfpsync_replica_behind_seconds", Gauge: "Age of the first commit that it lacks; 0 if it has everything.";
+    ReplicaLacking = "mfpsync_replica_lacking_pages", Gauge: "Pages that it lacks, besides those on their way.";
+    ReplicaUnprotected = "mfpsync_replica_unprotected", Gauge: "1 while changes are confirmed without it, although they should wait.";
+    ReplicaProofTime = "mfpsync_replica_proof_timestamp_seconds", Gauge: "When its copy was last proven or found wrong, Unix time.";
+    ReplicaProofWrong = "mfpsync_replica_proof_wrong", Gauge: "1 if that proof found it wrong.";
+    ReplicaLag = "mfpsync_replica_lag_seconds", Histogram: "From a commit to the replica's word that it is on its stable storage, since the server part started.";
+    ReplicaBytes = "mfpsync_replica_sent_bytes_total", Counter: "Bytes of the messages to it, before TLS.";
+    ReplicaParts = "mfpsync_replica_sent_parts_total", Counter: "Parts of transactions among them.";
+    CopyConnected = "mfpsync_copy_connected", Gauge: "1 while the server is connected, at the replica.";
+    CopyPosition = "mfpsync_copy_position_sequence", Gauge: "The last sequence in the copy.";
+    CopyBehind = "mfpsync_copy_behind_changes", Gauge: "Sequences the server was ahead when it last said where it stands.";
+    CopyDatabase = "mfpsync_copy_database_bytes", Gauge: "Size of the database that the copy is of.";
+    CopyProofTime = "mfpsync_copy_proof_timestamp_seconds", Gauge: "When the copy was last proven or found wrong, Unix time.";
+    CopyProofWrong = "mfpsync_copy_proof_wrong", Gauge: "1 if that proof found a page wrong.";
+    CopyBytes = "mfpsync_copy_received_bytes_total", Counter: "Bytes of the server's messages to the copy, before TLS.";
+    CopyParts = "mfpsync_copy_received_parts_total", Counter: "Parts of transactions among them.";
+    CopyTransactions = "mfpsync_copy_transactions_total", Counter: "Transactions committed to the copy; one may hold several of the server's.";
 }
 
 /// The metrics of this moment.
@@ -181,6 +207,39 @@ fn samples(
                 members(text, family, session, server);
             }
         }
+        Family::ReplicaConnected
+        | Family::ReplicaLive
+        | Family::ReplicaSafe
+        | Family::ReplicaBehind
+        | Family::ReplicaBehindSeconds
+        | Family::ReplicaLacking
+        | Family::ReplicaUnprotected
+        | Family::ReplicaProofTime
+        | Family::ReplicaProofWrong => {
+            if let Some(standing) = server.and_then(|server| server.serving.replicating.standing()) {
+                some(text, replication::at_server(family, &standing));
+            }
+        }
+        Family::ReplicaLag => {
+            if let Some(replicating) = server.map(|server| &server.serving.replicating) {
+                text.histogram(&[], replicating.lag(), MICROS);
+            }
+        }
+        Family::ReplicaBytes => drop(text.sample(&[], stats.replica_bytes_sent.get())),
+        Family::ReplicaParts => drop(text.sample(&[], stats.replica_parts_sent.get())),
+        Family::CopyBytes => drop(text.sample(&[], stats.copy_bytes_taken.get())),
+        Family::CopyParts => drop(text.sample(&[], stats.copy_parts_taken.get())),
+        Family::CopyTransactions => drop(text.sample(&[], stats.copy_transactions.get())),
+        Family::CopyConnected
+        | Family::CopyPosition
+        | Family::CopyBehind
+        | Family::CopyDatabase
+        | Family::CopyProofTime
+        | Family::CopyProofWrong => {
+            if session.supervisor.watch().borrow().running().contains(Part::Replica) {
+                some(text, replication::at_replica(family, &device.copy.borrow()));
+            }
+        }
     }
 }
 
@@ -226,7 +285,6 @@ fn members(text: &mut Exposition, family: Family, session: &Session, server: &Se
 }
 
 fn database<D: Database>(text: &mut Exposition, family: Family, name: &str, store: &Store<D>) {
-    const MICROS: f64 = 1e6;
     let (figures, label) = (store.figures(), ("database", name));
     match family {
         Family::DatabaseBytes => drop(text.sample(&[label], store.bytes().0)),

@@ -5,10 +5,10 @@
 //! have the pages at rest. Nothing here waits for the network: what does not fit into the stream's queue
 //! ends the stream, and catching up goes on with the next.
 
+mod lag;
 mod proof;
 mod tap;
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,11 +17,13 @@ use mfpsync_replication::protection::{self, Protection};
 use mfpsync_replication::ship::{Next, Shipping};
 use mfpsync_replication::stream::{FromReplica, ToReplica};
 use mfpsync_replication::wire::to_replica_to_wire;
+use mfpsync_storage::figures::Histogram;
 use mfpsync_storage::master::{Durability, Master, MasterWrite, Replication};
 use mfpsync_storage::model::{DeviceId, Sequence};
 use mfpsync_storage::physical::{Pages, Position};
 use mfpsync_storage::tap::{Tap, Verdict};
 use mfpsync_storage::{Error, Priority};
+use prost::Message as _;
 use ring::rand::SecureRandom;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -29,6 +31,7 @@ use tonic::Status;
 
 pub use self::proof::Proved;
 
+use self::lag::Lag;
 use self::proof::Proof;
 use self::tap::ServerTap;
 use super::hub::{EVERYTHING, Hub};
@@ -36,6 +39,7 @@ use crate::clock::unix_millis;
 use crate::communication::{Code, CommunicationLog, Event};
 use crate::db::Db;
 use crate::fault::{Fault, FaultBoard, FaultCode};
+use crate::telemetry::Stats;
 
 /// Messages for the replica that its connection did not take yet: two transactions of a few parts each.
 const QUEUE: usize = 32;
@@ -48,6 +52,9 @@ pub struct Replicating {
     faults: FaultBoard,
     communication: CommunicationLog,
     random: Arc<dyn SecureRandom + Send + Sync>,
+    stats: Arc<Stats>,
+    /// Microseconds from a commit here to the replica's word that it has it.
+    lag: Histogram,
     began: Instant,
     state: Mutex<State>,
     changed: watch::Sender<()>,
@@ -66,8 +73,8 @@ struct State {
     protection: Protection,
     stream: Option<Stream>,
     streams: u64,
-    /// Where the server stood at its last commits, for the lag in time.
-    recent: VecDeque<(u64, Instant)>,
+    /// Commits that the replica has not yet.
+    recent: Lag,
     position: Option<Position>,
     proof: Proof,
 }
@@ -109,6 +116,7 @@ impl Replicating {
         faults: FaultBoard,
         communication: CommunicationLog,
         random: Arc<dyn SecureRandom + Send + Sync>,
+        stats: Arc<Stats>,
     ) -> Arc<Self> {
         let state = State {
             set: None,
@@ -116,7 +124,7 @@ impl Replicating {
             protection: Protection::new(Durability::Async, false),
             stream: None,
             streams: 0,
-            recent: VecDeque::new(),
+            recent: Lag::default(),
             position: None,
             proof: Proof::default(),
         };
@@ -126,6 +134,8 @@ impl Replicating {
             faults,
             communication,
             random,
+            stats,
+            lag: lag::histogram(),
             began: Instant::now(),
             state: Mutex::new(state),
             changed: watch::Sender::new(()),
@@ -162,9 +172,7 @@ impl Replicating {
     pub fn standing(&self) -> Option<Standing> {
         let state = self.state();
         let durable = state.shipping.durable().copied();
-        let missing = |(transaction, _): &&(u64, Instant)| {
-            durable.is_none_or(|durable| durable.transaction < *transaction)
-        };
+        let has = durable.map(|durable| durable.transaction);
         Some(Standing {
             set: state.set?,
             connected: state.stream.is_some(),
@@ -172,10 +180,17 @@ impl Replicating {
             durable,
             position: state.position,
             lacks: state.shipping.lacks(),
-            behind: state.recent.iter().find(missing).map(|(_, at)| at.elapsed()),
+            behind: state.recent.behind(has),
             unprotected: state.protection.state() == protection::State::Unprotected,
             proved: state.proof.last.clone(),
         })
+    }
+
+    /// Microseconds from each commit to the replica's word that it is on its stable storage, since the
+    /// server part started.
+    #[must_use]
+    pub fn lag(&self) -> &Histogram {
+        &self.lag
     }
 
     /// A replica's new stream, which replaces one that may still be there; its number, and what is to be
@@ -220,9 +235,7 @@ impl Replicating {
             if let Some(transaction) = state.shipping.durable().map(|durable| durable.transaction) {
                 let turn = state.protection.confirmed(transaction);
                 this.turned(&state, turn);
-                while state.recent.front().is_some_and(|(first, _)| *first <= transaction) {
-                    state.recent.pop_front();
-                }
+                state.recent.confirmed(transaction, &this.lag);
             }
             this.show(&state);
             this.pump(&mut state, pages);
@@ -259,7 +272,7 @@ impl Replicating {
         let state = self.state();
         if let (Some(stream), Some(position)) = (&state.stream, state.position) {
             // A full queue is a sign of life by itself.
-            drop(stream.to.try_send(Ok(to_replica_to_wire(ToReplica::Head(position)))));
+            let _said = self.say(stream, ToReplica::Head(position));
         }
     }
 
@@ -308,7 +321,7 @@ impl Replicating {
         while let Some(stream) = &state.stream {
             match state.shipping.next(pages) {
                 Ok(Next::Send(message)) => {
-                    if stream.to.try_send(Ok(to_replica_to_wire(message))).is_err() {
+                    if !self.say(stream, message) {
                         return self.end(state, "the replica does not take what is sent");
                     }
                 }
@@ -329,6 +342,19 @@ impl Replicating {
                 }
             }
         }
+    }
+
+    /// Queues a message for the replica; whether there was room.
+    fn say(&self, stream: &Stream, message: ToReplica) -> bool {
+        let parts = u64::from(matches!(message, ToReplica::Part { .. }));
+        let message = to_replica_to_wire(message);
+        let bytes = message.encoded_len() as u64;
+        let said = stream.to.try_send(Ok(message)).is_ok();
+        if said {
+            self.stats.replica_parts_sent.add(parts);
+            self.stats.replica_bytes_sent.add(bytes);
+        }
+        said
     }
 
     fn end(&self, state: &mut State, why: &str) {

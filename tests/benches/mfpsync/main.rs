@@ -4,7 +4,8 @@
 //!
 //! The measurements: `footprint` (size, start, memory, idle processor time), `latency` (edit to
 //! event, reads), `pushes` (throughput beside the yardsticks), `fan_out` (a change to many followers),
-//! `join` (a large group), `sizes` (cost as the database grows, and of a stream).
+//! `join` (a large group), `sizes` (cost as the database grows, and of a stream), `replication` (beside
+//! Litestream and sqld).
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,10 +25,11 @@ mod footprint;
 mod join;
 mod latency;
 mod pushes;
+mod replication;
 mod sizes;
 mod support;
 
-const SECTIONS: [&str; 6] = ["footprint", "latency", "pushes", "fan_out", "join", "sizes"];
+const SECTIONS: [&str; 7] = ["footprint", "latency", "pushes", "fan_out", "join", "sizes", "replication"];
 /// Open files a process of a run may have.
 const FILES: u64 = 8192;
 
@@ -35,6 +37,8 @@ const FILES: u64 = 8192;
 pub(crate) struct Bench {
     daemon: PathBuf,
     command: PathBuf,
+    /// Where `make bench` puts programs that Debian does not have.
+    peers: PathBuf,
     home: TempDir,
     quick: bool,
 }
@@ -43,6 +47,21 @@ impl Bench {
     /// The full size, or the one that only shows that everything works.
     pub(crate) fn size<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
+    }
+
+    /// A program that `make bench` installed.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub(crate) fn peer(&self, name: &str) -> Result<PathBuf> {
+        let path = self.peers.join(name);
+        ensure!(
+            path.is_file(),
+            "no {name} at {}: run `scripts/need-peers {}`",
+            path.display(),
+            self.peers.display()
+        );
+        Ok(path)
     }
 
     pub(crate) fn home(&self) -> &Path {
@@ -107,7 +126,8 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     fs::create_dir_all(&results)?;
     let home = tempfile::Builder::new().prefix("run-").tempdir_in(&results)?;
     let command = daemon.with_file_name("mfpsync");
-    let bench = Bench { daemon, command, home, quick: arguments.quick };
+    let peers = release.with_file_name("peers");
+    let bench = Bench { daemon, command, peers, home, quick: arguments.quick };
     let wanted =
         |section: &str| arguments.sections.is_empty() || arguments.sections.iter().any(|one| one == section);
     let mut report = Report::default();
@@ -130,6 +150,9 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     }
     if wanted("sizes") {
         sizes::measure(&bench, &mut report).await?;
+    }
+    if wanted("replication") {
+        replication::measure(&bench, &mut report).await?;
     }
     let path = results.join("latest.json");
     report.write(&path, machine)?;

@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 use anyhow::{Context, ensure};
 use mfpsync_proto::monitor::monitor_client::MonitorClient;
 use mfpsync_proto::monitor::{Communication, CommunicationsRequest, Level, MetricsRequest, ReloadRequest};
-use mfpsync_proto::panel::{JoinPolicy, ReleaseDeviceRequest};
+use mfpsync_proto::panel::{Durability, JoinPolicy, ReleaseDeviceRequest};
 use mfpsync_tests::item::{key, put, text};
 
 use mfpsync_tests::{
@@ -20,6 +20,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
+
+use crate::replica::{caught_up, is_proven, with_replica};
 
 pub(crate) fn monitor(device: &TestDevice) -> MonitorClient<Channel> {
     let uri = format!("unix://{}", device.run_dir().join("panel.sock").display());
@@ -179,11 +181,13 @@ async fn http(address: SocketAddr, request: &str) -> anyhow::Result<String> {
 
 #[tokio::test]
 async fn metrics_are_those_documented_and_come_over_both_ways() {
-    let fleet = Fleet::start(1).await.unwrap();
+    let fleet = with_replica(1, Durability::Async).await;
     let edit = put(key("user/alice", "ui.language", "language"), vec![text("tag", "ja")]);
     fleet.clients[0].write(vec![edit]).await.unwrap();
     logged(&fleet.server, "C-DEVICE-PUSHED").await;
     logged(&fleet.clients[0], "C-PUSHED").await;
+    caught_up(&fleet, 0).await;
+    is_proven(&fleet).await;
     let operations = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md"));
     let operations = operations.unwrap();
     let documented: BTreeSet<&str> = operations
@@ -195,9 +199,21 @@ async fn metrics_are_those_documented_and_come_over_both_ways() {
     let text = monitor(&fleet.server).metrics(MetricsRequest {}).await.unwrap().into_inner().text;
     let server = parsed(&text);
     assert_eq!(server.keys().map(String::as_str).collect::<BTreeSet<_>>(), documented);
-    // The server is its own client: every family has a sample.
-    let empty: Vec<_> =
-        server.iter().filter(|(_, samples)| samples.is_empty()).map(|(name, _)| name).collect();
+    let reply = eventually(PATIENCE, "the server to say where it stands", async || {
+        let reply = monitor(&fleet.clients[0]).metrics(MetricsRequest {}).await?.into_inner();
+        ensure!(reply.text.contains("\nmfpsync_copy_behind_changes "), "{}", reply.text);
+        Ok(reply)
+    });
+    let reply = reply.await.unwrap();
+    let client = parsed(&reply.text);
+    // The server is its own client, the client the replica: every family has a sample at its place.
+    let empty: Vec<_> = server
+        .iter()
+        .filter(|(name, samples)| {
+            if name.starts_with("mfpsync_copy_") { &client[*name] } else { *samples }.is_empty()
+        })
+        .map(|(name, _)| name)
+        .collect();
     assert!(empty.is_empty(), "{empty:?}");
     let value = |families: &BTreeMap<String, Vec<(String, f64)>>, name: &str| {
         let all = families.values().flatten();
@@ -207,8 +223,31 @@ async fn metrics_are_those_documented_and_come_over_both_ways() {
     assert!(value(&server, "mfpsync_server_followers") >= 1.0);
     assert!(value(&server, "mfpsync_database_commit_seconds_count{database=\"master\"}") >= 1.0);
     assert_eq!(value(&server, "mfpsync_role_running{role=\"server+client\"}"), 1.0, "{text}");
-    let reply = monitor(&fleet.clients[0]).metrics(MetricsRequest {}).await.unwrap().into_inner();
-    let client = parsed(&reply.text);
+    let head = value(&server, "mfpsync_server_head_sequence");
+    for (place, name, expected) in [
+        (&server, "mfpsync_replica_connected", 1.0),
+        (&server, "mfpsync_replica_live", 1.0),
+        (&server, "mfpsync_replica_safe_sequence", head),
+        (&server, "mfpsync_replica_behind_transactions", 0.0),
+        (&server, "mfpsync_replica_behind_seconds", 0.0),
+        (&server, "mfpsync_replica_lacking_pages", 0.0),
+        (&server, "mfpsync_replica_unprotected", 0.0),
+        (&server, "mfpsync_replica_proof_wrong", 0.0),
+        (&client, "mfpsync_copy_connected", 1.0),
+        (&client, "mfpsync_copy_position_sequence", head),
+        (&client, "mfpsync_copy_proof_wrong", 0.0),
+    ] {
+        assert_eq!(value(place, name), expected, "{name}");
+    }
+    assert!(value(&server, "mfpsync_replica_lag_seconds_count") >= 1.0);
+    assert!(
+        value(&server, "mfpsync_replica_sent_parts_total")
+            >= value(&client, "mfpsync_copy_transactions_total")
+    );
+    assert!(value(&client, "mfpsync_copy_transactions_total") >= 2.0, "the first copy, and the edit");
+    let (parts, bytes) = ("mfpsync_copy_received_parts_total", "mfpsync_copy_received_bytes_total");
+    assert_eq!(value(&client, parts), value(&server, "mfpsync_replica_sent_parts_total"));
+    assert!(value(&client, bytes) > 0.0 && value(&server, "mfpsync_replica_sent_bytes_total") > 0.0);
     assert!(client["mfpsync_server_head_sequence"].is_empty());
     assert!(value(&client, "mfpsync_client_operations_total{outcome=\"accepted\"}") >= 1.0);
     assert_eq!(value(&client, "mfpsync_client_current"), 1.0);

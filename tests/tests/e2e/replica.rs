@@ -56,7 +56,7 @@ async fn replica(fleet: &Fleet) -> Result<ReplicationStatus> {
     replication(&fleet.server).await?.replica.context("no replica is set")
 }
 
-async fn set(fleet: &Fleet, client: usize, durability: Durability) {
+pub(crate) async fn set(fleet: &Fleet, client: usize, durability: Durability) {
     let device_id = fleet.clients[client].status().await.unwrap().device_id;
     let request = SetReplicationRequest {
         device_id,
@@ -67,7 +67,7 @@ async fn set(fleet: &Fleet, client: usize, durability: Durability) {
 }
 
 /// A group whose last client is the replica and has everything.
-async fn with_replica(clients: usize, durability: Durability) -> Fleet {
+pub(crate) async fn with_replica(clients: usize, durability: Durability) -> Fleet {
     let fleet = Fleet::start(clients).await.unwrap();
     set(&fleet, clients - 1, durability).await;
     running(&fleet.clients[clients - 1], Role::ReplicaClient).await.unwrap();
@@ -76,7 +76,7 @@ async fn with_replica(clients: usize, durability: Durability) -> Fleet {
 }
 
 /// Waits until the replica has what the server has, on stable storage.
-async fn caught_up(fleet: &Fleet, client: usize) -> CopyStatus {
+pub(crate) async fn caught_up(fleet: &Fleet, client: usize) -> CopyStatus {
     eventually(PATIENCE, "the replica to have everything", async || {
         let status = replica(fleet).await?;
         ensure!(status.connected && status.live, "{status:?}");
@@ -117,7 +117,7 @@ async fn sent(device: &TestDevice) {
 }
 
 /// Has the copy proven, at a moment when the replica has everything.
-async fn is_proven(fleet: &Fleet) {
+pub(crate) async fn is_proven(fleet: &Fleet) {
     let proof = eventually(PATIENCE, "the copy to be proven", async || {
         let reply = fleet.server.panel()?.prove_replica(ProveReplicaRequest {}).await?;
         reply.into_inner().proof.context("no proof")

@@ -6,7 +6,6 @@ use mfpsync_replication::ship::Logical;
 use mfpsync_storage::master::{Master, MasterRead};
 use mfpsync_storage::physical::{Changed, LogId, Pages};
 use mfpsync_storage::tap::{Tap, Verdict};
-use tokio::time::Instant;
 
 use super::Replicating;
 
@@ -40,9 +39,7 @@ impl Tap<Master> for ServerTap {
         let mut state = self.0.state();
         state.shipping.committed(logical(read));
         state.protection.committed(pages.transaction(), self.0.began.elapsed());
-        if state.recent.len() < RECENT {
-            state.recent.push_back((pages.transaction(), Instant::now()));
-        }
+        state.recent.committed(pages.transaction());
         self.0.pump(&mut state, pages);
     }
 
@@ -54,9 +51,6 @@ impl Tap<Master> for ServerTap {
         self.0.state().shipping.keep()
     }
 }
-
-/// Commits whose time is kept; the oldest that the replica lacks counts.
-const RECENT: usize = 1_024;
 
 fn logical(read: &MasterRead<'_>) -> Option<Logical> {
     let head = read.head().inspect_err(|error| tracing::warn!(%error, "read the head")).ok()??;

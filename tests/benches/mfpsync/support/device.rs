@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use mfpsync_proto::limit;
 use mfpsync_proto::local::local_client::LocalClient;
+use mfpsync_proto::monitor::MetricsRequest;
+use mfpsync_proto::monitor::monitor_client::MonitorClient;
 use mfpsync_proto::panel::client_status::Link;
 use mfpsync_proto::panel::panel_client::PanelClient;
 use mfpsync_proto::panel::{
@@ -21,6 +23,7 @@ use mfpsync_proto::panel::{
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
+use super::metrics::Metrics;
 use super::process::Process;
 
 /// Enough for a newcomer to a gigabyte of data.
@@ -82,7 +85,7 @@ impl Device {
     /// # Errors
     /// There is none.
     pub(crate) fn database_mib(&self, file: &str) -> Result<f64> {
-        let path = self.home.join("data").join(file);
+        let path = self.data().join(file);
         let log = fs::metadata(path.with_extension("db-wal")).map_or(0, |log| log.len());
         let bytes = fs::metadata(&path).with_context(|| path.display().to_string())?.len() + log;
         Ok(bytes as f64 / f64::from(1 << 20))
@@ -134,6 +137,19 @@ impl Device {
     /// It does not come back.
     pub(crate) async fn restart(&mut self) -> Result<(Duration, Duration)> {
         self.stop()?;
+        self.start_again().await
+    }
+
+    /// Ends the daemon as a power cut does.
+    pub(crate) fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts a daemon that was ended; times as [`Device::restart`].
+    ///
+    /// # Errors
+    /// It does not come back.
+    pub(crate) async fn start_again(&mut self) -> Result<(Duration, Duration)> {
         let began = Instant::now();
         let answered = self.spawn().await?;
         self.wait("a running role", |status| status.phase() == RolePhase::Running).await?;
@@ -144,6 +160,20 @@ impl Device {
     /// Nobody listens there.
     pub(crate) async fn panel(&self) -> Result<PanelClient<Channel>> {
         Ok(PanelClient::new(self.channel("panel.sock").await?))
+    }
+
+    /// What it counts.
+    ///
+    /// # Errors
+    /// The device does not answer.
+    pub(crate) async fn metrics(&self) -> Result<Metrics> {
+        let mut monitor = MonitorClient::new(self.channel("panel.sock").await?);
+        Metrics::parse(&monitor.metrics(MetricsRequest {}).await?.into_inner().text)
+    }
+
+    /// Where its files are.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.home.join("data")
     }
 
     /// # Errors

@@ -31,6 +31,10 @@ impl Process {
         Ok(Self { name: name.to_owned(), child })
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn child(&mut self) -> &mut Child {
         &mut self.child
     }

@@ -112,6 +112,11 @@ impl Pusher {
         Ok(Self { client, group, epoch, incarnation: incarnation()?, author: Author::new(number) })
     }
 
+    /// Sets one field of an item each time, once that is there.
+    pub(crate) fn patching(self) -> Self {
+        Self { author: self.author.patching(), ..self }
+    }
+
     async fn push(&mut self, low_water: u64, operations: Vec<Bytes>) -> Result<PushReply> {
         let request = PushRequest {
             group_id: self.group.clone(),

@@ -30,14 +30,28 @@ pub(crate) fn entry(number: usize, version: u64) -> Fields {
 /// An author who replaces one item after the other, each edit based on the last accepted one.
 #[derive(Debug)]
 pub(crate) struct Author {
+    author: usize,
     scope: String,
     number: u64,
     seen: Vec<Revision>,
+    patches: bool,
 }
 
 impl Author {
     pub(crate) fn new(number: usize) -> Self {
-        Self { scope: format!("user/author-{number:04}"), number: 0, seen: vec![Revision::default(); ITEMS] }
+        Self {
+            author: number,
+            scope: format!("user/author-{number:04}"),
+            number: 0,
+            seen: vec![Revision::default(); ITEMS],
+            patches: false,
+        }
+    }
+
+    /// Sets one field only of an item that is there; the items are those of a hundred people of a filled
+    /// database, so that edits fall on pages all over it.
+    pub(crate) fn patching(self) -> Self {
+        Self { patches: true, ..self }
     }
 
     fn current(&self) -> usize {
@@ -51,11 +65,20 @@ impl Author {
     pub(crate) fn next(&mut self) -> Result<(u64, Vec<u8>)> {
         self.number += 1;
         let at = self.current();
-        let edit = Edit {
-            key: ItemKey::parse(&self.scope, KIND, "", &at.to_string())?,
-            base: Base { revision: self.seen.get(at).copied().unwrap_or_default(), after: None },
-            action: Action::Put(entry(at, self.number)),
+        let revision = self.seen.get(at).copied().unwrap_or_default();
+        let action = if self.patches && revision != Revision::default() {
+            let mut set = Fields::new();
+            set.insert("note", Value::Text(format!("version {}", self.number)));
+            Action::Patch { set, remove: Vec::new() }
+        } else {
+            Action::Put(entry(at, self.number))
         };
+        let key = if self.patches {
+            ItemKey::parse(&format!("user/{}", person(at)), KIND, "", &format!("{}-{at}", self.author))?
+        } else {
+            ItemKey::parse(&self.scope, KIND, "", &at.to_string())?
+        };
+        let edit = Edit { key, base: Base { revision, after: None }, action };
         let operation = Operation {
             number: OperationNumber(self.number),
             made_at: MADE_AT,
