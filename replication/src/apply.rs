@@ -9,7 +9,7 @@ use mfpsync_storage::model::ContentHash;
 use mfpsync_storage::physical::{PageDigest, PageHash, PageNumber, Position, Prover, Standby};
 use mfpsync_storage::{Error, Result};
 
-use crate::batch::{Before, Packed};
+use crate::batch::{Before, Packed, Unpacked};
 use crate::ship::range;
 use crate::stream::{FromReplica, RANGE_PAGES, RANGES, Reached, ToReplica};
 
@@ -127,8 +127,10 @@ impl Applying {
             return Ok(self.differs(Vec::new()));
         }
         match part.unpack(|page| copy.page(page))? {
-            Ok(pages) => pages.iter().try_for_each(|(page, content)| copy.stage(*page, content))?,
-            Err(wrong) => return Ok(self.differs(wrong)),
+            Unpacked::Pages(pages) => {
+                pages.iter().try_for_each(|(page, content)| copy.stage(*page, content))?
+            }
+            Unpacked::Wrong(wrong) => return Ok(self.differs(wrong)),
         }
         let Some(end) = part.end else { return Ok(self.taken(Reached::Elsewhere(at))) };
         if end.to.epoch.number < self.floor {

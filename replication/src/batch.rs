@@ -86,6 +86,15 @@ struct Head {
     changed: bool,
 }
 
+/// What a part's pages are.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unpacked {
+    /// These, rising by number.
+    Pages(Vec<(PageNumber, Page)>),
+    /// Unknown: one of those that changed, which are these, was not what was meant.
+    Wrong(Vec<PageNumber>),
+}
+
 impl Part {
     /// Packs the part. What both sides know of `base` is left out.
     ///
@@ -151,21 +160,21 @@ impl<'a> Packed<'a> {
         Ok(Self { end, heads, old, front: &bytes[..bytes.len() - content.len()], content })
     }
 
-    /// Unpacks the pages, given those that changed as they were; the numbers of all of these if they are not
-    /// what was meant.
+    /// Unpacks the pages, given those that changed as they were.
     ///
     /// # Errors
     /// What `old` fails with, or the pages do not unpack.
     pub fn unpack<E: From<DecodeError>>(
         &self,
         mut old: impl FnMut(PageNumber) -> Result<Page, E>,
-    ) -> Result<Result<Vec<(PageNumber, Page)>, Vec<PageNumber>>, E> {
+    ) -> Result<Unpacked, E> {
         let mut known = Known::default();
         for head in self.heads.iter().filter(|head| head.changed) {
             known.add(head.page, &old(head.page)?);
         }
         if known.hash() != self.old {
-            return Ok(Err(self.heads.iter().filter(|head| head.changed).map(|head| head.page).collect()));
+            let changed = self.heads.iter().filter(|head| head.changed);
+            return Ok(Unpacked::Wrong(changed.map(|head| head.page).collect()));
         }
         let unpacked = Decompressor::with_dictionary(&known.with(self.front))
             .and_then(|mut open| open.decompress(self.content, self.heads.len() * PAGE_BYTES))
@@ -175,7 +184,7 @@ impl<'a> Packed<'a> {
             return Err(DecodeError::Truncated.into());
         }
         let pages = self.heads.iter().zip(contents).map(|(head, content)| (head.page, *content));
-        Ok(Ok(pages.collect()))
+        Ok(Unpacked::Pages(pages.collect()))
     }
 }
 
@@ -306,7 +315,8 @@ mod tests {
     fn unpacked(packed: &[u8], base: Option<&Position>) -> (Option<End>, Vec<(PageNumber, Page)>) {
         let packed = Packed::parse(packed, base).unwrap();
         let pages = packed.unpack(|page| Ok::<_, DecodeError>(before(page))).unwrap();
-        (packed.end, pages.unwrap())
+        let Unpacked::Pages(pages) = pages else { panic!("{pages:?}") };
+        (packed.end, pages)
     }
 
     fn is_part(part: &Part, (end, pages): (Option<End>, Vec<(PageNumber, Page)>)) {
@@ -347,7 +357,7 @@ mod tests {
         let packed = part(&[2, 5, 7]).pack(None).unwrap();
         let other = |page: PageNumber| Ok::<_, DecodeError>(before(PageNumber(page.0.min(6))));
         let wrong = Packed::parse(&packed, None).unwrap().unpack(other).unwrap();
-        assert_eq!(wrong.unwrap_err(), [PageNumber(5), PageNumber(7)]);
+        assert_eq!(wrong, Unpacked::Wrong(vec![PageNumber(5), PageNumber(7)]));
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub(super) struct Driver {
     answers: mpsc::Sender<(LinkId, LinkEvent)>,
     answered: mpsc::Receiver<(LinkId, LinkEvent)>,
     connection: Option<Connection>,
+    /// Where the members' rows say that the servers are.
+    endpoints: Vec<String>,
     seek: Seek,
     /// Ends of looking around; there is one at a time.
     looked: mpsc::Sender<()>,
@@ -109,7 +111,7 @@ impl Driver {
             cursor: own.cursor,
             resetting: own.resetting,
             outbox,
-            endpoints: servers,
+            endpoints: servers.clone(),
             own_endpoints: device.endpoints(&device.config.listen),
             issuing_key: Some(issuing_key),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -136,6 +138,7 @@ impl Driver {
             answers,
             answered,
             connection: None,
+            endpoints: servers,
             seek: Seek::default(),
             looked,
             looks,
@@ -228,8 +231,7 @@ impl Driver {
             Effect::Report(state) => {
                 report::publish(&self.device, &state);
                 if matches!(state, LinkState::Offline { .. }) {
-                    // This device's own server may have stopped since: others are dialled from then on.
-                    self.renew_endpoints().await;
+                    self.renew_changed_endpoints().await;
                 }
                 self.look_around(&state).await;
             }
@@ -360,9 +362,21 @@ impl Driver {
         self.renew_endpoints().await;
     }
 
+    /// This device's own server may have stopped since: then others are dialled.
+    async fn renew_changed_endpoints(&mut self) {
+        let servers = Servers::of(&self.device).await;
+        // Whatever else is tried just now stays.
+        if servers.is_ok_and(|servers| servers.endpoints() != self.endpoints) {
+            self.renew_endpoints().await;
+        }
+    }
+
     async fn renew_endpoints(&mut self) {
         match Servers::of(&self.device).await {
-            Ok(servers) => self.step(Event::Endpoints(servers.endpoints())),
+            Ok(servers) => {
+                self.endpoints = servers.endpoints();
+                self.step(Event::Endpoints(self.endpoints.clone()));
+            }
             Err(error) => tracing::warn!(%error, "read where the servers are"),
         }
     }

@@ -56,6 +56,7 @@ impl Replica for ReplicaService {
         let (number, queue) = replicating.connect(member.device).map_err(|_| {
             status(Code::PermissionDenied, Reason::Capability, "this device is not the group's replica")
         })?;
+        self.0.goes_on();
         self.0.communication.record(Event::new(EventCode::ReplicaConnected).peer(member.device));
         let (stop, beat) = (self.0.stop.clone(), self.0.beat_every);
         self.0.tasks.spawn(async move {

@@ -484,8 +484,8 @@ impl Serving {
     /// Takes no more changes, and answers when the replica has all there are on stable storage.
     ///
     /// # Errors
-    /// The replica is not up to date in time; this server then goes on, as it does by itself
-    /// [`STANDS_DOWN`] later if nobody took over.
+    /// The replica is not up to date in time; this server then goes on, as it does when the replica follows
+    /// again, or by itself [`STANDS_DOWN`] later.
     ///
     /// # Cancel safety
     /// The server stands down all the same, for so long.
@@ -496,9 +496,14 @@ impl Serving {
         let head = drained.map_err(|error| self.storage_failed(&error))?;
         let durable = tokio::time::timeout(DRAINS, self.replicating.has_all(head.sequence)).await;
         durable.map_err(|_| {
-            *self.standing_down.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            self.goes_on();
             Status::unavailable("the replica did not get everything in time; this server goes on")
         })
+    }
+
+    /// The replica follows from now on, so it does not take over: this server goes on.
+    pub fn goes_on(&self) {
+        *self.standing_down.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Whether changes are taken.

@@ -104,7 +104,11 @@ impl Pair {
     /// Makes the other device the replica, and waits until it has everything; how long that took.
     async fn set(&self) -> Result<Duration> {
         let device_id = self.replica.status().await?.device_id;
-        let request = SetReplicationRequest { device_id, durability: Durability::Async.into() };
+        let request = SetReplicationRequest {
+            device_id,
+            durability: Durability::Async.into(),
+            ..SetReplicationRequest::default()
+        };
         let began = Instant::now();
         self.server.panel().await?.set_replication(request).await?;
         self.has_everything().await?;
