@@ -16,12 +16,12 @@ build: tools
 	$(CARGO) build --locked -p mfpsync-daemon -p mfpsync-cli
 
 test: tools ## All tests, over real files, sockets and processes (MFPSYNC_NO_SKIP=1, as root: none skipped)
-	@scripts/need ip:iproute2 openssl:openssl mount:mount unshare:util-linux sqlite3:sqlite3
+	@scripts/need ip:iproute2 nft:nftables openssl:openssl mount:mount unshare:util-linux sqlite3:sqlite3
 	$(CARGO) build --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace
 
 campaign: tools ## The same for longer: more rounds, larger databases, 2,000 seeds (about an hour)
-	@scripts/need ip:iproute2 openssl:openssl mount:mount unshare:util-linux sqlite3:sqlite3
+	@scripts/need ip:iproute2 nft:nftables openssl:openssl mount:mount unshare:util-linux sqlite3:sqlite3
 	$(CARGO) build --locked -p mfpsync-daemon -p mfpsync-cli
 	MFPSYNC_CAMPAIGN=1 MFPSYNC_SEEDS=2000 $(CARGO) test --locked -p mfpsync-tests
 	MFPSYNC_CAMPAIGN=1 PROPTEST_CASES=2000 $(CARGO) test --locked -p mfpsync-replication -p mfpsync-storage

@@ -11,8 +11,8 @@ use zstd::bulk::{Compressor, Decompressor};
 
 /// Pages in one part.
 pub const PART_PAGES: usize = 256;
-/// The compression knows the pages as they were if so many changed at the most: beyond that it gains little,
-/// and costs.
+/// The compression knows the pages as they were if so many changed at the most. Of more it would find too
+/// little again; they travel as the exclusive or with what they were.
 const KNOWN_PAGES: usize = 16;
 /// More gains little, and costs the writer's thread time.
 const LEVEL: i32 = 1;
@@ -114,6 +114,7 @@ impl Part {
         let mut before = 0;
         let mut known = Known::default();
         let mut content = Vec::with_capacity(self.pages.len() * PAGE_BYTES);
+        let changed = self.pages.iter().filter(|(_, body)| matches!(body, Body::Changed { .. })).count();
         for (page, body) in &self.pages {
             to.varint(u64::from(page.0 - before));
             before = page.0;
@@ -124,8 +125,12 @@ impl Part {
                 }
                 Body::Changed { old, new } => {
                     to.fixed(&[1]);
-                    content.extend_from_slice(&**new);
                     known.add(*page, old);
+                    if changed <= KNOWN_PAGES {
+                        content.extend_from_slice(&**new);
+                    } else {
+                        content.extend_from_slice(&exclusive_or(old, new));
+                    }
                 }
             };
         }
@@ -168,14 +173,18 @@ impl<'a> Packed<'a> {
         &self,
         mut old: impl FnMut(PageNumber) -> Result<Page, E>,
     ) -> Result<Unpacked, E> {
-        let mut known = Known::default();
+        let (mut known, mut olds) = (Known::default(), Vec::with_capacity(self.heads.len()));
         for head in self.heads.iter().filter(|head| head.changed) {
-            known.add(head.page, &old(head.page)?);
+            let old = old(head.page)?;
+            known.add(head.page, &old);
+            olds.push(old);
         }
         if known.hash() != self.old {
             let changed = self.heads.iter().filter(|head| head.changed);
             return Ok(Unpacked::Wrong(changed.map(|head| head.page).collect()));
         }
+        let large = known.count > KNOWN_PAGES;
+        let mut olds = olds.iter().filter(|_| large);
         let unpacked = Decompressor::with_dictionary(&known.with(self.front))
             .and_then(|mut open| open.decompress(self.content, self.heads.len() * PAGE_BYTES))
             .map_err(|_| DecodeError::Invalid("part does not unpack"))?;
@@ -183,7 +192,10 @@ impl<'a> Packed<'a> {
         if contents.len() != self.heads.len() || !rest.is_empty() {
             return Err(DecodeError::Truncated.into());
         }
-        let pages = self.heads.iter().zip(contents).map(|(head, content)| (head.page, *content));
+        let pages = self.heads.iter().zip(contents).map(|(head, content)| {
+            let old = if head.changed { olds.next() } else { None };
+            (head.page, old.map_or(*content, |old| exclusive_or(old, content)))
+        });
         Ok(Unpacked::Pages(pages.collect()))
     }
 }
@@ -264,6 +276,12 @@ impl End {
         };
         Ok(Self { from: before, to })
     }
+}
+
+fn exclusive_or(one: &Page, two: &Page) -> Page {
+    let mut difference = *one;
+    difference.iter_mut().zip(two).for_each(|(one, two)| *one ^= two);
+    difference
 }
 
 fn short(digest: PageDigest) -> u32 {

@@ -43,6 +43,17 @@ impl Lan {
         Ok(namespace)
     }
 
+    /// Has a machine lose one in a hundred packets that come in.
+    ///
+    /// # Errors
+    /// `nft` is not installed, or the system's.
+    pub fn lose_packets(&self, namespace: &str) -> Result<()> {
+        let rules = "table inet lossy { chain in { type filter hook input priority 0; \
+                     iifname eth0 numgen random mod 100 < 1 drop; }; }";
+        let words = ["netns", "exec", namespace, "nft", rules];
+        ip(&words)
+    }
+
     /// Gives a machine other addresses than it had.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The server is lost, handed over or comes back, and no client is touched: real daemons at addresses of
 //! their own, which find the new server by themselves.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use mfpsync_proto::panel::{
@@ -9,8 +9,9 @@ use mfpsync_proto::panel::{
     RolePhase, SetReplicationReply, SetReplicationRequest, StartServerRequest, StopReplicationRequest,
 };
 use mfpsync_tests::item::{key, put, text};
+use mfpsync_tests::lan::Lan;
 use mfpsync_tests::{
-    PASSPHRASE, PATIENCE, TestDevice, current, eventually, join, open_pairing, rounds, running, seed,
+    PASSPHRASE, PATIENCE, TestDevice, current, eventually, join, open_pairing, rounds, running, seed, skip,
     start_server,
 };
 use rand::rngs::StdRng;
@@ -29,14 +30,23 @@ const REPLICA: usize = 1;
 impl Office {
     /// A server, a replica that can take over, and so many clients besides.
     async fn open(clients: usize) -> Self {
-        let server = TestDevice::started("server").await.unwrap();
-        let kit = start_server(&server, "Office").await.unwrap();
-        let mut office = Self { kit, devices: vec![server] };
-        for number in 1..=clients + 1 {
-            let device = TestDevice::started(&format!("device-{number}")).await.unwrap();
-            let code = open_pairing(&office.devices[SERVER]).await.unwrap().code;
-            let address = office.devices[SERVER].address().to_string();
-            join(&device, &address, &code, JoinPolicy::Merge).await.unwrap();
+        let devices = (0..clients + 2).map(|number| TestDevice::new(&format!("device-{number}")).unwrap());
+        Self::of(devices.collect()).await
+    }
+
+    /// The same of these devices, none of which runs yet.
+    async fn of(devices: Vec<TestDevice>) -> Self {
+        let mut office = Self { kit: String::new(), devices: Vec::new() };
+        for mut device in devices {
+            device.start().await.unwrap();
+            let Some(server) = office.devices.first() else {
+                office.kit = start_server(&device, "Office").await.unwrap();
+                office.devices.push(device);
+                continue;
+            };
+            let pairing = open_pairing(server).await.unwrap();
+            let [address, ..] = pairing.addresses.as_slice() else { panic!("the server is nowhere") };
+            join(&device, address, &pairing.code, JoinPolicy::Merge).await.unwrap();
             current(&device).await.unwrap();
             office.devices.push(device);
         }
@@ -172,6 +182,56 @@ async fn i_17_a_lost_servers_replica_takes_over_and_what_it_lacked_comes_back() 
     office.replicate(REPLICA, SERVER).await.unwrap();
     running(&office.devices[SERVER], Role::ReplicaClient).await.unwrap();
     office.copied(REPLICA, SERVER).await;
+}
+
+/// Cases 19 and 22, too: each machine has an address of its own, and loses one in a hundred packets.
+#[tokio::test]
+async fn ten_clients_follow_to_another_address_in_a_network_that_loses_packets() {
+    let mut lan = match Lan::new("fail") {
+        Ok(lan) => lan,
+        Err(error) => return skip(&format!("no network of its own: {error:#}")),
+    };
+    let machines: Vec<TestDevice> = (0..12)
+        .map(|number| {
+            let mut device = TestDevice::new(&format!("device-{number}")).unwrap();
+            let namespace = lan.machine(&[&format!("10.78.1.{}/24", number + 1)]).unwrap();
+            lan.lose_packets(&namespace).unwrap();
+            device.setup.listen = vec![format!("10.78.1.{}:7450", number + 1).parse().unwrap()];
+            device.setup.namespace = Some(namespace);
+            device
+        })
+        .collect();
+    let clients: Vec<usize> = (2..12).collect();
+    let mut office = Office::of(machines).await;
+    for client in &clients {
+        office.write(*client, *client as u32 * 10..*client as u32 * 10 + 5).await;
+    }
+    for client in &clients {
+        office.sent(*client).await;
+    }
+    office.copied(SERVER, REPLICA).await;
+    // Confirmed by the server alone, and then it is gone.
+    office.devices[REPLICA].freeze().unwrap();
+    for client in &clients {
+        office.write(*client, *client as u32 * 10 + 5..*client as u32 * 10 + 8).await;
+    }
+    for client in &clients {
+        office.sent(*client).await;
+    }
+    office.devices[SERVER].kill().unwrap();
+    office.devices[REPLICA].thaw().unwrap();
+    let decided = Instant::now();
+    office.promote(REPLICA, true).await.unwrap();
+    running(&office.devices[REPLICA], Role::ServerClient).await.unwrap();
+    println!("the new server runs {:?} after the decision", decided.elapsed());
+    office.agree(REPLICA, &[&[REPLICA], &clients[..]].concat(), 80).await;
+    println!("all follow and agree {:?} after the decision", decided.elapsed());
+
+    office.devices[SERVER].log.expect("F-SUPERSEDED");
+    office.devices[SERVER].log.expect("another device reigns");
+    office.devices[SERVER].start().await.unwrap();
+    running(&office.devices[SERVER], Role::Client).await.unwrap();
+    office.agree(REPLICA, &[&[SERVER, REPLICA], &clients[..]].concat(), 80).await;
 }
 
 #[tokio::test]
