@@ -17,7 +17,7 @@ use crate::assemble;
 use crate::communication::{CommunicationLog, LogFile};
 use crate::config::Config;
 use crate::control_file::{self, Control, ControlError, ControlFile};
-use crate::fault::{Exit, Fault, FaultBoard};
+use crate::fault::{Exit, Fault, FaultBoard, FaultCode};
 use crate::instance::{self, InstanceError, InstanceLock};
 use crate::parts::DeviceParts;
 use crate::role::Role;
@@ -121,6 +121,23 @@ impl Durable {
             Self::Usable(file) => Ok(file),
             Self::Unusable(fault) => Err(fault.clone()),
         }
+    }
+
+    /// Writes to the file on a thread that may block.
+    ///
+    /// # Errors
+    /// Why it cannot be used or written; the old contents then stay in force.
+    ///
+    /// # Cancel safety
+    /// It may be written although the future was dropped.
+    pub async fn write<T: Send + 'static>(
+        self: &Arc<Self>,
+        write: impl FnOnce(&ControlFile) -> Result<T, ControlError> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let control = self.clone();
+        let written =
+            tokio::task::spawn_blocking(move || write(control.file()?).map_err(|error| error.fault()));
+        written.await.unwrap_or_else(|_| Err(Fault::now(FaultCode::ControlFile)))
     }
 }
 
@@ -338,7 +355,6 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::fault::FaultCode;
     use crate::role::{Exits, Part};
     use crate::telemetry::Level;
 

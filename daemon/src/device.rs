@@ -16,10 +16,10 @@ use crate::authority::TrustAnchor;
 use crate::client::LinkReport;
 use crate::communication::CommunicationLog;
 use crate::config::Config;
-use crate::control_file::{ControlError, ControlFile};
+use crate::control_file::ControlFile;
 use crate::db::READ_DEADLINE;
 use crate::discovery::{Discovery, own_addresses};
-use crate::fault::{Fault, FaultBoard, FaultCode};
+use crate::fault::{Fault, FaultBoard};
 use crate::identity::Identity;
 use crate::keystore::KeyStore;
 use crate::membership::Roster;
@@ -99,7 +99,7 @@ impl Device {
     /// # Cancel safety
     /// The note may be written although the future was dropped.
     pub async fn saw_epoch(&self, group: GroupId, epoch: Epoch) -> Result<(), Fault> {
-        self.write_control(move |file| file.enter_group(group, epoch)).await
+        self.control.write(move |file| file.enter_group(group, epoch)).await
     }
 
     /// Notes durably that the device belongs to no group.
@@ -110,17 +110,7 @@ impl Device {
     /// # Cancel safety
     /// As [`Device::saw_epoch`].
     pub async fn left_group(&self) -> Result<(), Fault> {
-        self.write_control(ControlFile::leave_group).await
-    }
-
-    async fn write_control(
-        &self,
-        write: impl FnOnce(&ControlFile) -> Result<(), ControlError> + Send + 'static,
-    ) -> Result<(), Fault> {
-        let control = self.control.clone();
-        let written =
-            tokio::task::spawn_blocking(move || write(control.file()?).map_err(|error| error.fault()));
-        written.await.unwrap_or_else(|_| Err(Fault::now(FaultCode::ControlFile)))
+        self.control.write(ControlFile::leave_group).await
     }
 
     /// The group the device's own data belongs to.

@@ -50,10 +50,8 @@ impl Reign {
     /// # Cancel safety
     /// It may be sealed although the future was dropped; sealing again is harmless.
     pub async fn seal(&self, successor: &Signed<Promotion>) -> Result<(), Fault> {
-        let (control, epoch) = (self.control.clone(), successor.record.epoch);
-        let sealed =
-            tokio::task::spawn_blocking(move || control.file()?.seal(epoch).map_err(|error| error.fault()));
-        let role = sealed.await.unwrap_or_else(|_| Err(Fault::now(FaultCode::ControlFile)))?;
+        let epoch = successor.record.epoch;
+        let role = self.control.write(move |file| file.seal(epoch)).await?;
         self.faults.set(Fault::now(FaultCode::Superseded));
         if self.sealed.send_replace(Some(role)).is_none() {
             tracing::warn!(epoch = epoch.number, device = %successor.record.device, "another device reigns");

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use mfpsync_proto::panel as wire;
-use mfpsync_storage::model::Revision;
 use mfpsync_storage::physical::Position;
 use tonic::Status;
 
+use super::replication::place;
 use super::service::Session;
-use super::status::{revision, role};
+use super::status::role;
 use crate::db::READ_DEADLINE;
 use crate::device::Device;
 use crate::reign::{left_behind, takeover};
@@ -38,16 +38,12 @@ pub(super) async fn promote(
     let position = if stood_down { stand_down(device, &report).await? } else { position };
     let known = report.server.map_or(position.sequence, |server| server.sequence);
     let missing_at_most = if stood_down { 0 } else { known.0.saturating_sub(position.sequence.0) };
-    let control = device.control.clone();
-    let decided = tokio::task::spawn_blocking(move || {
-        control.file()?.begin_takeover(OPERATOR).map_err(|error| error.fault())
-    });
-    let decided = decided.await.map_err(|_| Status::internal("the takeover was interrupted"))?;
+    let decided = device.control.write(|file| file.begin_takeover(OPERATOR)).await;
     let wanted = decided.map_err(|fault| Status::unavailable(fault.to_string()))?;
     session.switch(wanted).await?;
     Ok(wire::PromoteReply {
         wanted: role(wanted).into(),
-        position: Some(place(&position)),
+        position: Some(place(position)),
         missing_at_most,
         stood_down,
     })
@@ -108,8 +104,4 @@ pub(super) async fn retire(session: &Session) -> Result<wire::RetireServerReply,
     let aside = crate::reign::retire(device).await;
     let aside = aside.map_err(|error| Status::unavailable(format!("move the database aside: {error}")))?;
     Ok(wire::RetireServerReply { path: aside.display().to_string() })
-}
-
-fn place(position: &Position) -> wire::Revision {
-    revision(Revision { epoch: position.epoch.number, sequence: position.sequence })
 }

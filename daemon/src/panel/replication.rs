@@ -44,10 +44,11 @@ pub(super) async fn set(
     } else {
         Some(opened(request.recovery_kit, request.kit_passphrase).await?)
     };
-    server.serving.set_replica(Replication { device, durability }).await?;
+    // First: a kit that is refused leaves all as it was.
     if let Some(root) = root {
         server.serving.certify(device, &root).await?;
     }
+    server.serving.set_replica(Replication { device, durability }).await?;
     Ok(wire::SetReplicationReply {
         device_name: name(&session.device, device),
         durability: durability_to_wire(durability).into(),
@@ -145,7 +146,7 @@ fn proof(Proved { sequence, at, wrong }: Proved) -> wire::Proof {
     wire::Proof { at_unix_millis: at, sequence: sequence.0, wrong: wrong.unwrap_or_default() }
 }
 
-fn place(position: Position) -> wire::Revision {
+pub(super) fn place(position: Position) -> wire::Revision {
     revision(Revision { epoch: position.epoch.number, sequence: position.sequence })
 }
 

@@ -2,6 +2,7 @@
 //! is connected.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -84,6 +85,8 @@ pub struct Serving {
     introduced: Mutex<HashMap<DeviceId, Introduction>>,
     /// Stands down since then.
     standing_down: Mutex<Option<Instant>>,
+    /// Another device reigns.
+    sealed: AtomicBool,
 }
 
 /// What a device said of itself at its last hello.
@@ -162,6 +165,7 @@ impl Serving {
             reign: made.reign,
             introduced: Mutex::default(),
             standing_down: Mutex::default(),
+            sealed: AtomicBool::new(false),
         };
         serving.reload_membership().await?;
         Ok(serving)
@@ -509,14 +513,18 @@ impl Serving {
     /// Whether changes are taken.
     ///
     /// # Errors
-    /// This server stands down.
+    /// This server stands down, or another one reigns.
     pub fn takes_changes(&self) -> Result<(), Status> {
         let mut since = self.standing_down.lock().unwrap_or_else(PoisonError::into_inner);
         if since.is_some_and(|since| since.elapsed() >= STANDS_DOWN) {
             tracing::warn!("nobody took over; this server goes on");
             *since = None;
         }
-        if since.is_none() { Ok(()) } else { Err(refusal::stopping()) }
+        if since.is_none() && !self.sealed.load(Ordering::Acquire) {
+            Ok(())
+        } else {
+            Err(refusal::stopping())
+        }
     }
 
     /// Looks at the highest promotion record a device has seen. One that proves a higher reign means
@@ -545,6 +553,9 @@ impl Serving {
         } else if let Err(fault) = self.reign.seal(promotion).await {
             self.faults.set(fault.clone());
             return Err(Status::unavailable(fault.to_string()));
+        } else {
+            // I-14: until the part has ended, too.
+            self.sealed.store(true, Ordering::Release);
         }
         let refusal = wire::Refusal {
             promotion: promotion.encode().into(),

@@ -1,26 +1,10 @@
 //! How SQLite is set on the connections a store really uses. What most of these settings guard shows
 //! only in a power cut or under an attack, so they are asserted themselves.
 
-use mfpsync_storage::{Database, FileKind, Inline, SHORT_READ, Store};
+use mfpsync_storage::{Inline, SHORT_READ, Store};
 use rusqlite::Connection;
 
-/// A database whose users see the connection itself.
-struct Bare;
-
-impl Database for Bare {
-    const KIND: FileKind =
-        FileKind { application_id: 0x4d46_5054, migrations: &["CREATE TABLE kept (number INTEGER)"] };
-    type Read<'c> = &'c Connection;
-    type Write<'c> = &'c Connection;
-
-    fn read(connection: &Connection) -> &Connection {
-        connection
-    }
-
-    fn write(connection: &Connection) -> &Connection {
-        connection
-    }
-}
+use crate::support::Bare;
 
 /// The same on every connection.
 const ALL: [(&str, i64); 6] = [
@@ -54,14 +38,17 @@ fn the_writer_and_both_readers_are_set_as_durability_and_secrecy_demand() {
     store
         .write_and_wait(|connection| {
             assert_set(connection, "the writer", &WRITER);
-            Ok(connection.execute("INSERT INTO kept VALUES (1)", [])?)
+            Ok(connection.execute("INSERT INTO kept VALUES (1, NULL)", [])?)
         })
         .unwrap();
     for deadline in [SHORT_READ, SHORT_READ * 5] {
         store
             .read_and_wait(deadline, |connection| {
                 assert_set(connection, "a reader", &READER);
-                assert!(connection.execute("INSERT INTO kept VALUES (2)", []).is_err(), "a reader wrote");
+                assert!(
+                    connection.execute("INSERT INTO kept VALUES (2, NULL)", []).is_err(),
+                    "a reader wrote"
+                );
                 Ok(())
             })
             .unwrap();

@@ -1,6 +1,5 @@
 //! A device and a master in memory, with short ways to say what tests are about.
 
-use mfpsync_storage::Inline;
 use mfpsync_storage::local::{
     EditContext, ItemState, Local, LocalEdit, Membership, OutboxLimits, RetainedLimits, Settlement,
 };
@@ -10,6 +9,8 @@ use mfpsync_storage::model::{
     Incarnation, IssuingCertificate, ItemKey, Member, Operation, OperationNumber, Outcome, Promotion,
     PromotionReason, PublicKey, RejectReason, Revision, Sequence, Signed, Value,
 };
+use mfpsync_storage::{Database, FileKind, Inline};
+use rusqlite::Connection;
 
 pub(crate) const GROUP: GroupId = GroupId([7; 16]);
 pub(crate) const EPOCH: Epoch = Epoch { number: 1, nonce: [9; 16] };
@@ -18,6 +19,26 @@ pub(crate) const EPOCH: Epoch = Epoch { number: 1, nonce: [9; 16] };
 pub(crate) fn skip(why: &str) {
     assert!(std::env::var_os("MFPSYNC_NO_SKIP").is_none_or(|set| set != "1"), "not proven: {why}");
     println!("skipped: {why}");
+}
+
+/// A database whose users see the connection itself.
+pub(crate) struct Bare;
+
+impl Database for Bare {
+    const KIND: FileKind = FileKind {
+        application_id: 0x4d46_5054,
+        migrations: &["CREATE TABLE kept (number INTEGER PRIMARY KEY, text TEXT)"],
+    };
+    type Read<'c> = &'c Connection;
+    type Write<'c> = &'c Connection;
+
+    fn read(connection: &Connection) -> &Connection {
+        connection
+    }
+
+    fn write(connection: &Connection) -> &Connection {
+        connection
+    }
 }
 
 pub(crate) fn key(id: &str) -> ItemKey {

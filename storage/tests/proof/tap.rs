@@ -6,32 +6,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
+use mfpsync_storage::Store;
 use mfpsync_storage::physical::{Changed, LogId, Page, PageDigest, PageHash, PageNumber, Pages};
 use mfpsync_storage::tap::{Tap, Verdict};
-use mfpsync_storage::{Database, FileKind, Store};
 use rusqlite::Connection;
 
 use crate::locks::locks;
-
-/// A database whose users see the connection itself.
-struct Bare;
-
-impl Database for Bare {
-    const KIND: FileKind = FileKind {
-        application_id: 0x4d46_5054,
-        migrations: &["CREATE TABLE kept (number INTEGER PRIMARY KEY, text TEXT)"],
-    };
-    type Read<'c> = &'c Connection;
-    type Write<'c> = &'c Connection;
-
-    fn read(connection: &Connection) -> &Connection {
-        connection
-    }
-
-    fn write(connection: &Connection) -> &Connection {
-        connection
-    }
-}
+use crate::support::Bare;
 
 /// What was heard: the runs of transactions, the latest last, and a copy made of it.
 #[derive(Debug, Default)]
