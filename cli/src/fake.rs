@@ -24,9 +24,9 @@ use mfpsync_proto::panel::{
     PromoteReply, PromoteRequest, ProveReplicaReply, ProveReplicaRequest, ReleaseDeviceReply,
     ReleaseDeviceRequest, ReplicationReply, ReplicationRequest, RetireServerReply, RetireServerRequest, Role,
     RoleReply, SetAsideReply, SetAsideRequest, SetReplicationReply, SetReplicationRequest,
-    StartClientRequest, StartServerRequest, StatusReply, StatusRequest, StopReplicationReply,
-    StopReplicationRequest, StopServerRequest, UndoJoinReply, UndoJoinRequest, UnlockDebugReply,
-    UnlockDebugRequest,
+    StartClientRequest, StartServerRequest, StatusReply, StatusRequest, StayReply, StayRequest,
+    StopReplicationReply, StopReplicationRequest, StopServerRequest, UndoJoinReply, UndoJoinRequest,
+    UnlockDebugReply, UnlockDebugRequest,
 };
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -282,6 +282,10 @@ impl Panel for Service {
     }
 
     async fn promote(&self, _request: Request<PromoteRequest>) -> Reply<PromoteReply> {
+        unused()
+    }
+
+    async fn stay(&self, _request: Request<StayRequest>) -> Reply<StayReply> {
         unused()
     }
 

@@ -4,6 +4,7 @@
 //! The root exists in memory only while a group is made or its recovery kit is open. Which of the
 //! verified rows counts is decided in [`crate::membership`]; where they are kept, elsewhere.
 
+use mfpsync_replication::message::Claim;
 use mfpsync_storage::codec::DecodeError;
 use mfpsync_storage::model::{
     DeviceId, GroupId, IssuingCertificate, Member, Promotion, PublicKey, SIGNATURE_BYTES, Signed,
@@ -86,6 +87,23 @@ impl TrustAnchor {
         self.same_group(signed.record.group)?;
         self.issued(signed.record.device, &signed.body, &signed.signature, issuers)?;
         Ok(signed)
+    }
+
+    /// Verifies the claim of a reign, by what it brings along and by already verified `issuers`.
+    ///
+    /// # Errors
+    /// Any of [`VerifyError`].
+    pub fn verify_claim(
+        &self,
+        claim: &Claim,
+        issuers: &[Signed<IssuingCertificate>],
+    ) -> Result<(), VerifyError> {
+        let mut issuers = issuers.to_vec();
+        if let Some(issuer) = &claim.issuer {
+            issuers.push(self.verify_issuer(&issuer.encode())?);
+        }
+        self.verify_promotion(&claim.promotion.encode(), &issuers)?;
+        claim.member.iter().try_for_each(|row| self.verify_member(&row.encode(), &issuers).map(drop))
     }
 
     fn same_group(&self, found: GroupId) -> Result<(), VerifyError> {

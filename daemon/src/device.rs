@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use mfpsync_replication::message::Claim;
 use mfpsync_storage::Error;
-use mfpsync_storage::local::{Membership, RetainedLimits};
+use mfpsync_storage::local::{LocalWrite, Membership, RetainedLimits};
 use mfpsync_storage::model::{DeviceId, Epoch, GroupId, Member};
 use ring::rand::SecureRandom;
 use tokio::sync::watch;
@@ -134,6 +135,25 @@ impl Device {
     /// Notes who reigns.
     pub fn saw_reign(&self, of: DeviceId) {
         self.reigning.store(Some(Arc::new(of)));
+    }
+
+    /// Notes the verified claim of a reign, with where its device is.
+    ///
+    /// # Errors
+    /// The database's.
+    ///
+    /// # Cancel safety
+    /// It may be noted although the future was dropped.
+    pub async fn adopt_claim(&self, claim: &Claim) -> Result<(), Error> {
+        let Claim { promotion, issuer, member } = claim.clone();
+        let row = member.as_ref().map(|member| member.record.clone());
+        let write = move |db: &LocalWrite<'_>| {
+            db.adopt_roster(std::slice::from_ref(&promotion), issuer.as_slice(), member.as_slice())?;
+            Ok(((), Vec::new()))
+        };
+        self.own.write(write).await?;
+        self.roster.update(row);
+        Ok(())
     }
 
     /// Fills the roster with what the device's own data knows of its group.

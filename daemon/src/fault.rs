@@ -107,7 +107,8 @@ fault_codes! {
     /// Two devices claim to follow the same reign.
     Forked = "F-FORKED", false, Unavailable:
         "two machines became the group's server without knowing of each other, and devices follow the one \
-         or the other; nothing of either is discarded; decide which one stays, and stop the other";
+         or the other; no change is taken until it is settled, and nothing of either is discarded; decide which \
+         one stays, and say so there (`mfpsync role stay`)";
     /// The other device speaks a version this one does not.
     Protocol = "F-PROTOCOL", true, Unavailable:
         "this machine and the other one have releases that cannot work together; changes are kept \

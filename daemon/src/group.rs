@@ -105,6 +105,7 @@ impl Founder<'_> {
                 group: anchor.group,
                 epoch: Epoch { number: 1, nonce },
                 parent: None,
+                ends: Vec::new(),
                 device: self.identity.device(),
                 operator: "panel".to_owned(),
                 reason: PromotionReason::Founded,

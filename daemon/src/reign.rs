@@ -11,8 +11,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use mfpsync_replication::message::Claim;
 use mfpsync_storage::master::Head;
-use mfpsync_storage::model::{Promotion, Sequence, Signed};
+use mfpsync_storage::model::{Promotion, Sequence};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -30,8 +31,8 @@ pub struct Reign {
     control: Arc<Durable>,
     faults: FaultBoard,
     communication: CommunicationLog,
-    /// The role from then on.
-    sealed: watch::Sender<Option<Role>>,
+    /// The role from then on, and who reigns.
+    sealed: watch::Sender<Option<(Role, Claim)>>,
 }
 
 impl Reign {
@@ -41,7 +42,7 @@ impl Reign {
         Self { control, faults, communication, sealed: watch::Sender::new(None) }
     }
 
-    /// Ends the reign of this device by a verified record of its successor. On return that is durable, and
+    /// Ends the reign of this device by the verified claim of its successor. On return that is durable, and
     /// nothing more may be acknowledged.
     ///
     /// # Errors
@@ -49,13 +50,13 @@ impl Reign {
     ///
     /// # Cancel safety
     /// It may be sealed although the future was dropped; sealing again is harmless.
-    pub async fn seal(&self, successor: &Signed<Promotion>) -> Result<(), Fault> {
-        let epoch = successor.record.epoch;
+    pub async fn seal(&self, successor: &Claim) -> Result<(), Fault> {
+        let Promotion { epoch, device, .. } = successor.promotion.record;
         let role = self.control.write(move |file| file.seal(epoch)).await?;
         self.faults.set(Fault::now(FaultCode::Superseded));
-        if self.sealed.send_replace(Some(role)).is_none() {
-            tracing::warn!(epoch = epoch.number, device = %successor.record.device, "another device reigns");
-            self.communication.record(Event::new(Code::Superseded).peer(successor.record.device));
+        if self.sealed.send_replace(Some((role, successor.clone()))).is_none() {
+            tracing::warn!(epoch = epoch.number, %device, "another device reigns");
+            self.communication.record(Event::new(Code::Superseded).peer(device));
         }
         Ok(())
     }
@@ -68,8 +69,11 @@ impl Reign {
 pub async fn obey(device: Arc<Device>, supervisor: SupervisorHandle, stop: CancellationToken) {
     let (mut sealed, mut states) = (device.reign.sealed.subscribe(), supervisor.watch());
     loop {
-        let role = *sealed.borrow_and_update();
-        if let Some(role) = role {
+        let ended = sealed.borrow_and_update().clone();
+        if let Some((role, successor)) = ended {
+            if let Err(error) = device.adopt_claim(&successor).await {
+                tracing::warn!(%error, "note who reigns");
+            }
             match supervisor.switch(role).await {
                 Ok(_) => drop(device.reign.sealed.send_if_modified(|sealed| sealed.take().is_some())),
                 Err(error) => tracing::warn!(%error, %role, "follow the end of this reign"),

@@ -4,6 +4,7 @@
 //! [`crate::device::Device::server`].
 
 pub mod follow;
+pub mod gate;
 pub mod hub;
 mod replica_service;
 pub mod replicating;
@@ -81,11 +82,10 @@ impl ServerPart {
         takeover::finish(device).await?;
         let (master, hub) = open_master(device)?;
         let head = hub.head().borrow().clone();
-        let lineage = master.read(READ_DEADLINE, |read| Ok((read.lineage()?, read.members()?))).await;
-        let (lineage, members) = lineage.map_err(|error| start_fault(&error))?;
-        device.roster.update(members.into_iter().map(|signed| signed.record));
+        let known = others::Known::of(&master).await.map_err(|error| start_fault(&error))?;
+        device.roster.update(known.members.iter().map(|signed| signed.record.clone()));
         device.saw_epoch(head.group, head.epoch).await?;
-        others::ask(device, &head, &lineage).await?;
+        let rivals = others::ask(device, &known).await?;
         device.saw_reign(device.identity.device());
         let listeners = listen(&device.config.listen).await?;
         let listening = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
@@ -114,6 +114,7 @@ impl ServerPart {
             reign: device.reign.clone(),
         };
         let serving = Serving::new(made).await.map_err(|error| start_fault(&error))?;
+        rivals.iter().for_each(|rival| serving.contest(rival));
         let part = Self {
             vital: Vital::new(&serving.tasks, &serving.stop),
             serving: Arc::new(serving),
@@ -133,6 +134,7 @@ impl ServerPart {
         let forget = prune::run(serving.master.clone(), device.settings.clone(), serving.stop.clone());
         part.vital.spawn("forgetting", forget);
         part.vital.spawn("switching", switching::run(device.clone(), part.serving.clone()));
+        part.vital.spawn("others", others::keep_asking(device.clone(), part.serving.clone()));
         let (hub, stop, every) = (serving.hub.clone(), serving.stop.clone(), device.config.heartbeat);
         part.vital.spawn("heartbeat", async move {
             // None when told to stop, which is all it may end by.

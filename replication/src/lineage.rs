@@ -60,8 +60,9 @@ pub enum Relation {
         /// The last sequence of ours that theirs has.
         fork: Sequence,
     },
-    /// Theirs branches off before the end of ours, by a reign numbered above all of ours: whoever
-    /// began it knew of ours and left it behind, as in a restore.
+    /// Theirs branches off before the end of ours and goes on all the same: by a reign numbered above all
+    /// of ours, so whoever began it knew of ours and left it behind, as in a restore; or because an
+    /// operator chose theirs and ended ours by name.
     Replaced {
         /// The last sequence of ours that theirs has.
         fork: Sequence,
@@ -201,11 +202,25 @@ impl Lineage {
         let mut branch = branch.rev().filter(|(_, parent)| self.knows(&parent.epoch));
         match branch.next() {
             None => Relation::Unrelated,
-            Some((reign, parent)) if reign.epoch.number > mine.epoch.number => {
-                Relation::Replaced { fork: parent.sequence }
+            Some((reign, parent)) if reign.epoch.number > mine.epoch.number || theirs.ends(&mine.epoch) => {
+                let ours = self.end_of(&parent.epoch).map_or(parent.sequence, |end| end.sequence);
+                Relation::Replaced { fork: parent.sequence.min(ours) }
             }
             Some((_, parent)) => Relation::Forked { parent: parent.epoch.number },
         }
+    }
+
+    /// Whether the device of another reign believes that it goes on where this history does: both have a
+    /// reign of that number, and nobody chose between them. A number that was passed over was passed
+    /// over knowingly.
+    #[must_use]
+    pub fn is_contested_by(&self, epoch: &Epoch) -> bool {
+        let has_number = self.reigns().any(|reign| reign.epoch.number == epoch.number);
+        has_number && !self.knows(epoch) && !self.ends(epoch)
+    }
+
+    fn ends(&self, epoch: &Epoch) -> bool {
+        self.reigns().any(|reign| reign.ends.contains(epoch))
     }
 
     /// Where a reign ended that has a successor here.

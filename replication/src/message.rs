@@ -8,6 +8,32 @@ use mfpsync_storage::model::{
     Promotion, PublicKey, Sequence, Signed,
 };
 
+/// Proof that a device reigns, and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The record.
+    pub promotion: Signed<Promotion>,
+    /// The certificate of the key that signed it, for whoever has not met that device.
+    pub issuer: Option<Signed<IssuingCertificate>>,
+    /// The device's membership row.
+    pub member: Option<Signed<Member>>,
+}
+
+impl Claim {
+    /// The claim of a reign, with what is known of its device.
+    #[must_use]
+    pub fn of(
+        promotion: Signed<Promotion>,
+        issuers: &[Signed<IssuingCertificate>],
+        members: &[Signed<Member>],
+    ) -> Self {
+        let device = promotion.record.device;
+        let issuer = issuers.iter().find(|signed| signed.record.device == device).cloned();
+        let member = members.iter().find(|signed| signed.record.device == device).cloned();
+        Self { promotion, issuer, member }
+    }
+}
+
 /// A client's first word on every connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
@@ -19,8 +45,8 @@ pub struct Hello {
     pub group: GroupId,
     /// This life of its local state.
     pub incarnation: Incarnation,
-    /// The highest promotion record it has seen.
-    pub promotion: Option<Signed<Promotion>>,
+    /// The highest reign it has seen.
+    pub claim: Option<Claim>,
     /// The last operation number it has given out; zero for none.
     pub last_operation: OperationNumber,
     /// `host:port` where it is reached when it serves.
@@ -194,8 +220,8 @@ pub struct Refusal {
     pub reason: RefusalReason,
     /// For people; never compared.
     pub text: String,
-    /// With [`RefusalReason::Superseded`]: the record that proves it.
-    pub promotion: Option<Signed<Promotion>>,
+    /// With [`RefusalReason::Superseded`]: what proves it.
+    pub claim: Option<Claim>,
 }
 
 /// Reasons of a refusal.

@@ -220,11 +220,11 @@ impl Step {
             }
             (State::Greeting { link, .. }, LinkEvent::Greeted(greeting)) => self.greeted(link, *greeting),
             (State::Following(following), LinkEvent::Failed(failure)) => {
-                self.heed_promotion(&failure);
+                self.heed_claim(&failure);
                 self.lose_server(following.session.link, failure.trouble(), failure.push_back())
             }
             (_, LinkEvent::Failed(failure)) => {
-                self.heed_promotion(&failure);
+                self.heed_claim(&failure);
                 self.lose(link, failure.trouble(), failure.push_back())
             }
             (State::Following(mut following), event) => {
@@ -233,7 +233,7 @@ impl Step {
                     LinkEvent::PushAnswered(answer) => following.answered(answer, self),
                     LinkEvent::OutboxEmpty(outbox) => following.nothing_to_push(outbox, self),
                     LinkEvent::PushFailed(failure) => {
-                        self.heed_promotion(&failure);
+                        self.heed_claim(&failure);
                         following.push_failed(&failure, self)
                     }
                     LinkEvent::Dialled | LinkEvent::Greeted(_) | LinkEvent::Failed(_) => {
@@ -341,10 +341,10 @@ impl Step {
         }
     }
 
-    fn heed_promotion(&mut self, failure: &Failure) {
+    fn heed_claim(&mut self, failure: &Failure) {
         if let Failure::Refused { refusal, .. } = failure
-            && let Some(record) = &refusal.promotion
-            && let Some(effect) = self.facts.note_promotion(record)
+            && let Some(claim) = &refusal.claim
+            && let Some(effect) = self.facts.note_claim(claim)
         {
             self.store(effect);
         }

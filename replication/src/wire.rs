@@ -15,10 +15,12 @@ use bytes::Bytes;
 use mfpsync_proto::sync;
 use mfpsync_storage::codec::DecodeError;
 use mfpsync_storage::model::{
-    Chain, Cursor, Epoch, GroupId, Incarnation, IssuingCertificate, Member, Sequence, Signed, limit,
+    Chain, Cursor, Epoch, GroupId, Incarnation, IssuingCertificate, Member, Promotion, Sequence, Signed,
+    limit,
 };
 
 use crate::error::WireError;
+use crate::message::Claim;
 
 pub use follow::{
     batch_to_wire, caught_up_to_wire, follow_event_from_wire, follow_from_wire, follow_to_wire,
@@ -128,6 +130,33 @@ fn records<T>(
 
 fn record<T>(what: &'static str, decoded: Result<T, DecodeError>) -> Result<T, WireError> {
     decoded.map_err(|source| WireError::Record { what, source })
+}
+
+/// Reads what proves a reign.
+fn claim(claim: Option<&sync::Claim>) -> Result<Option<Claim>, WireError> {
+    fn optional<T>(
+        what: &'static str,
+        bytes: &[u8],
+        decode: impl Fn(&[u8]) -> Result<T, DecodeError>,
+    ) -> Result<Option<T>, WireError> {
+        if bytes.is_empty() { Ok(None) } else { record(what, decode(bytes)).map(Some) }
+    }
+    let Some(claim) = claim else { return Ok(None) };
+    Ok(Some(Claim {
+        promotion: record("promotion", Promotion::decode(&claim.promotion))?,
+        issuer: optional("issuing certificate", &claim.issuer, IssuingCertificate::decode)?,
+        member: optional("member", &claim.member, Member::decode)?,
+    }))
+}
+
+/// Writes what proves a reign.
+#[must_use]
+pub fn claim_to_wire(claim: &Claim) -> sync::Claim {
+    sync::Claim {
+        promotion: claim.promotion.encode().into(),
+        issuer: claim.issuer.as_ref().map_or_else(Bytes::new, |record| record.encode().into()),
+        member: claim.member.as_ref().map_or_else(Bytes::new, |record| record.encode().into()),
+    }
 }
 
 fn members(all: &[Bytes]) -> Result<Vec<Signed<Member>>, WireError> {

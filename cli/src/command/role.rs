@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use mfpsync_proto::panel::{
-    FoundGroupRequest, PrepareGroupReply, PrepareGroupRequest, PromoteRequest, RetireServerRequest, Role,
-    RoleReply, StartClientRequest, StartServerRequest, StatusRequest, StopServerRequest,
+    FoundGroupRequest, PrepareGroupReply, PrepareGroupRequest, PromoteRequest, RetireServerRequest, Rival,
+    Role, RoleReply, StartClientRequest, StartServerRequest, StatusRequest, StayRequest, StopServerRequest,
 };
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ use super::{Context, status};
 use crate::exit::{Exit, Failure};
 use crate::kit::KitFile;
 use crate::output::printable;
-use crate::render::status::{role_name, role_text};
+use crate::render::status::{rival_json, role_name, role_text};
 use crate::secret::{self, Secret};
 use crate::sockets::Sockets;
 use crate::wait;
@@ -36,6 +36,7 @@ pub(crate) enum RoleCommand {
     StopServer(StopServerArgs),
     StartClient(StartClientArgs),
     Promote(PromoteArgs),
+    Stay(StayArgs),
     Retire(RetireArgs),
     Show(ShowArgs),
 }
@@ -105,6 +106,16 @@ pub(crate) struct PromoteArgs {
     wait: WaitArgs,
 }
 
+/// Keep this device the server, where two became it without knowing of each other
+///
+/// Run it at the one that stays. The other one ends as soon as it hears of it and goes on as a client. Nothing
+/// is discarded: what only the other one had comes back from the devices that follow it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mfpsync role stay")]
+pub(crate) struct StayArgs {}
+
 /// Dismiss the database of a server that was superseded
 ///
 /// It is renamed and kept on this device; the fault ends.
@@ -151,6 +162,7 @@ pub(crate) async fn run(context: &Context, command: RoleCommand) -> Result<Exit,
             settle(context, &reply, args.wait, json!({})).await
         }
         RoleCommand::Promote(args) => promote(context, args).await,
+        RoleCommand::Stay(StayArgs {}) => stay(context).await,
         RoleCommand::Retire(RetireArgs {}) => retire(context).await,
         RoleCommand::Show(_) => show(context).await,
     }
@@ -185,6 +197,23 @@ async fn promote(context: &Context, args: PromoteArgs) -> Result<Exit, Failure> 
     let role = RoleReply { wanted: reply.wanted };
     let extra = json!({ "stood_down": reply.stood_down, "missing_at_most": missing });
     settle(context, &role, args.wait, extra).await
+}
+
+async fn stay(context: &Context) -> Result<Exit, Failure> {
+    let mut panel = context.sockets.panel().await?;
+    let reply = context.sockets.call(panel.stay(StayRequest {})).await?;
+    let named = |rival: &Rival| {
+        let name = if rival.device_name.is_empty() { &rival.device_id } else { &rival.device_name };
+        format!("{} ends as soon as it hears of it\n", printable(name))
+    };
+    let text = format!(
+        "this device stays the server, in epoch {}\n{}",
+        reply.epoch,
+        reply.ended.iter().map(named).collect::<String>()
+    );
+    let ended: Vec<Value> = reply.ended.iter().map(rival_json).collect();
+    context.out.answer(&text, &json!({ "epoch": reply.epoch, "ended": ended }))?;
+    Ok(Exit::Ok)
 }
 
 async fn retire(context: &Context) -> Result<Exit, Failure> {

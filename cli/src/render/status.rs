@@ -5,7 +5,7 @@
 
 use mfpsync_proto::panel::client_status::Link;
 use mfpsync_proto::panel::{
-    ClientStatus, Fault, GroupStatus, JoinPhase, Role, RolePhase, ServerStatus, StatusReply,
+    ClientStatus, Fault, GroupStatus, JoinPhase, Rival, Role, RolePhase, ServerStatus, StatusReply,
 };
 use serde_json::{Value, json};
 
@@ -80,6 +80,17 @@ pub(crate) fn text(status: &StatusReply, now_unix_millis: u64) -> String {
         }
     }
     lines.join("\n")
+}
+
+/// Another device that claims to be the server.
+pub(crate) fn rival_json(rival: &Rival) -> Value {
+    json!({
+        "device_id": rival.device_id,
+        "device_name": rival.device_name,
+        "epoch": rival.epoch,
+        "operator": rival.operator,
+        "since_unix_millis": rival.since_unix_millis,
+    })
 }
 
 /// Name, role and phase: what `role show` prints.
@@ -312,6 +323,7 @@ fn server_json(server: &ServerStatus) -> Value {
         "connected_devices": server.connected_devices,
         "devices": server.devices,
         "pairing_seconds_left": server.pairing_seconds_left,
+        "rivals": server.rivals.iter().map(rival_json).collect::<Vec<_>>(),
     })
 }
 

@@ -38,6 +38,7 @@ fn promotion(group: GroupId) -> Promotion {
         group,
         epoch: Epoch { number: 1, nonce: [7; 16] },
         parent: None,
+        ends: Vec::new(),
         device: DeviceId([0; 16]),
         operator: "operator".to_owned(),
         reason: PromotionReason::Founded,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mfpsync_replication::merge::is_written_by_devices;
-use mfpsync_replication::message::{Follow, FollowEvent, Hello, Push};
+use mfpsync_replication::message::{Claim, Follow, FollowEvent, Hello, Push};
 use mfpsync_replication::round::{
     AdoptGreeting, At, Effect, Event, Failure, LinkEvent, LinkId, LinkState, Moment, Outbox, PushOrder,
     Round, Start, Stored, Timing,
@@ -243,9 +243,11 @@ impl Driver {
                 let stored = self.adopt_membership(members, issuers).await.map(|()| Stored::Noted);
                 self.stored(stored).await;
             }
-            Effect::NotePromotion(promotion) => {
-                let stored = self.write(move |db| db.adopt_roster(&[(*promotion).clone()], &[], &[])).await;
-                self.stored(stored.map(|()| Stored::Noted)).await;
+            Effect::NoteClaim(claim) => {
+                self.issuers.extend(claim.issuer.clone());
+                let stored = self.device.adopt_claim(&claim).await.map(|()| Stored::Noted);
+                self.renew_endpoints().await;
+                self.stored(stored).await;
             }
             Effect::ApplyBatch { changes, cursor } => {
                 let erased = changes.iter().filter(|change| change.key.kind.as_str() == ERASED_KIND).count();
@@ -326,7 +328,8 @@ impl Driver {
         let (now, number) =
             (unix_millis(), greeting.lineage.last().map_or(0, |last| last.record.epoch.number));
         let write = move |db: &LocalWrite<'_>| {
-            db.adopt_roster(&greeting.lineage, &greeting.issuers, &greeting.members)?;
+            db.adopt_lineage(&greeting.lineage)?;
+            db.adopt_roster(&[], &greeting.issuers, &greeting.members)?;
             db.follow_reign(number)?;
             let offered = match greeting.lost_beyond {
                 Some(fork) => {
@@ -415,8 +418,9 @@ impl Driver {
     }
 
     fn hello(&self, link: LinkId, hello: Hello) {
-        let (anchor, issuers) = (self.anchor, self.issuers.clone());
+        let (device, anchor, issuers) = (self.device.clone(), self.anchor, self.issuers.clone());
         self.call(link, move |channel| async move {
+            let hello = with_proof(&device, hello).await;
             match link::greet(channel, anchor, &hello).await {
                 Ok(greeting) => LinkEvent::Greeted(Box::new(greeting)),
                 Err(failure) => LinkEvent::Failed(link::proven(failure, anchor, &issuers)),
@@ -578,6 +582,20 @@ async fn sleep_until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
+}
+
+/// The hello with what proves its claim to whoever has not met the device that reigns.
+async fn with_proof(device: &Device, mut hello: Hello) -> Hello {
+    let Some(claim) = hello.claim.take() else { return hello };
+    let records = device.own.db().read(READ_DEADLINE, |read| Ok((read.issuers()?, read.members()?))).await;
+    hello.claim = Some(match records {
+        Ok((issuers, members)) => Claim::of(claim.promotion, &issuers, &members),
+        Err(error) => {
+            tracing::warn!(%error, "read what proves the highest reign");
+            claim
+        }
+    });
+    hello
 }
 
 fn outbox(read: &LocalRead<'_>) -> Result<Outbox> {

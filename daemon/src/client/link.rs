@@ -10,9 +10,7 @@ use mfpsync_proto::sync::sync_client::SyncClient;
 use mfpsync_replication::message::{FollowEvent, Greeting, Hello};
 use mfpsync_replication::round::Failure;
 use mfpsync_replication::wire as convert;
-use mfpsync_storage::model::{
-    Capabilities, DeviceId, IssuingCertificate, Member, Promotion, PublicKey, Signed,
-};
+use mfpsync_storage::model::{Capabilities, DeviceId, IssuingCertificate, Member, PublicKey, Signed};
 use thiserror::Error;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -197,7 +195,7 @@ fn believed<T>(verified: Result<T, VerifyError>) -> Result<T, Failure> {
     })
 }
 
-/// What a failed call means to the round. A promotion record in a refusal still has to be verified.
+/// What a failed call means to the round. A claim in a refusal still has to be verified.
 pub(super) fn failed(status: &Status) -> Failure {
     let refusal = refusal::reason_of(status).and_then(|refusal| convert::refusal_from_wire(&refusal).ok());
     match refusal {
@@ -206,7 +204,7 @@ pub(super) fn failed(status: &Status) -> Failure {
     }
 }
 
-/// Drops a promotion record that does not verify: an unproven claim changes nothing.
+/// Drops a claim that does not verify: an unproven one changes nothing.
 pub(super) fn proven(
     failure: Failure,
     anchor: TrustAnchor,
@@ -214,9 +212,7 @@ pub(super) fn proven(
 ) -> Failure {
     match failure {
         Failure::Refused { mut refusal, push_back } => {
-            let verified =
-                |record: &Signed<Promotion>| anchor.verify_promotion(&record.encode(), issuers).is_ok();
-            refusal.promotion = refusal.promotion.filter(verified);
+            refusal.claim = refusal.claim.filter(|claim| anchor.verify_claim(claim, issuers).is_ok());
             Failure::Refused { refusal, push_back }
         }
         other => other,

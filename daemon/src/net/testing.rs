@@ -63,6 +63,7 @@ impl Group {
             group: root.anchor().group,
             epoch: Epoch { number: 1, nonce: [1; 16] },
             parent: None,
+            ends: Vec::new(),
             device: server.device(),
             operator: "operator".to_owned(),
             reason: PromotionReason::Founded,

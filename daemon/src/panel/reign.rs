@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use mfpsync_proto::panel as wire;
+use mfpsync_storage::model::{Promotion, Signed};
 use mfpsync_storage::physical::Position;
+use ring::rand::SecureRandom;
 use tonic::Status;
 
 use super::replication::place;
 use super::service::Session;
 use super::status::role;
+use crate::communication::{Code, Event};
 use crate::db::READ_DEADLINE;
 use crate::device::Device;
 use crate::reign::{left_behind, takeover};
@@ -90,6 +93,33 @@ async fn stand_down(device: &Device, report: &CopyReport) -> Result<Position, St
         Ok(Err(_)) | Err(_) => Err(Status::unavailable(
             "the copy did not get all that the server had; nothing was changed, and the server goes on by itself",
         )),
+    }
+}
+
+/// Has this server stay where others claim its reign.
+pub(super) async fn stay(session: &Session) -> Result<wire::StayReply, Status> {
+    let (device, server) = (&session.device, session.server()?);
+    let ended = server.serving.rivals().iter().map(|ended| rival(device, ended)).collect();
+    let mut nonce = [0; 16];
+    let random: &dyn SecureRandom = &*device.random;
+    random.fill(&mut nonce).map_err(|_| Status::internal("no random numbers"))?;
+    let epoch = server.serving.stay(OPERATOR, nonce).await?;
+    let seen = device.saw_epoch(server.serving.head().group, epoch).await;
+    seen.map_err(|fault| Status::unavailable(fault.to_string()))?;
+    tracing::info!(epoch = epoch.number, "an operator chose this server");
+    device.communication.record(Event::new(Code::TookOver));
+    Ok(wire::StayReply { epoch: epoch.number, ended })
+}
+
+/// A rival, as people know it.
+pub(super) fn rival(device: &Device, rival: &Signed<Promotion>) -> wire::Rival {
+    let Promotion { device: of, epoch, operator, made_at, .. } = &rival.record;
+    wire::Rival {
+        device_id: of.to_string(),
+        device_name: device.roster.member(*of).map_or_else(String::new, |member| member.name.clone()),
+        epoch: epoch.number,
+        operator: operator.clone(),
+        since_unix_millis: *made_at,
     }
 }
 

@@ -297,6 +297,10 @@ impl Panel for PanelService {
         reign::promote(&self.0, request.into_inner()).await.map(Response::new)
     }
 
+    async fn stay(&self, _: Request<wire::StayRequest>) -> Result<Response<wire::StayReply>, Status> {
+        reign::stay(&self.0).await.map(Response::new)
+    }
+
     async fn retire_server(
         &self,
         _: Request<wire::RetireServerRequest>,

@@ -107,6 +107,7 @@ async fn server(device: &Device) -> Option<wire::ServerStatus> {
         items,
         database_bytes,
         connected_devices: serving.connected.count() as u32,
+        rivals: serving.rivals().iter().map(|rival| super::reign::rival(device, rival)).collect(),
         devices: device.roster.members().iter().filter(|member| !member.released).count() as u32,
         pairing_seconds_left: match part.desk.state() {
             Pairing::Open { remaining, .. } => Some(u32::try_from(remaining.as_secs()).unwrap_or(u32::MAX)),

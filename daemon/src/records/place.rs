@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use mfpsync_replication::operator::Operator;
-use mfpsync_storage::Error;
 use mfpsync_storage::model::{DeviceId, Scope};
 use tonic::Status;
 
 use crate::clock::unix_millis;
 use crate::device::Device;
 use crate::server::ServerPart;
-use crate::server::serving::Serving;
 
 const ACTOR_BYTES: usize = 255;
 /// Who acts when nobody is named.
@@ -37,11 +35,6 @@ pub(super) fn operator(device: &Device, actor: String) -> Result<Operator, Statu
     let actor = if actor.is_empty() { OPERATOR.to_owned() } else { actor };
     let keep_values = device.settings.now().history_days > 0;
     Ok(Operator { server: device.identity.device(), actor, now: unix_millis(), keep_values })
-}
-
-/// Notes how a write of the master ended, for its faults.
-pub(super) fn written<T>(serving: &Serving, result: Result<T, Error>) -> Result<T, Status> {
-    serving.storage.written(result).map_err(|error| crate::storage_fault::refusal(&error))
 }
 
 /// The name of a device as people know it; empty when the group does not know it.

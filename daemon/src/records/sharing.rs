@@ -10,7 +10,6 @@ use mfpsync_proto::records as wire;
 use mfpsync_replication::sharing::{
     self, Begun, Choice, Fate, Order, Plan, Planned, STEP, Start, Step, Tally, Target, can_switch,
 };
-use mfpsync_storage::Priority;
 use mfpsync_storage::master::{MasterRead, MasterWrite, Switching};
 use mfpsync_storage::model::{DeviceId, Kind, Sequence, Sharing};
 use tokio::sync::{mpsc, watch};
@@ -130,10 +129,10 @@ pub(super) async fn set(device: &Device, request: wire::SharingOrder) -> Result<
     let begin = move |write: &MasterWrite<'_>| {
         sharing::begin(write, &operator, &of, &as_planned, expected.is_some(), STEP)
     };
-    let begun = server.serving.master.write(Priority::Sync, begin).await;
+    let begun = server.serving.change(begin).await;
     // Also where the replica did not confirm it: then it is begun all the same.
     server.serving.switches.carry_on();
-    match place::written(&server.serving, begun)? {
+    match begun? {
         Begun::Stepped(step) => {
             let switching = step.switching.clone();
             server.serving.switches.stepped(step, &device.communication);

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mfpsync_replication::sharing::{STEP, Step, step};
-use mfpsync_storage::Priority;
 use mfpsync_storage::master::MasterWrite;
 use tokio::sync::{Notify, watch};
 
@@ -78,7 +77,7 @@ pub(crate) async fn run(device: Arc<Device>, serving: Arc<Serving>) {
 async fn carry_on(device: &Device, serving: &Serving) -> Result<bool, tonic::Status> {
     let operator = place::operator(device, String::new())?;
     let write = move |write: &MasterWrite<'_>| step(write, &operator, STEP);
-    let stepped = place::written(serving, serving.master.write(Priority::Sync, write).await)?;
+    let stepped = serving.change(write).await?;
     let goes_on = stepped.is_some();
     stepped.into_iter().for_each(|step| serving.switches.stepped(step, &serving.communication));
     Ok(goes_on)

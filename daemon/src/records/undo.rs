@@ -5,8 +5,8 @@ use std::sync::Arc;
 use mfpsync_proto::records as wire;
 use mfpsync_replication::operator::{self, Operator, Step, Tally, Wanted};
 use mfpsync_replication::undo::Selection;
+use mfpsync_storage::master::MasterRead;
 use mfpsync_storage::model::{ItemKey, Kind, Scope, Sequence};
-use mfpsync_storage::{Priority, master::MasterRead};
 use tonic::Status;
 
 use super::place;
@@ -49,10 +49,10 @@ pub(super) async fn undo(device: &Device, request: wire::UndoRequest) -> Result<
     let (mut sum, mut after) = (Sum::default(), Some(operator::first(&order.selection)));
     while let Some(from) = after {
         let (operator, wanted, selection) = (operator.clone(), order.wanted.clone(), order.selection);
-        let step = server.serving.master.write(Priority::Sync, move |write| {
-            operator::take_back(write, &operator, &wanted, &selection, from, STEP)
-        });
-        after = sum.take(place::written(&server.serving, step.await)?);
+        let step = server
+            .serving
+            .change(move |write| operator::take_back(write, &operator, &wanted, &selection, from, STEP));
+        after = sum.take(step.await?);
     }
     let reply = sum.reply(&order.selection);
     device.communication.record(Event::new(Code::Undone).count("items", reply.items));

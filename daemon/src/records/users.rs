@@ -4,12 +4,12 @@ use mfpsync_proto::local as local_wire;
 use mfpsync_proto::panel::Revision;
 use mfpsync_proto::records as wire;
 use mfpsync_replication::operator;
+use mfpsync_storage::User;
 use mfpsync_storage::local::{ItemState, LocalEdit, LocalItem};
 use mfpsync_storage::master::{MasterRead, MasterWrite};
 use mfpsync_storage::model::{
     Action, Capabilities, DeviceId, Erasure, GroupId, ItemKey, Scope, Sequence, erasure_key, limit,
 };
-use mfpsync_storage::{Priority, User};
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -140,8 +140,7 @@ pub(super) async fn delete(
     let operator = place::operator(device, request.actor)?;
     if let Some(server) = device.server.load_full() {
         let delete = move |write: &MasterWrite<'_>| operator::delete_user(write, &operator, &scope);
-        let deleted = server.serving.master.write(Priority::Sync, delete).await;
-        let items = place::written(&server.serving, deleted)?;
+        let items = server.serving.change(delete).await?;
         return Ok(wire::DeleteUserReply { items, on_its_way: false });
     }
     let items = device.own.all(scope).await.map_err(|error| refusal(&error))?;
@@ -165,7 +164,7 @@ pub(super) async fn erase(
     let operator = place::operator(device, request.actor)?;
     let of = scope.clone();
     let erase = move |write: &MasterWrite<'_>| operator::erase(write, &operator, &of);
-    let erased = place::written(&server.serving, server.serving.master.write(Priority::Sync, erase).await)?;
+    let erased = server.serving.change(erase).await?;
     let erased = erased.ok_or_else(|| Status::invalid_argument("only users can be erased"))?;
     // What was wiped must not live on in the log either.
     server.serving.master.store().truncate_log();
@@ -187,7 +186,7 @@ pub(super) async fn readmit(
     let scope = place::user(&request.user)?;
     let operator = place::operator(device, request.actor)?;
     let readmit = move |write: &MasterWrite<'_>| operator::readmit(write, &operator, &scope);
-    let opened = place::written(&server.serving, server.serving.master.write(Priority::Sync, readmit).await)?;
+    let opened = server.serving.change(readmit).await?;
     let opened =
         opened.ok_or_else(|| Status::failed_precondition("this user is not erased; nothing was done"))?;
     Ok(wire::ReadmitUserReply {

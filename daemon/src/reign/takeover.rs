@@ -136,6 +136,7 @@ impl Steps {
                 transaction: position.transaction,
                 page_digest: position.digest.to_bytes(),
             }),
+            ends: Vec::new(),
             device: self.device.identity.device(),
             operator: self.takeover.operator.clone(),
             reason: PromotionReason::Promoted,

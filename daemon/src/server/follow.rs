@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::hub::{Hub, Live, cursor_at};
+use super::sync_service::same_epoch;
 use crate::communication::{Code, CommunicationLog, Event};
 use crate::db::{Db, READ_DEADLINE};
 use crate::net::frames::{Source, frame};
@@ -113,11 +114,17 @@ impl Follower {
         loop {
             let mut here = self.catch_up(at, to).await?;
             while let Next::At(next) = self.next_live(&mut live, &mut beat, here, to).await? {
+                self.same_reign(&next)?;
                 here = next;
                 self.progress.send_replace(here.sequence);
             }
             at = Some(here);
         }
+    }
+
+    /// What follows is of a reign that the follower has not met.
+    fn same_reign(&self, at: &Cursor) -> Result<(), Status> {
+        same_epoch(at.epoch, &self.hub.head().borrow())
     }
 
     async fn send_membership(&mut self, to: &Sender) -> Result<(), Status> {

@@ -2,17 +2,20 @@
 //! is connected.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use mfpsync_proto::sync::{self as wire, Reason};
 use mfpsync_replication::accept;
-use mfpsync_replication::message::Hello;
-use mfpsync_replication::wire::membership_to_wire;
-use mfpsync_storage::master::{Durability, Head, Master, MasterWrite, Replication};
-use mfpsync_storage::model::{Capabilities, DeviceId, Member, Promotion, PublicKey, Sequence, Signed};
+use mfpsync_replication::accept::lineage;
+use mfpsync_replication::message::{Claim, Hello};
+use mfpsync_replication::wire::{claim_to_wire, membership_to_wire};
+use mfpsync_storage::codec::DecodeError;
+use mfpsync_storage::master::{self, Durability, Head, Master, MasterRead, MasterWrite, Replication};
+use mfpsync_storage::model::{
+    Capabilities, DeviceId, Epoch, Member, Parent, Promotion, PromotionReason, PublicKey, Sequence, Signed,
+};
 use mfpsync_storage::physical::Position;
 use mfpsync_storage::{Error, Priority};
 use tokio::sync::watch;
@@ -21,9 +24,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Code, Status};
 
+use super::gate::Gate;
 use super::hub::Hub;
 use super::replicating::Replicating;
 use crate::authority::{IssuingKey, Root, TrustAnchor};
+use crate::clock::unix_millis;
 use crate::communication::{Code as EventCode, CommunicationLog, Event};
 use crate::db::{Db, READ_DEADLINE};
 use crate::fault::{Fault, FaultBoard, FaultCode};
@@ -44,8 +49,6 @@ const DEVICES_NEARLY_PERCENT: usize = 90;
 
 /// How long the replica may take to get what is left when this server stands down.
 const DRAINS: Duration = Duration::from_secs(5);
-/// How long this server then waits for its successor.
-pub const STANDS_DOWN: Duration = Duration::from_secs(30);
 
 /// A running server's shared state.
 pub struct Serving {
@@ -83,10 +86,8 @@ pub struct Serving {
     membership: watch::Sender<Bytes>,
     reign: Arc<Reign>,
     introduced: Mutex<HashMap<DeviceId, Introduction>>,
-    /// Stands down since then.
-    standing_down: Mutex<Option<Instant>>,
-    /// Another device reigns.
-    sealed: AtomicBool,
+    /// Whether changes are taken.
+    gate: Arc<Gate>,
 }
 
 /// What a device said of itself at its last hello.
@@ -164,8 +165,7 @@ impl Serving {
             membership: watch::Sender::new(Bytes::new()),
             reign: made.reign,
             introduced: Mutex::default(),
-            standing_down: Mutex::default(),
-            sealed: AtomicBool::new(false),
+            gate: Arc::default(),
         };
         serving.reload_membership().await?;
         Ok(serving)
@@ -485,16 +485,36 @@ impl Serving {
         self.change_row(own, move |row| Member { endpoints: endpoints.clone(), ..row }).await.map(drop)
     }
 
+    /// Writes a change of the group's data, if any is taken now.
+    ///
+    /// # Errors
+    /// None is taken, or the database fails.
+    ///
+    /// # Cancel safety
+    /// It may be written although the future was dropped.
+    pub async fn change<T: Send + 'static>(
+        &self,
+        mut write: impl FnMut(&MasterWrite<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Status> {
+        let gate = self.gate.clone();
+        let write = move |db: &MasterWrite<'_>| match gate.pass() {
+            Ok(()) => write(db).map(Ok),
+            Err(held) => Ok(Err(held)),
+        };
+        let written = self.storage.written(self.master.write(Priority::Sync, write).await);
+        Ok(written.map_err(|error| storage_fault::refusal(&error))??)
+    }
+
     /// Takes no more changes, and answers when the replica has all there are on stable storage.
     ///
     /// # Errors
     /// The replica is not up to date in time; this server then goes on, as it does when the replica follows
-    /// again, or by itself [`STANDS_DOWN`] later.
+    /// again, or by itself [`STANDS_DOWN`](super::gate::STANDS_DOWN) later.
     ///
     /// # Cancel safety
     /// The server stands down all the same, for so long.
     pub async fn stand_down(&self) -> Result<Position, Status> {
-        *self.standing_down.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.gate.stand_down();
         // What is being written now is behind this write.
         let drained = self.master.write(Priority::Sync, |write| write.founded_head()).await;
         let head = drained.map_err(|error| self.storage_failed(&error))?;
@@ -507,61 +527,124 @@ impl Serving {
 
     /// The replica follows from now on, so it does not take over: this server goes on.
     pub fn goes_on(&self) {
-        *self.standing_down.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.gate.go_on();
     }
 
-    /// Whether changes are taken.
+    /// Looks at the highest reign a device has seen. One that proves a higher reign means
+    /// that this server was superseded; one beside this reign that two devices claim it. Either way it says
+    /// so and takes nothing more from that device.
     ///
     /// # Errors
-    /// This server stands down, or another one reigns.
-    pub fn takes_changes(&self) -> Result<(), Status> {
-        let mut since = self.standing_down.lock().unwrap_or_else(PoisonError::into_inner);
-        if since.is_some_and(|since| since.elapsed() >= STANDS_DOWN) {
-            tracing::warn!("nobody took over; this server goes on");
-            *since = None;
-        }
-        if since.is_none() && !self.sealed.load(Ordering::Acquire) {
-            Ok(())
-        } else {
-            Err(refusal::stopping())
-        }
-    }
-
-    /// Looks at the highest promotion record a device has seen. One that proves a higher reign means
-    /// that this server was superseded: it says so and takes nothing more from that device.
-    ///
-    /// # Errors
-    /// [`Reason::Superseded`] with the record.
+    /// [`Reason::Superseded`] with the claim that speaks against the caller: that of the successor, or this
+    /// server's own.
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn check_promotion(&self, promotion: &Signed<Promotion>, head: &Head) -> Result<(), Status> {
-        if promotion.record.epoch == head.epoch || promotion.record.epoch.number < head.epoch.number {
+    pub async fn check_claim(&self, claim: &Claim, head: &Head) -> Result<(), Status> {
+        let epoch = claim.promotion.record.epoch;
+        if epoch == head.epoch {
             return Ok(());
         }
-        let issuers = self.master.read(READ_DEADLINE, |read| read.issuers()).await;
-        let issuers = issuers.map_err(|error| self.storage_failed(&error))?;
+        let read =
+            |read: &MasterRead<'_>| Ok((read.lineage()?, lineage(read)?, read.issuers()?, read.members()?));
+        let read = self.master.read(READ_DEADLINE, read).await;
+        let (records, lineage, issuers, members) = read.map_err(|error| self.storage_failed(&error))?;
+        let superseded = epoch.number > head.epoch.number;
         // An unproven claim seals nobody: it may come from a device that was deceived.
-        if self.anchor.verify_promotion(&promotion.encode(), &issuers).is_err() {
+        if !(superseded || lineage.is_contested_by(&epoch))
+            || self.anchor.verify_claim(claim, &issuers).is_err()
+        {
             return Ok(());
         }
-        if promotion.record.epoch.number == head.epoch.number {
-            self.faults.set(Fault::with_detail(
-                FaultCode::Forked,
-                format_args!("the other one is device {}", promotion.record.device),
-            ));
-        } else if let Err(fault) = self.reign.seal(promotion).await {
-            self.faults.set(fault.clone());
-            return Err(Status::unavailable(fault.to_string()));
-        } else {
+        let (claim, text) = if superseded {
+            if let Err(fault) = self.reign.seal(claim).await {
+                self.faults.set(fault.clone());
+                return Err(Status::unavailable(fault.to_string()));
+            }
             // I-14: until the part has ended, too.
-            self.sealed.store(true, Ordering::Release);
-        }
-        let refusal = wire::Refusal {
-            promotion: promotion.encode().into(),
-            ..refusal::refusal(Reason::Superseded, "another device became the group's server")
+            self.gate.seal();
+            (Some(claim.clone()), "another device became the group's server")
+        } else {
+            self.contest(&claim.promotion);
+            let own = records.last().map(|own| Claim::of(own.clone(), &issuers, &members));
+            (own, "two devices became the group's server; an operator has to decide which one stays")
         };
+        let claim = claim.as_ref().map(claim_to_wire);
+        let refusal = wire::Refusal { claim, ..refusal::refusal(Reason::Superseded, text) };
         Err(refusal::from_refusal(Code::FailedPrecondition, &refusal))
+    }
+
+    /// Notes that another device claims this reign by a verified record: no change is taken until an
+    /// operator decides ([`Serving::stay`]).
+    pub fn contest(&self, rival: &Signed<Promotion>) {
+        self.gate.contest(rival);
+        let device = rival.record.device;
+        let name =
+            self.roster.member(device).map_or_else(|| device.to_string(), |member| member.name.clone());
+        self.faults.set(Fault::with_detail(FaultCode::Forked, format_args!("the other one is {name}")));
+    }
+
+    /// Which other devices claim this reign.
+    #[must_use]
+    pub fn rivals(&self) -> Vec<Signed<Promotion>> {
+        self.gate.rivals()
+    }
+
+    /// Has this server stay where two claim the reign, by a record above both that names the others as
+    /// ended. The devices that follow them offer what this one lacks. Returns the new reign's epoch.
+    ///
+    /// # Errors
+    /// Nobody contests this reign, or the database fails.
+    ///
+    /// # Cancel safety
+    /// It may be decided although the future was dropped; deciding again finds nothing to decide.
+    pub async fn stay(&self, operator: &str, nonce: [u8; 16]) -> Result<Epoch, Status> {
+        let rivals = self.gate.rivals();
+        let (own, group) = (self.issuing.device(), self.anchor.group);
+        let (Some(highest), Some(row)) =
+            (rivals.iter().map(|rival| rival.record.epoch.number).max(), self.roster.member(own))
+        else {
+            return Err(Status::failed_precondition(
+                "no other device is known to claim this group; nothing was changed",
+            ));
+        };
+        let (issuing, operator) = (self.issuing.clone(), operator.to_owned());
+        let write = move |write: &MasterWrite<'_>| {
+            let head = write.founded_head()?;
+            let issuers = write.issuers()?;
+            let issuer = issuers.into_iter().find(|issuer| issuer.record.device == own);
+            let issuer = issuer.ok_or(DecodeError::Invalid("no certificate of this server's key"))?;
+            let epoch = Epoch { number: head.epoch.number.max(highest) + 1, nonce };
+            let promotion = issuing.sign_promotion(Promotion {
+                group,
+                epoch,
+                parent: Some(Parent {
+                    epoch: head.epoch,
+                    sequence: head.sequence,
+                    chain: head.chain,
+                    transaction: 0,
+                    page_digest: [0; 16],
+                }),
+                ends: rivals.iter().map(|rival| rival.record.epoch).collect(),
+                device: own,
+                operator: operator.clone(),
+                reason: PromotionReason::Chosen,
+                made_at: unix_millis(),
+            });
+            let member = issuing.sign_member(Member { version: row.version + 1, ..Member::clone(&row) });
+            let replication = write.replication()?;
+            write.begin_reign(&master::Reign { promotion, issuer, member: member.clone() })?;
+            write.set_replication(replication.as_ref())?;
+            Ok((epoch, member.record))
+        };
+        let written = self.master.write(Priority::Sync, write).await;
+        let (epoch, row) = written.map_err(|error| self.storage_failed(&error))?;
+        self.gate.settle();
+        self.faults.clear(FaultCode::Forked);
+        self.roster.update([row]);
+        // Also tells all that follow.
+        self.reload_membership().await.map_err(|error| self.storage_failed(&error))?;
+        Ok(epoch)
     }
 
     /// Notes that a device claims more of this reign than this server has, and the answer to it. The

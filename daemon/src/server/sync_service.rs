@@ -29,7 +29,6 @@ use crate::membership::Roster;
 use crate::net::frames::streaming;
 use crate::net::stream::PeerInfo;
 use crate::refusal::{self, status};
-use crate::storage_fault;
 
 /// Serves `mfpsync.sync.v1.Sync`.
 #[derive(Debug, Clone)]
@@ -68,7 +67,7 @@ pub(super) fn same_group(group: GroupId, head: &Head) -> Result<(), Status> {
     Err(status(GrpcCode::FailedPrecondition, Reason::WrongGroup, "this server serves another group"))
 }
 
-fn same_epoch(epoch: Epoch, head: &Head) -> Result<(), Status> {
+pub(super) fn same_epoch(epoch: Epoch, head: &Head) -> Result<(), Status> {
     if epoch == head.epoch {
         return Ok(());
     }
@@ -99,8 +98,8 @@ impl Sync for SyncService {
         let hello = convert::hello_from_wire(request).map_err(refusal::malformed)?;
         let head = self.0.head();
         same_group(hello.group, &head)?;
-        if let Some(promotion) = &hello.promotion {
-            self.0.check_promotion(promotion, &head).await?;
+        if let Some(claim) = &hello.claim {
+            self.0.check_claim(claim, &head).await?;
         }
         self.0.introduce(device, &hello).await?;
         let incarnation = hello.incarnation;
@@ -183,7 +182,6 @@ impl Sync for SyncService {
         let head = self.0.head();
         same_group(push.group, &head)?;
         same_epoch(push.epoch, &head)?;
-        self.0.takes_changes()?;
         let submission = Submission {
             device,
             incarnation: push.incarnation,
@@ -192,9 +190,7 @@ impl Sync for SyncService {
             now: unix_millis(),
         };
         let limits = self.0.limits();
-        let answer =
-            self.0.master.write(Priority::Sync, move |write| accept(write, &submission, limits)).await;
-        match self.0.storage.written(answer).map_err(|error| storage_fault::refusal(&error))? {
+        match self.0.change(move |write| accept(write, &submission, limits)).await? {
             Answer::Outcomes(outcomes) => {
                 self.note_push(device, &outcomes);
                 let answer = PushAnswer { outcomes, head: self.0.head().sequence, safe: self.0.hub.safe() };

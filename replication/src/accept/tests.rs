@@ -24,6 +24,7 @@ pub(super) fn master() -> Inline<Master> {
         group,
         epoch: Epoch { number: 1, nonce: [9; 16] },
         parent: None,
+        ends: Vec::new(),
         device: OWN,
         operator: "admin".to_owned(),
         reason: PromotionReason::Founded,

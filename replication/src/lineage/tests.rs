@@ -18,6 +18,7 @@ fn reign(epoch: Epoch, parent: Option<Parent>) -> Promotion {
         group: GROUP,
         epoch,
         parent,
+        ends: Vec::new(),
         device: DeviceId([1; 16]),
         operator: "admin".to_owned(),
         reason: PromotionReason::Promoted,
@@ -146,4 +147,26 @@ fn two_lineages_are_told_apart() {
     assert_eq!(longer.relation(&ours), Relation::Behind);
     assert_eq!(tail.relation(&ours), Relation::Behind);
     assert_eq!(sibling.relation(&ours), Relation::Forked { parent: 2 });
+}
+
+#[test]
+fn a_choice_between_two_reigns_leads_the_followers_of_the_other_one() {
+    let chosen = |mut lineage: Lineage, ends: &[Epoch]| {
+        lineage.highest.ends = ends.to_vec();
+        lineage
+    };
+    let stays = |nonce| chain(&[(1, 1, 0), (2, nonce, 100), (3, nonce, 130)]).unwrap();
+    let other = chain(&[(1, 1, 0), (2, 9, 90)]).unwrap();
+    assert_eq!(other.relation(&stays(2)), Relation::Forked { parent: 1 });
+    let kept = chosen(stays(2), &[epoch(2, 9)]);
+    assert_eq!(other.relation(&kept), Relation::Replaced { fork: Sequence(90) });
+    let contested = |epoch| kept.is_contested_by(&epoch);
+    assert!(!contested(epoch(2, 9)) && !contested(epoch(1, 1)) && !contested(epoch(4, 4)));
+    assert!(contested(epoch(2, 8)) && contested(epoch(3, 9)) && stays(2).is_contested_by(&epoch(2, 9)));
+    // The other one went on before it heard: a person decides again.
+    let went_on = chain(&[(1, 1, 0), (2, 9, 90), (3, 9, 95)]).unwrap();
+    assert_eq!(went_on.relation(&kept), Relation::Forked { parent: 1 });
+    assert_eq!(kept.relation(&went_on), Relation::Forked { parent: 1 });
+    let settled = chosen(went_on.clone(), &[epoch(3, 2)]);
+    assert_eq!(kept.relation(&settled), Relation::Replaced { fork: Sequence(90) });
 }

@@ -8,7 +8,7 @@ use mfpsync_storage::model::{Cursor, GroupId, Incarnation, Promotion, PublicKey,
 use super::words::{Effect, LinkId, LinkState, Moment, Outbox, Trouble};
 use crate::backoff::Backoff;
 use crate::lineage::{Lineage, LineageError};
-use crate::message::Hello;
+use crate::message::{Claim, Hello};
 
 /// Times the round keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,7 +149,7 @@ impl Facts {
             protocol_max: mfpsync_proto::PROTOCOL_VERSION,
             group: self.start.group,
             incarnation: self.start.incarnation,
-            promotion: self.highest.clone(),
+            claim: self.highest.clone().map(|highest| Claim::of(highest, &[], &[])),
             last_operation: self.outbox.last_operation,
             endpoints: self.start.own_endpoints.clone(),
             issuing_key: self.start.issuing_key,
@@ -187,14 +187,15 @@ impl Facts {
         }
     }
 
-    /// Notes a promotion record shown by somebody; the effect when it is above all known ones.
-    pub(super) fn note_promotion(&mut self, record: &Signed<Promotion>) -> Option<Effect> {
+    /// Notes a reign shown by somebody; the effect when it is above all known ones.
+    pub(super) fn note_claim(&mut self, claim: &Claim) -> Option<Effect> {
         let known = self.highest.as_ref().map_or(0, |known| known.record.epoch.number);
-        if record.record.group != self.start.group || record.record.epoch.number <= known {
+        let record = &claim.promotion.record;
+        if record.group != self.start.group || record.epoch.number <= known {
             return None;
         }
-        self.highest = Some(record.clone());
-        Some(Effect::NotePromotion(Box::new(record.clone())))
+        self.highest = Some(claim.promotion.clone());
+        Some(Effect::NoteClaim(Box::new(claim.clone())))
     }
 }
 

@@ -105,7 +105,7 @@ impl World {
             }
             Effect::AdoptGreeting(_)
             | Effect::AdoptMembership { .. }
-            | Effect::NotePromotion(_)
+            | Effect::NoteClaim(_)
             | Effect::ForgetSafe(_)
             | Effect::Report(_) => {}
         }

@@ -6,7 +6,7 @@ use mfpsync_storage::model::{
 };
 
 use super::*;
-use crate::message::{FollowEvent, Limits, PushAnswer, Refusal, RefusalReason, ResetReason};
+use crate::message::{Claim, FollowEvent, Limits, PushAnswer, Refusal, RefusalReason, ResetReason};
 
 pub(super) const GROUP: GroupId = GroupId([7; 16]);
 
@@ -34,6 +34,7 @@ pub(super) fn record(epoch: Epoch, parent: Option<(Epoch, u64)>) -> Signed<Promo
         group: GROUP,
         epoch,
         parent,
+        ends: Vec::new(),
         device: DeviceId([1; 16]),
         operator: "admin".to_owned(),
         reason: PromotionReason::Promoted,
@@ -68,7 +69,7 @@ pub(super) fn outbox(waiting: bool, last: u64) -> Outbox {
 }
 
 pub(super) fn refused(reason: RefusalReason) -> Failure {
-    let refusal = Refusal { reason, text: String::new(), promotion: None };
+    let refusal = Refusal { reason, text: String::new(), claim: None };
     Failure::Refused { refusal: Box::new(refusal), push_back: None }
 }
 
@@ -195,7 +196,8 @@ fn a_client_dials_greets_and_follows_from_its_cursor() {
     assert_eq!(bench.tick(), [dial(1, "a:1")]);
     let hello = bench.link(1, LinkEvent::Dialled);
     let [Effect::Hello(LinkId(1), hello)] = &hello[..] else { panic!("{hello:?}") };
-    assert_eq!((hello.last_operation, hello.promotion.clone()), (OperationNumber(10), lineage(1).pop()));
+    let claim = lineage(1).pop().map(|promotion| Claim::of(promotion, &[], &[]));
+    assert_eq!((hello.last_operation, hello.claim.clone()), (OperationNumber(10), claim));
     let adopted = bench.link(1, LinkEvent::Greeted(Box::new(greeting(1, 60))));
     let [Effect::AdoptGreeting(adopt)] = &adopted[..] else { panic!("{adopted:?}") };
     assert_eq!(adopt.lost_beyond, None);
@@ -483,14 +485,14 @@ fn the_proof_of_a_higher_reign_is_kept_and_shown() {
     let refusal = Refusal {
         reason: RefusalReason::Superseded,
         text: String::new(),
-        promotion: Some(record(epoch(2), Some((epoch(1), 100)))),
+        claim: Some(Claim::of(record(epoch(2), Some((epoch(1), 100))), &[], &[])),
     };
     let refused = Failure::Refused { refusal: Box::new(refusal), push_back: None };
     let noted = bench.link(1, LinkEvent::Failed(refused));
-    assert!(matches!(noted[..], [Effect::NotePromotion(_), Effect::Disconnect(_), Effect::Dial { .. }]));
+    assert!(matches!(noted[..], [Effect::NoteClaim(_), Effect::Disconnect(_), Effect::Dial { .. }]));
     let hello = bench.link(2, LinkEvent::Dialled);
     assert!(matches!(&hello[..], [Effect::Hello(_, hello)]
-        if hello.promotion.as_ref().is_some_and(|promotion| promotion.record.epoch == epoch(2))));
+        if hello.claim.as_ref().is_some_and(|claim| claim.promotion.record.epoch == epoch(2))));
     let old = bench.link(2, LinkEvent::Greeted(Box::new(greeting(1, 60))));
     assert_eq!(old, [Effect::Disconnect(LinkId(2))]);
     assert_eq!(offline(bench.state()), Some(Trouble::Superseded));

@@ -8,7 +8,8 @@ use mfpsync_storage::model::{
 };
 
 use crate::message::{
-    Follow, FollowEvent, Greeting, Hello, PushAnswer, Refusal, RefusalClass, RefusalReason, ResetReason,
+    Claim, Follow, FollowEvent, Greeting, Hello, PushAnswer, Refusal, RefusalClass, RefusalReason,
+    ResetReason,
 };
 
 /// A reading of a monotonic clock, as time since it started.
@@ -150,7 +151,7 @@ pub enum Effect {
         issuers: Vec<Signed<IssuingCertificate>>,
     },
     /// Storage: a verified promotion record above all known ones.
-    NotePromotion(Box<Signed<Promotion>>),
+    NoteClaim(Box<Claim>),
     /// Storage: changes into the mirror, and the cursor behind them.
     ApplyBatch {
         /// The changes; none when only the cursor moves.
@@ -180,7 +181,7 @@ impl Effect {
         match self {
             Self::AdoptGreeting(_)
             | Self::AdoptMembership { .. }
-            | Self::NotePromotion(_)
+            | Self::NoteClaim(_)
             | Self::ApplyBatch { .. }
             | Self::BeginReset(_)
             | Self::FinishReset(_)

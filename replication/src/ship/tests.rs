@@ -33,6 +33,7 @@ fn founding() -> Founding {
         group: GROUP,
         epoch: EPOCH,
         parent: None,
+        ends: Vec::new(),
         device: SERVER,
         operator: "admin".to_owned(),
         reason: PromotionReason::Founded,

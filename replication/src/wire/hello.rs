@@ -5,8 +5,8 @@ use mfpsync_proto::sync;
 use mfpsync_storage::model::{OperationNumber, Promotion, PublicKey};
 
 use super::{
-    MAX_ENDPOINTS, epoch, epoch_to_wire, group, incarnation, issuers, members, number, record, records,
-    records_to_wire, safe, sequence, text, texts,
+    MAX_ENDPOINTS, claim, claim_to_wire, epoch, epoch_to_wire, group, incarnation, issuers, members, number,
+    records, records_to_wire, safe, sequence, text, texts,
 };
 use crate::error::WireError;
 use crate::message::{Greeting, Hello, Limits};
@@ -26,13 +26,12 @@ pub fn hello_from_wire(hello: sync::HelloRequest) -> Result<Hello, WireError> {
     if hello.protocol_min == 0 || hello.protocol_min > hello.protocol_max {
         return Err(WireError::Invalid("protocol range"));
     }
-    let promotion = (!hello.promotion.is_empty()).then(|| Promotion::decode(&hello.promotion)).transpose();
     Ok(Hello {
         protocol_min: hello.protocol_min,
         protocol_max: hello.protocol_max,
         group: group(&hello.group_id)?,
         incarnation: incarnation(hello.incarnation)?,
-        promotion: record("promotion", promotion)?,
+        claim: claim(hello.claim.as_ref())?,
         last_operation: OperationNumber(number("last operation", hello.last_operation)?),
         endpoints: texts("endpoints", MAX_ENDPOINTS, hello.endpoints)?,
         issuing_key: public_key(&hello.issuing_key)?,
@@ -48,7 +47,7 @@ pub fn hello_to_wire(hello: &Hello) -> sync::HelloRequest {
         protocol_max: hello.protocol_max,
         group_id: Bytes::copy_from_slice(&hello.group.0),
         incarnation: hello.incarnation.0,
-        promotion: hello.promotion.as_ref().map_or_else(Bytes::new, |record| record.encode().into()),
+        claim: hello.claim.as_ref().map(claim_to_wire),
         last_operation: hello.last_operation.0,
         endpoints: hello.endpoints.clone(),
         issuing_key: hello.issuing_key.map_or_else(Bytes::new, |key| Bytes::copy_from_slice(&key.0)),

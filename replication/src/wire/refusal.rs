@@ -1,11 +1,9 @@
 //! Refusals, which travel in the status details of a call that failed.
 
-use bytes::Bytes;
 use mfpsync_proto::sync;
 use mfpsync_proto::sync::Reason;
-use mfpsync_storage::model::Promotion;
 
-use super::record;
+use super::{claim, claim_to_wire};
 use crate::error::WireError;
 use crate::message::{Refusal, RefusalReason};
 
@@ -15,14 +13,12 @@ const TEXT_CHARS: usize = 200;
 /// Reads a refusal; a reason this build does not know is [`RefusalReason::Unspecified`].
 ///
 /// # Errors
-/// Its promotion record does not decode.
+/// Its claim does not decode.
 pub fn refusal_from_wire(refusal: &sync::Refusal) -> Result<Refusal, WireError> {
-    let promotion =
-        (!refusal.promotion.is_empty()).then(|| Promotion::decode(&refusal.promotion)).transpose();
     Ok(Refusal {
         reason: reason(refusal.reason()),
         text: refusal.text.chars().filter(|c| !c.is_control()).take(TEXT_CHARS).collect(),
-        promotion: record("promotion", promotion)?,
+        claim: claim(refusal.claim.as_ref())?,
     })
 }
 
@@ -32,7 +28,7 @@ pub fn refusal_to_wire(refusal: &Refusal) -> sync::Refusal {
     sync::Refusal {
         reason: reason_to_wire(refusal.reason).into(),
         text: refusal.text.clone(),
-        promotion: refusal.promotion.as_ref().map_or_else(Bytes::new, |record| record.encode().into()),
+        claim: refusal.claim.as_ref().map(claim_to_wire),
     }
 }
 

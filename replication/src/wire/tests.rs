@@ -24,6 +24,7 @@ fn promotion() -> Signed<Promotion> {
         group: GROUP,
         epoch: EPOCH,
         parent: None,
+        ends: Vec::new(),
         device: DeviceId([1; 16]),
         operator: "admin".to_owned(),
         reason: PromotionReason::Founded,
@@ -62,7 +63,7 @@ fn hello() -> Hello {
         protocol_max: 2,
         group: GROUP,
         incarnation: Incarnation(5),
-        promotion: Some(promotion()),
+        claim: Some(Claim::of(promotion(), &[issuer()], &[])),
         last_operation: OperationNumber(8),
         endpoints: vec!["mfp.example.com:7400".to_owned()],
         issuing_key: Some(PublicKey([4; 32])),
@@ -106,7 +107,7 @@ fn batch(changes: Vec<u8>, count: u32, cursor: Cursor) -> Result<Option<FollowEv
 #[test]
 fn hello_and_greeting_come_back_as_they_were() {
     assert_eq!(hello_from_wire(hello_to_wire(&hello())), Ok(hello()));
-    let bare = Hello { promotion: None, ..hello() };
+    let bare = Hello { claim: None, ..hello() };
     assert_eq!(hello_from_wire(hello_to_wire(&bare)), Ok(bare));
     assert_eq!(greeting_from_wire(greeting_to_wire(&greeting())), Ok(greeting()));
 }
@@ -160,15 +161,15 @@ fn pushes_and_answers_come_back_as_they_were() {
 #[test]
 fn every_refusal_comes_back_as_it_was() {
     for number in 0..=19 {
-        let wire = sync::Refusal { reason: number, text: "no".to_owned(), promotion: Bytes::new() };
+        let wire = sync::Refusal { reason: number, text: "no".to_owned(), claim: None };
         let refusal = refusal_from_wire(&wire).unwrap();
         assert_eq!(refusal_to_wire(&refusal), wire);
         assert_eq!(number == 0, refusal.reason == RefusalReason::Unspecified);
     }
-    let proof =
-        Refusal { reason: RefusalReason::Superseded, text: String::new(), promotion: Some(promotion()) };
+    let claim = Some(Claim::of(promotion(), &[], &[member()]));
+    let proof = Refusal { reason: RefusalReason::Superseded, text: String::new(), claim };
     assert_eq!(refusal_from_wire(&refusal_to_wire(&proof)), Ok(proof));
-    let newer = sync::Refusal { reason: 999, text: "a\nb".repeat(100), promotion: Bytes::new() };
+    let newer = sync::Refusal { reason: 999, text: "a\nb".repeat(100), claim: None };
     let newer = refusal_from_wire(&newer).unwrap();
     assert_eq!((newer.reason, newer.text), (RefusalReason::Unspecified, "ab".repeat(100)));
 }
@@ -190,7 +191,7 @@ fn a_malformed_hello_is_refused() {
         assert_eq!(hello_from_wire(wire), Err(error));
     }
     let mut wire = hello_to_wire(&hello());
-    wire.promotion = Bytes::from_static(b"MFPP");
+    wire.claim = Some(sync::Claim { promotion: Bytes::from_static(b"MFPP"), ..sync::Claim::default() });
     assert!(matches!(hello_from_wire(wire), Err(WireError::Record { what: "promotion", .. })));
 }
 

@@ -137,6 +137,15 @@ impl LocalWrite<'_> {
         Ok(())
     }
 
+    /// Notes the whole history of the server that is followed, oldest first, in the place of the one known.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn adopt_lineage(&self, promotions: &[Signed<Promotion>]) -> Result<()> {
+        self.connection.execute("DELETE FROM lineage", [])?;
+        promotions.iter().try_for_each(|record| roster::put_promotion(self.connection, record))
+    }
+
     /// Notes records about the group that were verified before.
     ///
     /// # Errors

@@ -3,9 +3,11 @@
 //! A reign ends early when its server is lost and its successor had not got all of it. Two things are
 //! left of the rest: edits retained at the devices that made them, and what every device has mirrored.
 //! Both go into the outbox, the first as they were, under their own numbers, the second as operations that
-//! give way to whatever the new reign has. I-17: so a change survives with any device that made or saw it.
+//! give way to whatever the new reign has. I-08, I-17: so a change survives with any device that made or saw it.
 
 use std::collections::BTreeSet;
+
+use rusqlite::params;
 
 use super::edit::apply;
 use super::erase::withdrawn;
@@ -73,6 +75,7 @@ impl LocalWrite<'_> {
                 touched.push(key);
             }
         }
+        self.limit_bases(fork)?;
         for key in touched {
             if let Some(row) = self.row(&key)? {
                 self.rebase(&key, &row, END)?;
@@ -130,6 +133,25 @@ impl LocalWrite<'_> {
             let edits = operation.edits.into_iter().map(own).collect();
             let operation = Operation { number, edits, ..operation };
             self.requeue(&operation, &operation.encode(), touched)?;
+        }
+        Ok(())
+    }
+
+    /// Waiting edits that were made to what came after the fork were made to something the new reign does not
+    /// have, whatever its number: they count as made to what both have.
+    fn limit_bases(&self, fork: Revision) -> Result<()> {
+        for (number, record) in self.outbox(usize::MAX, usize::MAX)? {
+            let mut operation = Operation::decode(&record)?;
+            let beyond = |edit: &&mut Edit| edit.base.revision.sequence > fork.sequence;
+            let mut limited = false;
+            for edit in operation.edits.iter_mut().filter(beyond) {
+                (edit.base.revision, limited) = (fork, true);
+            }
+            if limited {
+                self.connection
+                    .prepare_cached("UPDATE outbox SET record = ? WHERE operation = ?")?
+                    .execute(params![operation.encode(), number.0 as i64])?;
+            }
         }
         Ok(())
     }

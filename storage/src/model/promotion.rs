@@ -17,13 +17,15 @@ pub enum PromotionReason {
     Recovered,
     /// The group moved to another server by plan.
     Transferred,
+    /// Two reigns followed one parent, and an operator chose this one.
+    Chosen,
     /// One this build has no word for, by its number: a newer server's.
     Unknown(u8),
 }
 
 impl PromotionReason {
-    const KNOWN: [Self; 5] =
-        [Self::Founded, Self::Promoted, Self::Restored, Self::Recovered, Self::Transferred];
+    const KNOWN: [Self; 6] =
+        [Self::Founded, Self::Promoted, Self::Restored, Self::Recovered, Self::Transferred, Self::Chosen];
 
     fn number(self) -> u8 {
         match self {
@@ -32,6 +34,7 @@ impl PromotionReason {
             Self::Restored => 2,
             Self::Recovered => 3,
             Self::Transferred => 4,
+            Self::Chosen => 5,
             Self::Unknown(number) => number,
         }
     }
@@ -65,6 +68,9 @@ pub struct Promotion {
     pub epoch: Epoch,
     /// The reign before; none when the group was founded.
     pub parent: Option<Parent>,
+    /// Reigns of other branches that end here as well, because an operator chose between them; at most
+    /// [`Promotion::MAX_ENDS`].
+    pub ends: Vec<Epoch>,
     /// The server from here on.
     pub device: DeviceId,
     /// Who decided.
@@ -78,6 +84,8 @@ pub struct Promotion {
 impl Promotion {
     const MAGIC: [u8; 4] = *b"MFPP";
     const VERSION: u8 = 1;
+    /// Branches that one record can end.
+    pub const MAX_ENDS: usize = 16;
 
     /// The bytes to sign, by the device's issuing key.
     #[must_use]
@@ -96,6 +104,8 @@ impl Promotion {
                 to.varint(parent.transaction).fixed(&parent.page_digest);
             }
         }
+        to.varint(self.ends.len() as u64);
+        self.ends.iter().for_each(|epoch| epoch.encode(&mut to));
         to.fixed(&self.device.0).text(&self.operator).fixed(&[self.reason.number()]).varint(self.made_at);
         to.finish()
     }
@@ -114,6 +124,7 @@ impl Promotion {
             group: GroupId(from.array()?),
             epoch: Epoch::decode(&mut from)?,
             parent: if from.flag()? { Some(Parent::decode(&mut from)?) } else { None },
+            ends: Self::parse_ends(&mut from)?,
             device: DeviceId(from.array()?),
             operator: short_text(&mut from)?,
             reason: PromotionReason::from_number(from.byte()?),
@@ -121,6 +132,14 @@ impl Promotion {
         };
         from.finish()?;
         Ok(promotion)
+    }
+
+    fn parse_ends(from: &mut Decoder<'_>) -> Result<Vec<Epoch>, DecodeError> {
+        let count = from.varint()?;
+        if count > Self::MAX_ENDS as u64 {
+            return Err(DecodeError::Invalid("too many reigns end with one promotion"));
+        }
+        (0..count).map(|_| Epoch::decode(from)).collect()
     }
 }
 

@@ -89,6 +89,7 @@ pub(crate) fn promotion() -> Promotion {
         group: GROUP,
         epoch: Epoch { number: 2, nonce: [10; 16] },
         parent: Some(parent),
+        ends: vec![Epoch { number: 1, nonce: [11; 16] }],
         device: DeviceId([2; 16]),
         operator: "admin".to_owned(),
         reason: PromotionReason::Transferred,
@@ -147,7 +148,7 @@ fn the_numbers_of_reasons_are_frozen() {
         assert_eq!(Outcome::Rejected { reason, edit: 0 }.encode()[6], number, "{reason}");
     }
     use PromotionReason::*;
-    for (number, reason) in (0..).zip([Founded, Promoted, Restored, Recovered, Transferred]) {
+    for (number, reason) in (0..).zip([Founded, Promoted, Restored, Recovered, Transferred, Chosen]) {
         let body = Promotion { reason, made_at: 0, ..promotion() }.body();
         assert_eq!(body[body.len() - 2], number);
     }

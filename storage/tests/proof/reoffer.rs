@@ -92,3 +92,16 @@ fn what_was_kept_no_more_leaves_no_gap_and_shows_what_the_group_has() {
     assert_eq!(device.sees("a", "x").as_deref(), Some("old"));
     assert_eq!(device.0.read(|read| read.device()).unwrap().retained_dropped, 1);
 }
+
+#[test]
+fn an_edit_of_what_the_new_reign_lacks_counts_as_one_of_what_it_has() {
+    let mut device = Device::in_group();
+    device.apply(&[change("a", 1, &[("x", "old")])], 1);
+    device.apply(&[change("a", 3, &[("x", "elsewhere")])], 3);
+    device.edit(vec![patch("a", &[("x", "here")])]);
+    let base = |device: &mut Device| device.outbox()[0].edits[0].base.revision.sequence.0;
+    assert_eq!(base(&mut device), 3);
+    offer(&mut device, 2, 0);
+    assert_eq!(base(&mut device), 2);
+    assert_eq!(device.sees("a", "x").as_deref(), Some("here"));
+}

@@ -242,6 +242,7 @@ pub(crate) fn founding() -> Founding {
         group: GROUP,
         epoch: EPOCH,
         parent: None,
+        ends: Vec::new(),
         device,
         operator: "admin".to_owned(),
         reason: PromotionReason::Founded,

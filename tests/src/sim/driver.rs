@@ -351,15 +351,16 @@ impl World {
         let defect = self.options.defect;
         let stored = self.devices[device].db.write(|write| match effect {
             Effect::AdoptGreeting(greeting) => {
-                write.adopt_roster(&greeting.lineage, &greeting.issuers, &greeting.members)?;
+                write.adopt_lineage(&greeting.lineage)?;
+                write.adopt_roster(&[], &greeting.issuers, &greeting.members)?;
                 Ok(Stored::GreetingAdopted(outbox(write)?))
             }
             Effect::AdoptMembership { members, issuers } => {
                 write.adopt_roster(&[], &issuers, &members)?;
                 Ok(Stored::Noted)
             }
-            Effect::NotePromotion(promotion) => {
-                write.adopt_roster(&[*promotion], &[], &[])?;
+            Effect::NoteClaim(claim) => {
+                write.adopt_roster(&std::slice::from_ref(&claim.promotion), &[], &[])?;
                 Ok(Stored::Noted)
             }
             Effect::ApplyBatch { mut changes, cursor } => {

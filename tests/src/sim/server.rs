@@ -98,6 +98,7 @@ impl Server {
             group: GROUP,
             epoch: Epoch { number: 1, nonce: rng.random() },
             parent: None,
+            ends: Vec::new(),
             device: FOUNDER,
             operator: "operator".to_owned(),
             reason: PromotionReason::Founded,
@@ -147,7 +148,7 @@ impl Server {
 }
 
 fn refusal(reason: RefusalReason) -> sync::Refusal {
-    wire::refusal_to_wire(&Refusal { reason, text: "no".to_owned(), promotion: None })
+    wire::refusal_to_wire(&Refusal { reason, text: "no".to_owned(), claim: None })
 }
 
 fn cursor_at(head: &Head, sequence: Sequence, read: &MasterRead<'_>) -> mfpsync_storage::Result<Cursor> {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use mfpsync_proto::panel::{
     Durability, JoinPolicy, PromoteReply, PromoteRequest, ReplicationRequest, RetireServerRequest, Role,
-    RolePhase, SetReplicationReply, SetReplicationRequest, StartServerRequest, StopReplicationRequest,
+    RolePhase, SetReplicationReply, SetReplicationRequest, StartServerRequest, StayRequest,
+    StopReplicationRequest,
 };
 use mfpsync_tests::item::{key, put, text};
 use mfpsync_tests::lan::Lan;
@@ -279,6 +280,67 @@ async fn i_14_a_server_that_lives_is_sealed_by_its_successors_first_word() {
             .is_ok()
         }
     );
+}
+
+/// I-08.
+#[tokio::test]
+async fn i_08_two_successors_of_one_server_hold_still_until_one_is_chosen_and_nothing_is_lost() {
+    const OTHER: usize = 2;
+    let mut office = Office::open(3).await;
+    for device in [SERVER, REPLICA, OTHER] {
+        office.devices[device].log.expect("F-SUPERSEDED");
+        office.devices[device].log.expect("another device reigns");
+        office.devices[device].log.expect("F-FORKED");
+    }
+    office.write(3, 0..5).await;
+    office.sent(3).await;
+    office.copied(SERVER, REPLICA).await;
+    // One replica is switched off, another takes its place, and each is promoted by somebody.
+    office.devices[REPLICA].kill().unwrap();
+    office.devices[4].kill().unwrap();
+    let mut panel = office.devices[SERVER].panel().unwrap();
+    panel.stop_replication(StopReplicationRequest {}).await.unwrap();
+    office.replicate(SERVER, OTHER).await.unwrap();
+    running(&office.devices[OTHER], Role::ReplicaClient).await.unwrap();
+    office.write(3, 5..10).await;
+    office.sent(3).await;
+    office.copied(SERVER, OTHER).await;
+    office.devices[SERVER].kill().unwrap();
+    office.promote(OTHER, true).await.unwrap();
+    running(&office.devices[OTHER], Role::ServerClient).await.unwrap();
+    office.agree(OTHER, &[OTHER, 3], 10).await;
+    office.devices[3].freeze().unwrap();
+    office.devices[OTHER].freeze().unwrap();
+    office.devices[REPLICA].start().await.unwrap();
+    office.devices[4].start().await.unwrap();
+    office.promote(REPLICA, true).await.unwrap();
+    running(&office.devices[REPLICA], Role::ServerClient).await.unwrap();
+    office.write(4, 10..15).await;
+    office.agree(REPLICA, &[REPLICA, 4], 10).await;
+    office.devices[OTHER].thaw().unwrap();
+    office.devices[3].thaw().unwrap();
+    for device in [REPLICA, OTHER] {
+        let forked = async || office.devices[device].fault("F-FORKED").await.map(drop);
+        eventually(PATIENCE, "both to hear of each other", forked).await.unwrap();
+    }
+    let rivals = office.devices[REPLICA].status().await.unwrap().server.unwrap().rivals;
+    assert_eq!(rivals.len(), 1);
+    assert_eq!(rivals[0].device_name, "device-2");
+    // Changes wait on the devices.
+    office.write(3, 15..18).await;
+    office.write(4, 18..20).await;
+    assert_eq!(office.devices[3].client_status().await.unwrap().waiting, 3);
+    assert_eq!(office.devices[4].client_status().await.unwrap().waiting, 2);
+
+    let stays = office.devices[REPLICA].panel().unwrap().stay(StayRequest {}).await.unwrap().into_inner();
+    assert_eq!((stays.epoch, stays.ended.len()), (3, 1));
+    running(&office.devices[OTHER], Role::Client).await.unwrap();
+    office.agree(REPLICA, &[REPLICA, OTHER, 3, 4], 20).await;
+    let again = office.devices[REPLICA].panel().unwrap().stay(StayRequest {}).await.unwrap_err();
+    assert!(again.message().contains("nothing was changed"), "{again}");
+    office.devices[SERVER].start().await.unwrap();
+    running(&office.devices[SERVER], Role::Client).await.unwrap();
+    office.agree(REPLICA, &[SERVER, REPLICA, OTHER, 3, 4], 20).await;
 }
 
 #[tokio::test]

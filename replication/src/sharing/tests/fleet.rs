@@ -60,6 +60,7 @@ fn founding() -> Founding {
         group: GROUP,
         epoch: EPOCH,
         parent: None,
+        ends: Vec::new(),
         device: id(A),
         operator: "admin".to_owned(),
         reason: PromotionReason::Founded,
