@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
     address_book, debug, devices, discover, history, item, join, log, pair, replication, role, service,
-    set_aside, sharing, shell, status, unsent, users, watch,
+    set_aside, sharing, shell, status, transfer, unsent, users, watch,
 };
 use crate::demo;
 use crate::exit::EXIT_HELP;
@@ -82,6 +82,8 @@ pub(crate) enum Command {
     Sharing(sharing::SharingCommand),
     #[command(subcommand)]
     Replication(replication::ReplicationCommand),
+    Transfer(transfer::TransferArgs),
+    Recover(transfer::RecoverArgs),
     Log(log::LogArgs),
     Metrics(service::MetricsArgs),
     Reload(service::ReloadArgs),

@@ -25,6 +25,7 @@ pub(crate) mod set_aside;
 pub(crate) mod sharing;
 pub(crate) mod shell;
 pub(crate) mod status;
+pub(crate) mod transfer;
 pub(crate) mod unsent;
 pub(crate) mod users;
 pub(crate) mod watch;
@@ -61,6 +62,8 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::SetAside(args) => set_aside::run(&context, args).await,
         Command::Sharing(command) => sharing::run(&context, command).await,
         Command::Replication(command) => replication::run(&context, command).await,
+        Command::Transfer(args) => transfer::transfer(&context, args).await,
+        Command::Recover(args) => transfer::recover(&context, args).await,
         Command::Unsent(args) => unsent::run(&context, args).await,
         Command::Log(args) => log::run(&context, args).await,
         Command::Metrics(_) => service::metrics(&context).await,

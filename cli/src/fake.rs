@@ -22,10 +22,11 @@ use mfpsync_proto::panel::{
     JoinPlanReply, JoinPlanRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, LockDebugReply,
     LockDebugRequest, OpenPairingReply, OpenPairingRequest, PrepareGroupReply, PrepareGroupRequest,
     PromoteReply, PromoteRequest, ProveReplicaReply, ProveReplicaRequest, ReleaseDeviceReply,
-    ReleaseDeviceRequest, ReplicationReply, ReplicationRequest, RetireServerReply, RetireServerRequest, Role,
-    RoleReply, SetAsideReply, SetAsideRequest, SetReplicationReply, SetReplicationRequest,
-    StartClientRequest, StartServerRequest, StatusReply, StatusRequest, StayReply, StayRequest,
-    StopReplicationReply, StopReplicationRequest, StopServerRequest, UndoJoinReply, UndoJoinRequest,
+    ReleaseDeviceRequest, ReleaseReplicaReply, ReleaseReplicaRequest, ReplicationReply, ReplicationRequest,
+    RetireServerReply, RetireServerRequest, Role, RoleReply, SetAsideReply, SetAsideRequest,
+    SetReplicationReply, SetReplicationRequest, StartClientRequest, StartServerRequest, StatusReply,
+    StatusRequest, StayReply, StayRequest, StopReplicationReply, StopReplicationRequest, StopServerRequest,
+    SucceedReply, SucceedRequest, TransferReply, TransferRequest, UndoJoinReply, UndoJoinRequest,
     UnlockDebugReply, UnlockDebugRequest,
 };
 use tempfile::TempDir;
@@ -282,6 +283,18 @@ impl Panel for Service {
     }
 
     async fn promote(&self, _request: Request<PromoteRequest>) -> Reply<PromoteReply> {
+        unused()
+    }
+
+    async fn transfer(&self, _request: Request<TransferRequest>) -> Reply<TransferReply> {
+        unused()
+    }
+
+    async fn succeed(&self, _request: Request<SucceedRequest>) -> Reply<SucceedReply> {
+        unused()
+    }
+
+    async fn release_replica(&self, _request: Request<ReleaseReplicaRequest>) -> Reply<ReleaseReplicaReply> {
         unused()
     }
 

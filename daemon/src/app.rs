@@ -320,6 +320,8 @@ async fn work(app: &App) -> Result<Exit, AppError> {
         assemble::note(app, supervisor);
         assemble::follow_capabilities(app, &device, supervisor);
         assemble::obey_successors(app, &device, supervisor);
+        assemble::obey_invitations(app, &device, supervisor);
+        assemble::tell_who_reigns(app, &device);
         assemble::watch_over(app, &device, supervisor);
         assemble::sockets(app, &device, supervisor).await
     };

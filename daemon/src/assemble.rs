@@ -15,7 +15,7 @@ use mfpsync_storage::local::Local;
 use mfpsync_storage::model::DeviceId;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::net::UnixListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -88,6 +88,7 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
         server: ArcSwapOption::empty(),
         link: watch::Sender::new(LinkReport::default()),
         copy: watch::Sender::new(CopyReport::default()),
+        invited: Notify::new(),
         discovery,
     }))
 }
@@ -146,6 +147,19 @@ pub fn follow_capabilities(app: &App, device: &Arc<Device>, supervisor: &Supervi
         "capabilities",
         replica::follow_capabilities(device.clone(), supervisor.clone(), app.tasks.token().clone()),
     );
+}
+
+/// Has this device tell others who reigns.
+pub fn tell_who_reigns(app: &App, device: &Arc<Device>) {
+    let stop = app.tasks.token().clone();
+    app.tasks.spawn("telling", reign::others::keep_telling(device.clone(), stop));
+}
+
+/// Has this device take over when the server's operator hands over.
+pub fn obey_invitations(app: &App, device: &Arc<Device>, supervisor: &SupervisorHandle) {
+    let stop = app.tasks.token().clone();
+    let obey = reign::promotion::obey_invitations(device.clone(), supervisor.clone(), stop);
+    app.tasks.spawn("invitations", obey);
 }
 
 /// Has the role follow the end of this device's reign.

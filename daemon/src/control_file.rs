@@ -46,6 +46,8 @@ pub struct Control {
     pub epoch: Option<Epoch>,
     /// This device is on its way from replica to server.
     pub takeover: Option<Takeover>,
+    /// An operator ended its being the replica here, which the server need not have heard.
+    pub released: bool,
 }
 
 /// A takeover that an operator decided on and that is not finished.
@@ -53,6 +55,8 @@ pub struct Control {
 pub struct Takeover {
     /// Who decided.
     pub operator: String,
+    /// The server stood down, and its device becomes the replica.
+    pub swaps: bool,
     /// The signed promotion record; empty before it is made. From then on there is no way back.
     pub record: Vec<u8>,
 }
@@ -129,8 +133,11 @@ impl Control {
         };
         match &self.takeover {
             None => to.fixed(&[0]),
-            Some(Takeover { operator, record }) => to.fixed(&[1]).text(operator).bytes(record),
+            Some(Takeover { operator, swaps, record }) => {
+                to.fixed(&[1]).text(operator).fixed(&[u8::from(*swaps)]).bytes(record)
+            }
         };
+        to.fixed(&[u8::from(self.released)]);
         let hash = Sha256::digest(to.as_bytes());
         to.fixed(&hash);
         to.finish()
@@ -157,10 +164,15 @@ impl Control {
                 None
             },
             takeover: if from.flag()? {
-                Some(Takeover { operator: from.text()?.to_owned(), record: from.bytes()?.to_owned() })
+                Some(Takeover {
+                    operator: from.text()?.to_owned(),
+                    swaps: from.flag()?,
+                    record: from.bytes()?.to_owned(),
+                })
             } else {
                 None
             },
+            released: from.flag()?,
         };
         from.finish()?;
         Ok(control)
@@ -244,17 +256,17 @@ impl ControlFile {
         })
     }
 
-    /// Writes that the replica here is to become the server, and returns its role from then on. Blocks
-    /// until it is on stable storage.
+    /// Writes that the replica here is to become the server, whose device becomes the replica if it `swaps`;
+    /// returns the role from then on. Blocks until it is on stable storage.
     ///
     /// # Errors
     /// The storage.
-    pub fn begin_takeover(&self, operator: &str) -> Result<Role, ControlError> {
+    pub fn begin_takeover(&self, operator: &str, swaps: bool) -> Result<Role, ControlError> {
         let mut wanted = Role::Server;
         self.change(|control| {
             wanted = control.wanted.serving();
             control.wanted = wanted;
-            let takeover = Takeover { operator: operator.to_owned(), record: Vec::new() };
+            let takeover = Takeover { operator: operator.to_owned(), swaps, record: Vec::new() };
             control.takeover.get_or_insert(takeover);
             Ok(())
         })?;
@@ -283,6 +295,33 @@ impl ControlFile {
     pub fn end_takeover(&self) -> Result<(), ControlError> {
         self.change(|control| {
             control.takeover = None;
+            Ok(())
+        })
+    }
+
+    /// Writes that this device is the replica no more, whatever the server says, and returns its role from
+    /// then on. Blocks until it is on stable storage.
+    ///
+    /// # Errors
+    /// The storage.
+    pub fn release_replica(&self) -> Result<Role, ControlError> {
+        let mut wanted = Role::Idle;
+        self.change(|control| {
+            wanted = control.wanted.not_serving();
+            (control.wanted, control.released) = (wanted, true);
+            Ok(())
+        })?;
+        Ok(wanted)
+    }
+
+    /// Writes that the server has heard that this device is the replica no more: it may be asked again.
+    /// Blocks until it is on stable storage.
+    ///
+    /// # Errors
+    /// The storage.
+    pub fn forget_release(&self) -> Result<(), ControlError> {
+        self.change(|control| {
+            control.released = false;
             Ok(())
         })
     }
@@ -324,7 +363,7 @@ impl ControlFile {
     /// The storage.
     pub fn leave_group(&self) -> Result<(), ControlError> {
         self.change(|control| {
-            (control.group, control.epoch) = (None, None);
+            (control.group, control.epoch, control.released) = (None, None, false);
             Ok(())
         })
     }
@@ -434,7 +473,8 @@ mod tests {
             wanted: Role::ServerClient,
             group: Some(GroupId([7; 16])),
             epoch: Some(epoch(300, 9)),
-            takeover: Some(Takeover { operator: "panel".to_owned(), record: vec![1, 2, 3] }),
+            takeover: Some(Takeover { operator: "panel".to_owned(), swaps: true, record: vec![1, 2, 3] }),
+            released: true,
         }
     }
 
@@ -443,13 +483,15 @@ mod tests {
             prop::sample::select(Role::ALL.to_vec()),
             prop::option::of(any::<[u8; 16]>()),
             prop::option::of((any::<u64>(), any::<[u8; 16]>())),
-            prop::option::of(("[a-z]{0,9}", prop::collection::vec(any::<u8>(), 0..20))),
+            prop::option::of(("[a-z]{0,9}", any::<bool>(), prop::collection::vec(any::<u8>(), 0..20))),
+            any::<bool>(),
         )
-            .prop_map(|(wanted, group, epoch, takeover)| Control {
+            .prop_map(|(wanted, group, epoch, takeover, released)| Control {
                 wanted,
                 group: group.map(GroupId),
                 epoch: epoch.map(|(number, nonce)| Epoch { number, nonce }),
-                takeover: takeover.map(|(operator, record)| Takeover { operator, record }),
+                takeover: takeover.map(|(operator, swaps, record)| Takeover { operator, swaps, record }),
+                released,
             })
     }
 
@@ -528,15 +570,15 @@ mod tests {
         let file = ControlFile::load(directory.path()).unwrap();
         file.enter_group(GroupId([1; 16]), epoch(5, 1)).unwrap();
         file.set_wanted(Role::ReplicaClient).unwrap();
-        assert_eq!(file.begin_takeover("sato").unwrap(), Role::ServerClient);
+        assert_eq!(file.begin_takeover("sato", false).unwrap(), Role::ServerClient);
         file.set_wanted(Role::Client).unwrap();
         assert_eq!(file.current().takeover, None);
 
-        file.begin_takeover("sato").unwrap();
+        file.begin_takeover("sato", true).unwrap();
         file.decide_takeover(epoch(6, 2), b"record").unwrap();
         file.set_wanted(Role::Client).unwrap();
-        file.begin_takeover("tanaka").unwrap();
-        let takeover = Takeover { operator: "sato".to_owned(), record: b"record".to_vec() };
+        file.begin_takeover("tanaka", false).unwrap();
+        let takeover = Takeover { operator: "sato".to_owned(), swaps: true, record: b"record".to_vec() };
         assert_eq!(file.current().takeover, Some(takeover));
         assert!(file.seal(epoch(6, 3)).is_err());
         assert_eq!(file.seal(epoch(7, 4)).unwrap(), Role::Client);

@@ -10,7 +10,7 @@ use mfpsync_storage::Error;
 use mfpsync_storage::local::{LocalWrite, Membership, RetainedLimits};
 use mfpsync_storage::model::{DeviceId, Epoch, GroupId, Member};
 use ring::rand::SecureRandom;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::app::Durable;
 use crate::authority::TrustAnchor;
@@ -65,6 +65,8 @@ pub struct Device {
     pub link: watch::Sender<LinkReport>,
     /// How the replica part is doing.
     pub copy: watch::Sender<CopyReport>,
+    /// The server's operator hands over to this replica.
+    pub invited: Notify,
     /// Servers on its network, as they say.
     pub discovery: Discovery,
 }
@@ -137,6 +139,12 @@ impl Device {
         self.reigning.store(Some(Arc::new(of)));
     }
 
+    /// Who reigns, as far as is known.
+    #[must_use]
+    pub fn reigning(&self) -> Option<DeviceId> {
+        self.reigning.load().as_deref().copied()
+    }
+
     /// Notes the verified claim of a reign, with where its device is.
     ///
     /// # Errors
@@ -146,12 +154,14 @@ impl Device {
     /// It may be noted although the future was dropped.
     pub async fn adopt_claim(&self, claim: &Claim) -> Result<(), Error> {
         let Claim { promotion, issuer, member } = claim.clone();
+        let reigns = promotion.record.device;
         let row = member.as_ref().map(|member| member.record.clone());
         let write = move |db: &LocalWrite<'_>| {
             db.adopt_roster(std::slice::from_ref(&promotion), issuer.as_slice(), member.as_slice())?;
             Ok(((), Vec::new()))
         };
         self.own.write(write).await?;
+        self.saw_reign(reigns);
         self.roster.update(row);
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! is answered; the role follows. It begins by one as well ([`takeover`]). I-13, I-14.
 
 pub mod others;
+pub mod promotion;
 pub mod takeover;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use mfpsync_replication::message::Claim;
 use mfpsync_storage::master::Head;
 use mfpsync_storage::model::{Promotion, Sequence};
+use mfpsync_storage::physical::Standby;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +25,8 @@ use crate::db::READ_DEADLINE;
 use crate::device::Device;
 use crate::fault::{Fault, FaultBoard, FaultCode};
 use crate::group::{self, MASTER_FILE};
-use crate::role::{Role, SupervisorHandle};
+use crate::replica::DIRECTORY;
+use crate::role::{Part, Phase, Role, SupervisorHandle};
 
 /// Ends this device's reign.
 #[derive(Debug)]
@@ -40,6 +43,12 @@ impl Reign {
     #[must_use]
     pub fn new(control: Arc<Durable>, faults: FaultBoard, communication: CommunicationLog) -> Self {
         Self { control, faults, communication, sealed: watch::Sender::new(None) }
+    }
+
+    /// Whether this device goes on as a client when its reign ends.
+    #[must_use]
+    pub fn goes_on_as_client(&self) -> bool {
+        self.control.current().wanted.parts().contains(Part::Client)
     }
 
     /// Ends the reign of this device by the verified claim of its successor. On return that is durable, and
@@ -81,8 +90,10 @@ pub async fn obey(device: Arc<Device>, supervisor: SupervisorHandle, stop: Cance
         }
         // Also what an earlier life of the process has left, and after every change of the role.
         states.mark_unchanged();
-        if let Some(left) = left_behind(&device).await {
-            device.faults.set(Fault::with_detail(FaultCode::Superseded, left));
+        match left_behind(&device).await {
+            Some(left) => device.faults.set(Fault::with_detail(FaultCode::Superseded, left)),
+            None if states.borrow().phase() == Phase::Running => device.faults.clear(FaultCode::Superseded),
+            None => {}
         }
         let changed = async {
             tokio::select! {
@@ -144,6 +155,23 @@ pub async fn left_behind(device: &Device) -> Option<Left> {
     let ends = lineage.iter().filter_map(|signed| signed.record.parent.as_ref());
     let taken_over = ends.into_iter().find(|parent| parent.epoch == head.epoch).map(|parent| parent.sequence);
     Some(Left { head, taken_over })
+}
+
+/// Makes the master database of a reign that ended, and whose successor has all of it, what the replica's copy
+/// here begins with.
+///
+/// # Errors
+/// The storage's.
+pub async fn reuse(device: &Device) -> mfpsync_storage::Result<()> {
+    if left_behind(device).await.is_none_or(|left| left.surplus() != Some(0)) {
+        return Ok(());
+    }
+    let (copy, path) = (device.config.data_dir.join(DIRECTORY), device.config.data_dir.join(MASTER_FILE));
+    let seeded = tokio::task::spawn_blocking(move || Standby::seed(&copy, &path)).await;
+    if seeded.unwrap_or(Err(mfpsync_storage::Error::Closed))? {
+        tracing::info!("the database of before became the copy");
+    }
+    Ok(())
 }
 
 /// Moves the master database of a reign that ended aside and returns its new name; it is deleted by nobody.

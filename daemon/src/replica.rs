@@ -28,9 +28,11 @@ use tonic::transport::Channel;
 use crate::client::{LinkError, Servers};
 use crate::clock::unix_millis;
 use crate::communication::{Code, Event};
+use crate::control_file::ControlFile;
 use crate::device::Device;
 use crate::fault::{Fault, FaultCode};
 use crate::own_data::draw;
+use crate::reign;
 use crate::role::{Role, SupervisorHandle};
 use crate::storage_fault::{StorageFaults, start_fault};
 use crate::vital::Vital;
@@ -83,6 +85,7 @@ impl ReplicaPart {
             Fault::with_detail(FaultCode::ControlFile, "the role is replica, but this device has no group")
         })?;
         device.load_roster().await.map_err(|error| start_fault(&error))?;
+        reign::reuse(device).await.map_err(|error| start_fault(&error))?;
         let (directory, group) = (device.config.data_dir.join(DIRECTORY), membership.group);
         let copy = blocking(move || open(&directory, group)).await.map_err(|error| start_fault(&error))?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -112,14 +115,61 @@ impl ReplicaPart {
     }
 }
 
-/// Has the server stand down for this device; the last position of its reign.
+/// The end of a reign that was handed over.
+pub(crate) struct StoodDown {
+    /// Its last position.
+    pub(crate) last: Position,
+    /// The device that reigned goes on as a client.
+    pub(crate) goes_on: bool,
+}
+
+/// Has the server stand down for this device.
 ///
 /// # Errors
 /// Why it does not.
 ///
 /// # Cancel safety
 /// The server may stand down all the same; it goes on by itself after a while.
-pub(crate) async fn stand_down(device: &Device) -> Result<Position, Ended> {
+pub(crate) async fn stand_down(device: &Device) -> Result<StoodDown, Ended> {
+    let (mut client, group) = server(device).await?;
+    let request = wire::StandDownRequest { group_id: group.0.to_vec().into() };
+    let reply = client.stand_down(request).await?.into_inner();
+    let last = Position::decode(&reply.position).map_err(mfpsync_storage::Error::from)?;
+    Ok(StoodDown { last, goes_on: reply.goes_on })
+}
+
+/// Has the server make this device the replica, by the root's certificate of its key.
+///
+/// # Errors
+/// Why it does not.
+///
+/// # Cancel safety
+/// It may be the replica all the same; asking again is harmless.
+pub(crate) async fn succeed(device: &Device, certificate: Vec<u8>) -> Result<(), Ended> {
+    let (mut client, group) = server(device).await?;
+    let request = wire::SucceedRequest { group_id: group.0.to_vec().into(), certificate: certificate.into() };
+    client.succeed(request).await?;
+    Ok(())
+}
+
+/// Renames the copy, so that a person can decide about it, and returns the new name; none if there is no copy.
+///
+/// # Errors
+/// The file system's.
+pub(crate) fn move_aside(data_dir: &Path) -> std::io::Result<Option<PathBuf>> {
+    let directory = data_dir.join(DIRECTORY);
+    if !directory.exists() {
+        return Ok(None);
+    }
+    let free = (1..).map(|n| data_dir.join(format!("{DIRECTORY}.released-{n}"))).find(|path| !path.exists());
+    let Some(aside) = free else { return Ok(None) };
+    std::fs::rename(&directory, &aside)?;
+    std::fs::File::open(data_dir)?.sync_all()?;
+    Ok(Some(aside))
+}
+
+/// The server, as the replica's service.
+async fn server(device: &Device) -> Result<(ReplicaClient<Channel>, GroupId), Ended> {
     let membership = device.membership().await.map_err(LinkError::from)?;
     let group = membership.ok_or(LinkError::NoServer)?.group;
     let servers = Servers::of(device).await.map_err(LinkError::from)?;
@@ -132,9 +182,7 @@ pub(crate) async fn stand_down(device: &Device) -> Result<Position, Ended> {
                 continue;
             }
         };
-        let request = wire::StandDownRequest { group_id: group.0.to_vec().into() };
-        let reply = ReplicaClient::new(channel).stand_down(request).await?.into_inner();
-        return Ok(Position::decode(&reply.position).map_err(mfpsync_storage::Error::from)?);
+        return Ok((ReplicaClient::new(channel), group));
     }
     Err(last)
 }
@@ -151,8 +199,15 @@ pub async fn follow_capabilities(device: Arc<Device>, supervisor: SupervisorHand
         // No row: the membership is not read yet.
         let row = device.roster.member(device.identity.device());
         let called = row.map(|row| !row.released && row.capabilities.contains(Capabilities::REPLICATE));
+        let released = device.control.current().released;
+        if released && called == Some(false) {
+            // The server has heard by now.
+            if let Err(fault) = device.control.write(ControlFile::forget_release).await {
+                device.faults.set(fault);
+            }
+        }
         let next = match (wanted, called) {
-            (Role::Client, Some(true)) => Some(Role::ReplicaClient),
+            (Role::Client, Some(true)) if !released => Some(Role::ReplicaClient),
             (Role::ReplicaClient, Some(false)) => Some(Role::Client),
             _ => None,
         };
@@ -362,6 +417,10 @@ impl Keeper {
                         Ok(rested) => copy = rested,
                         Err(error) => return (None, error.into()),
                     }
+                    continue;
+                }
+                Applied::TakeOver => {
+                    self.device.invited.notify_one();
                     continue;
                 }
                 Applied::Answer(answer) => answer,

@@ -29,6 +29,8 @@ pub enum Applied {
     },
     /// The server stands there.
     Head(Position),
+    /// Take over.
+    TakeOver,
 }
 
 /// What a proof of the copy comes to: its pages, SQLite's opinion, and its items, all at `position`. Takes
@@ -98,6 +100,7 @@ impl Applying {
             }
             ToReplica::Prove { proof, position } => Ok(Applied::Prove { proof, position }),
             ToReplica::Head(position) => Ok(Applied::Head(position)),
+            ToReplica::TakeOver => Ok(Applied::TakeOver),
         }
     }
 

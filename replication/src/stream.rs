@@ -44,6 +44,8 @@ pub enum ToReplica {
     },
     /// A sign of life, and where the server stands.
     Head(Position),
+    /// The server's operator hands over to this replica.
+    TakeOver,
 }
 
 /// Where a copy stands that took a part.

@@ -111,7 +111,7 @@ fn target(text: &str) -> Result<Target, String> {
 }
 
 /// Catches a forgotten port before anybody types a code.
-fn address(text: &str) -> Result<String, String> {
+pub(super) fn address(text: &str) -> Result<String, String> {
     const EXPECTED: &str = "expected HOST:PORT, for example 192.0.2.10:7450 or [2001:db8::1]:7450";
     let (host, port) = text.rsplit_once(':').ok_or(EXPECTED)?;
     let host_ok = !host.is_empty() && (!host.contains(':') || (host.starts_with('[') && host.ends_with(']')));
@@ -122,7 +122,7 @@ fn address(text: &str) -> Result<String, String> {
 }
 
 /// Accepts the code as people write it: with a space or a dash in the middle.
-fn code(text: &str) -> Result<String, String> {
+pub(super) fn code(text: &str) -> Result<String, String> {
     let digits: String = text.chars().filter(|c| !c.is_whitespace() && *c != '-').collect();
     if digits.len() == CODE_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit()) {
         Ok(digits)
@@ -148,13 +148,7 @@ pub(crate) async fn join(context: &Context, args: JoinArgs) -> Result<Exit, Fail
         Some(Target::Name(name)) => discover::by_name(context, &name).await?,
         None => discover::by_choice(context).await?,
     };
-    let code = match args.code {
-        Some(code) => code,
-        None => {
-            let typed = secret::ask("Code shown by the server: ", Echo::On).await?;
-            code(typed.reveal()).map_err(Failure::Usage)?
-        }
-    };
+    let code = given_or_asked(args.code).await?;
     let policies = args.policies.wire();
     let request =
         JoinRequest { code, policies: policies.clone(), review: args.plan, ..JoinRequest::default() };
@@ -178,6 +172,30 @@ pub(crate) async fn join(context: &Context, args: JoinArgs) -> Result<Exit, Fail
     json["status"] = render::json(&status);
     context.out.answer("everything of the group is here", &json)?;
     Ok(status::exit_of(&status))
+}
+
+async fn given_or_asked(given: Option<String>) -> Result<String, Failure> {
+    match given {
+        Some(code) => Ok(code),
+        None => {
+            let typed = secret::ask("Code shown by the server: ", Echo::On).await?;
+            code(typed.reveal()).map_err(Failure::Usage)
+        }
+    }
+}
+
+/// Pairs with the server at `address`, by the default policies; the group's name.
+///
+/// # Errors
+/// A wrong code, an unreachable server, or what this device holds needs a decision first.
+pub(super) async fn by_address(
+    context: &Context,
+    address: String,
+    code: Option<String>,
+) -> Result<String, Failure> {
+    let request = JoinRequest { code: given_or_asked(code).await?, ..JoinRequest::default() };
+    let reply = pair(context, vec![address], request).await?;
+    if reply.needs_decision { Err(Failure::NeedsPerson(joined(&reply))) } else { Ok(reply.group_name) }
 }
 
 /// Tries the addresses of one server until one answers: a try with the code is spent only there.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use mfpsync_proto::panel::{
-    Device, DevicesRequest, Durability, ProveReplicaRequest, ReplicationRequest, SetReplicationRequest,
-    StopReplicationRequest,
+    Device, DevicesRequest, Durability, ProveReplicaRequest, ReleaseReplicaRequest, ReplicationRequest,
+    SetReplicationRequest, StopReplicationRequest,
 };
 use serde_json::json;
 
@@ -18,6 +18,8 @@ use crate::{kit, secret};
 
 /// Opening the kit is made slow on purpose, and slower on a small device.
 const KIT_PATIENCE: Duration = Duration::from_secs(120);
+/// The part that keeps the copy stops first.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(20);
 /// The replica reads its whole copy twice.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -27,6 +29,7 @@ pub(crate) enum ReplicationCommand {
     Status(StatusArgs),
     Set(SetArgs),
     Stop(StopArgs),
+    Release(ReleaseArgs),
     Prove(ProveArgs),
 }
 
@@ -86,6 +89,21 @@ Examples:
   mfpsync replication stop")]
 pub(crate) struct StopArgs {}
 
+/// Give up being the replica, also when the server is lost
+///
+/// Run it at the replica. The copy is kept aside. While the server answers, rather stop replication there. While it
+/// does not, this copy may be all there is of the group's data: then say how many changes you give up.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mfpsync replication release
+  mfpsync replication release --accept-loss-of 48219")]
+pub(crate) struct ReleaseArgs {
+    /// Release although the copy of N changes, as the refusal says, may be the only one
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    accept_loss_of: u64,
+}
+
 /// Have the replica prove its copy: every page, SQLite's own check, and the items
 ///
 /// Run it at the group's server. Ends with exit code 1 if something is wrong; it is mended by itself.
@@ -105,6 +123,7 @@ pub(crate) async fn run(context: &Context, command: ReplicationCommand) -> Resul
         ReplicationCommand::Status(StatusArgs {}) => status(context).await,
         ReplicationCommand::Set(args) => set(context, args).await,
         ReplicationCommand::Stop(StopArgs {}) => stop(context).await,
+        ReplicationCommand::Release(args) => release(context, args).await,
         ReplicationCommand::Prove(ProveArgs {}) => prove(context).await,
     }
 }
@@ -161,7 +180,7 @@ async fn set(context: &Context, args: SetArgs) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-fn named_device(devices: &[Device], named: &str) -> Result<String, Failure> {
+pub(super) fn named_device(devices: &[Device], named: &str) -> Result<String, Failure> {
     let mut found =
         devices.iter().filter(|device| !device.released && (device.id == named || device.name == named));
     match (found.next(), found.next()) {
@@ -189,6 +208,19 @@ async fn stop(context: &Context) -> Result<Exit, Failure> {
         )
     };
     context.out.answer(&text, &json!({ "stopped": reply.device_name }))?;
+    Ok(Exit::Ok)
+}
+
+async fn release(context: &Context, args: ReleaseArgs) -> Result<Exit, Failure> {
+    let mut panel = context.sockets.panel().await?;
+    let request = ReleaseReplicaRequest { accept_loss_of: args.accept_loss_of };
+    let reply = context.sockets.call_patiently(RELEASE_PATIENCE, panel.release_replica(request)).await?;
+    let text = if reply.path.is_empty() {
+        "this device is no longer the replica\n".to_owned()
+    } else {
+        format!("this device is no longer the replica; the copy is kept as {}\n", printable(&reply.path))
+    };
+    context.out.answer(&text, &json!({ "path": reply.path }))?;
     Ok(Exit::Ok)
 }
 

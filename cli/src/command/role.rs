@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{Context, status};
 use crate::exit::{Exit, Failure};
-use crate::kit::KitFile;
+use crate::kit::{self, KitFile};
 use crate::output::printable;
 use crate::render::status::{rival_json, role_name, role_text};
 use crate::secret::{self, Secret};
@@ -97,11 +97,18 @@ pub(crate) struct StartClientArgs {
 #[command(after_help = "\
 Examples:
   mfpsync role promote
-  mfpsync role promote --server-is-lost")]
+  mfpsync role promote --server-is-lost
+  mfpsync role promote --server-is-lost --kit second-floor.age")]
 pub(crate) struct PromoteArgs {
     /// The server is lost: do not ask it to stand down
     #[arg(long)]
     server_is_lost: bool,
+    /// The group's recovery kit, if this replica was not certified by it before
+    #[arg(long, value_name = "FILE")]
+    kit: Option<PathBuf>,
+    /// File whose first line is the kit's passphrase [default: ask]
+    #[arg(long, value_name = "FILE", requires = "kit")]
+    passphrase_file: Option<PathBuf>,
     #[command(flatten)]
     wait: WaitArgs,
 }
@@ -179,8 +186,15 @@ async fn show(context: &Context) -> Result<Exit, Failure> {
 
 async fn promote(context: &Context, args: PromoteArgs) -> Result<Exit, Failure> {
     let mut panel = context.sockets.panel().await?;
-    let request = PromoteRequest { server_is_lost: args.server_is_lost };
-    let reply = context.sockets.call_patiently(PROMOTE_PATIENCE, panel.promote(request)).await?;
+    let mut request = PromoteRequest { server_is_lost: args.server_is_lost, ..PromoteRequest::default() };
+    if let Some(path) = &args.kit {
+        let kit = kit::read(path)?;
+        request.kit_passphrase =
+            secret::passphrase_of_kit(args.passphrase_file.as_deref()).await?.reveal().to_owned();
+        request.recovery_kit = kit.reveal().to_owned();
+    }
+    let patience = if args.kit.is_some() { KIT_PATIENCE } else { PROMOTE_PATIENCE };
+    let reply = context.sockets.call_patiently(patience, panel.promote(request)).await?;
     let missing = reply.missing_at_most;
     context.out.note(&match (reply.stood_down, missing) {
         (true, _) => "the server stood down; nothing is missing".to_owned(),

@@ -3,97 +3,139 @@
 use std::time::Duration;
 
 use mfpsync_proto::panel as wire;
-use mfpsync_storage::model::{Promotion, Signed};
-use mfpsync_storage::physical::Position;
+use mfpsync_storage::model::{Capabilities, Promotion, Signed};
 use ring::rand::SecureRandom;
 use tonic::Status;
 
-use super::replication::place;
+use super::replication::{opened, opened_if_given, place};
 use super::service::Session;
 use super::status::role;
 use crate::communication::{Code, Event};
-use crate::db::READ_DEADLINE;
+use crate::control_file::ControlFile;
 use crate::device::Device;
-use crate::reign::{left_behind, takeover};
-use crate::replica::{self, CopyReport};
-use crate::role::Role;
-use crate::storage_fault;
+use crate::reign::left_behind;
+use crate::reign::promotion::{self, Order};
+use crate::replica::{self, Ended};
+use crate::role::{Phase, Role};
 
 /// Who decided, as the promotion record names it.
 const OPERATOR: &str = "panel";
-/// How long the copy may take to hold what the server said was the last of its reign.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the replica may take to reign after it was told to.
+const HANDS_OVER: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_millis(20);
+/// How long the replica's part may take to stop.
+const STOPS: Duration = Duration::from_secs(10);
 
 /// Makes the replica the server.
 pub(super) async fn promote(
     session: &Session,
     request: wire::PromoteRequest,
 ) -> Result<wire::PromoteReply, Status> {
-    let device = &session.device;
-    if !matches!(session.wanted(), Role::Replica | Role::ReplicaClient) {
-        return Err(Status::failed_precondition(
-            "this device is not the group's replica; do this at the replica",
-        ));
-    }
-    let report = device.copy.borrow().clone();
-    let position = may_take_over(device, &report).await?;
-    let stood_down = !request.server_is_lost;
-    let position = if stood_down { stand_down(device, &report).await? } else { position };
-    let known = report.server.map_or(position.sequence, |server| server.sequence);
-    let missing_at_most = if stood_down { 0 } else { known.0.saturating_sub(position.sequence.0) };
-    let decided = device.control.write(|file| file.begin_takeover(OPERATOR)).await;
-    let wanted = decided.map_err(|fault| Status::unavailable(fault.to_string()))?;
-    session.switch(wanted).await?;
+    let root = opened_if_given(request.recovery_kit, request.kit_passphrase).await?;
+    let order = Order { operator: OPERATOR, server_is_lost: request.server_is_lost, root };
+    let promoted = promotion::promote(&session.device, &session.supervisor, order).await?;
     Ok(wire::PromoteReply {
-        wanted: role(wanted).into(),
-        position: Some(place(position)),
-        missing_at_most,
-        stood_down,
+        wanted: role(promoted.wanted).into(),
+        position: Some(place(promoted.position)),
+        missing_at_most: promoted.missing_at_most,
+        stood_down: !request.server_is_lost,
     })
 }
 
-/// Where the copy stands, if this device may make it the master database.
-async fn may_take_over(device: &Device, report: &CopyReport) -> Result<Position, Status> {
-    let position = report.position.ok_or_else(|| {
-        Status::failed_precondition(
-            "there is no whole copy here yet; wait until it is, as `mfpsync status` shows",
-        )
+/// Has the replica take over from this server.
+pub(super) async fn transfer(session: &Session) -> Result<wire::TransferReply, Status> {
+    let (device, server) = (&session.device, session.server()?);
+    let own = device.identity.device();
+    let standing = server.serving.replicating.standing();
+    let standing = standing.ok_or_else(|| {
+        Status::failed_precondition("no replica is set to hand over to; nothing was changed")
     })?;
-    let seen = device.control.current().epoch.map_or(0, |epoch| epoch.number);
-    if seen > position.epoch.number {
+    let to = device.roster.member(standing.set.device);
+    let to = to.ok_or_else(|| Status::failed_precondition("the replica is no device of the group"))?;
+    if !to.capabilities.contains(Capabilities::SERVE) {
         return Err(Status::failed_precondition(
-            "another device reigns by now, and the copy here is of the reign before; nothing was changed",
+            "the recovery kit has not certified the replica as a server; nothing was changed \
+             (`mfpsync replication set --kit FILE`)",
         ));
     }
-    let issuers = device.own.db().read(READ_DEADLINE, |read| read.issuers()).await;
-    let issuers = issuers.map_err(|error| storage_fault::refusal(&error))?;
-    takeover::issuing(device, &issuers).map_err(|fault| {
-        Status::failed_precondition(format!(
-            "{fault}; nothing was changed (at the server: `mfpsync replication set --kit FILE`)"
-        ))
-    })?;
-    Ok(position)
+    if !server.serving.replicating.hand_over() {
+        return Err(Status::failed_precondition(
+            "the replica is not connected, or does not have everything yet; nothing was changed \
+             (`mfpsync replication status`)",
+        ));
+    }
+    let handed_over = async {
+        while device.reigning().is_none_or(|reigning| reigning == own) {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    if tokio::time::timeout(HANDS_OVER, handed_over).await.is_err() {
+        return Err(Status::unavailable(format!(
+            "{} did not take over in time, and says why in its log; this server goes on",
+            to.name
+        )));
+    }
+    let (device_id, device_name) = (to.device.to_string(), to.name.clone());
+    Ok(wire::TransferReply { device_id, device_name })
 }
 
-/// Has the server stand down; where the copy stands then, which is all there was.
-async fn stand_down(device: &Device, report: &CopyReport) -> Result<Position, Status> {
-    if !report.connected {
+/// Makes this client the replica that can take over, by the recovery kit.
+pub(super) async fn succeed(
+    session: &Session,
+    request: wire::SucceedRequest,
+) -> Result<wire::SucceedReply, Status> {
+    let device = &session.device;
+    if !matches!(session.wanted(), Role::Client | Role::ReplicaClient) {
         return Err(Status::failed_precondition(
-            "the server does not answer, so it cannot stand down first; nothing was changed; if it is lost, \
-             say so (`--server-is-lost`)",
+            "this device is no client of a group; join it first, then do this again",
         ));
     }
-    let last = replica::stand_down(device).await.map_err(|error| {
-        Status::unavailable(format!("the server did not stand down: {error}; nothing was changed"))
+    let root = opened(request.recovery_kit, request.kit_passphrase).await?;
+    let certificate = promotion::certify(device, &root).await?;
+    replica::succeed(device, certificate).await.map_err(|ended| match ended {
+        Ended::Server(status) => {
+            Status::failed_precondition(format!("the server refuses: {}", status.message()))
+        }
+        ended => Status::unavailable(format!("the server cannot be asked: {ended}; nothing was changed")),
     })?;
-    let mut copy = device.copy.subscribe();
-    let arrived = copy.wait_for(|copy| copy.position.is_some_and(|at| at.sequence >= last.sequence));
-    match tokio::time::timeout(PATIENCE, arrived).await {
-        Ok(Ok(_)) => Ok(last),
-        Ok(Err(_)) | Err(_) => Err(Status::unavailable(
-            "the copy did not get all that the server had; nothing was changed, and the server goes on by itself",
-        )),
+    Ok(wire::SucceedReply {})
+}
+
+/// Gives up the copy on this replica.
+pub(super) async fn release(
+    session: &Session,
+    request: wire::ReleaseReplicaRequest,
+) -> Result<wire::ReleaseReplicaReply, Status> {
+    let device = &session.device;
+    if !matches!(session.wanted(), Role::Replica | Role::ReplicaClient) {
+        return Err(Status::failed_precondition("this device is not the group's replica"));
     }
+    let report = device.copy.borrow().clone();
+    let at_stake = report.position.map_or(0, |position| position.sequence.0);
+    if !report.connected && at_stake > request.accept_loss_of {
+        return Err(Status::failed_precondition(format!(
+            "the server does not answer, so this copy of {at_stake} changes may be all there is; nothing was changed \
+             (make this device the server: `mfpsync role promote --server-is-lost`; or give the copy up all the \
+             same: `mfpsync replication release --accept-loss-of {at_stake}`)"
+        )));
+    }
+    let released = device.control.write(ControlFile::release_replica).await;
+    let wanted = released.map_err(|fault| Status::unavailable(fault.to_string()))?;
+    session.switch(wanted).await?;
+    let mut states = session.supervisor.watch();
+    let stopped = states.wait_for(|state| state.phase() == Phase::Running && state.running_role() == wanted);
+    if !matches!(tokio::time::timeout(STOPS, stopped).await, Ok(Ok(_))) {
+        return Err(Status::unavailable(
+            "released; the copy is still in use and stays where it is: call this again to move it aside",
+        ));
+    }
+    let directory = device.config.data_dir.clone();
+    let aside = tokio::task::spawn_blocking(move || replica::move_aside(&directory)).await;
+    let aside = aside.map_err(|_| Status::internal("moving the copy aside was interrupted"))?;
+    let aside =
+        aside.map_err(|error| Status::unavailable(format!("released; move the copy aside: {error}")))?;
+    device.communication.record(Event::new(Code::ReplicaStopped));
+    Ok(wire::ReleaseReplicaReply { path: aside.map_or_else(String::new, |path| path.display().to_string()) })
 }
 
 /// Has this server stay where others claim its reign.

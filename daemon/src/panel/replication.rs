@@ -39,11 +39,7 @@ pub(super) async fn set(
         wire::Durability::SyncHold => Durability::SyncHold,
         wire::Durability::SyncContinue => Durability::SyncContinue,
     };
-    let root = if request.recovery_kit.is_empty() {
-        None
-    } else {
-        Some(opened(request.recovery_kit, request.kit_passphrase).await?)
-    };
+    let root = opened_if_given(request.recovery_kit, request.kit_passphrase).await?;
     // First: a kit that is refused leaves all as it was.
     if let Some(root) = root {
         server.serving.certify(device, &root).await?;
@@ -55,8 +51,16 @@ pub(super) async fn set(
     })
 }
 
+/// As [`opened`]; none without a kit.
+pub(super) async fn opened_if_given(
+    recovery_kit: String,
+    passphrase: String,
+) -> Result<Option<Root>, Status> {
+    if recovery_kit.is_empty() { Ok(None) } else { opened(recovery_kit, passphrase).await.map(Some) }
+}
+
 /// The root key in a recovery kit; opening it is made slow on purpose.
-async fn opened(recovery_kit: String, passphrase: String) -> Result<Root, Status> {
+pub(super) async fn opened(recovery_kit: String, passphrase: String) -> Result<Root, Status> {
     let (recovery_kit, passphrase) = (Zeroizing::new(recovery_kit), Zeroizing::new(passphrase));
     let opened = tokio::task::spawn_blocking(move || kit::open(&recovery_kit, &passphrase));
     let opened = opened.await.map_err(|_| Status::internal("opening the recovery kit was interrupted"))?;

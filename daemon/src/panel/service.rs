@@ -297,6 +297,27 @@ impl Panel for PanelService {
         reign::promote(&self.0, request.into_inner()).await.map(Response::new)
     }
 
+    async fn transfer(
+        &self,
+        _: Request<wire::TransferRequest>,
+    ) -> Result<Response<wire::TransferReply>, Status> {
+        reign::transfer(&self.0).await.map(Response::new)
+    }
+
+    async fn succeed(
+        &self,
+        request: Request<wire::SucceedRequest>,
+    ) -> Result<Response<wire::SucceedReply>, Status> {
+        reign::succeed(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn release_replica(
+        &self,
+        request: Request<wire::ReleaseReplicaRequest>,
+    ) -> Result<Response<wire::ReleaseReplicaReply>, Status> {
+        reign::release(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
     async fn stay(&self, _: Request<wire::StayRequest>) -> Result<Response<wire::StayReply>, Status> {
         reign::stay(&self.0).await.map(Response::new)
     }

@@ -1,5 +1,7 @@
-//! A server asks the devices that could have taken over whether one of them has: before it serves, and now and
-//! then while it does, since two reigns may follow one parent whose devices never meet.
+//! Devices that may serve tell each other who reigns. A server asks the others whether one of them has taken
+//! over: before it serves, and now and then while it does, since two reigns may follow one parent whose
+//! devices never meet. One that does not serve tells the others now and then, since a server that comes back
+//! may know neither the machine that reigns nor any device that has heard of it.
 //!
 //! Their silence proves nothing and keeps nobody waiting for long: who has seen a higher reign says so at
 //! its next hello, and this server is sealed then.
@@ -12,9 +14,10 @@ use mfpsync_replication::lineage::{Lineage, Relation};
 use mfpsync_replication::message::{Claim, Hello};
 use mfpsync_replication::round::Failure;
 use mfpsync_storage::Error;
-use mfpsync_storage::master::{Head, Master};
+use mfpsync_storage::master::Master;
 use mfpsync_storage::model::{Capabilities, IssuingCertificate, Member, Promotion, Signed};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::authority::TrustAnchor;
 use crate::client;
@@ -28,14 +31,14 @@ use crate::tls::ClientTls;
 /// How long the others may take: a switched off device costs a start that much.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Beats between two rounds of questions.
-const EVERY: u32 = 6;
+/// Beats between two rounds.
+const EVERY: u32 = 3;
 
-/// What this server's database says of the group.
+/// What this device knows of the group.
 #[derive(Debug)]
 pub struct Known {
-    /// Where it stands.
-    pub head: Head,
+    /// What its devices believe.
+    pub anchor: TrustAnchor,
     /// Its history, oldest first.
     pub lineage: Vec<Signed<Promotion>>,
     /// Issuing certificates.
@@ -45,16 +48,29 @@ pub struct Known {
 }
 
 impl Known {
-    /// Reads it.
+    /// Reads what a server knows.
     ///
     /// # Errors
     /// The database's.
     pub async fn of(master: &Db<Master>) -> Result<Self, Error> {
         let read = master.read(READ_DEADLINE, |read| {
+            let head = read.founded_head()?;
+            let anchor = TrustAnchor { group: head.group, root: head.root_key };
             let (lineage, issuers, members) = (read.lineage()?, read.issuers()?, read.members()?);
-            Ok(Self { head: read.founded_head()?, lineage, issuers, members })
+            Ok(Self { anchor, lineage, issuers, members })
         });
         read.await
+    }
+
+    /// Reads what a device knows besides; none if it has no group.
+    async fn of_device(device: &Device) -> Result<Option<Self>, Error> {
+        let Some(membership) = device.membership().await? else { return Ok(None) };
+        let anchor = crate::device::anchor(&membership);
+        let read = device.own.db().read(READ_DEADLINE, move |read| {
+            let (lineage, issuers, members) = (read.lineage()?, read.issuers()?, read.members()?);
+            Ok(Self { anchor, lineage, issuers, members })
+        });
+        read.await.map(Some)
     }
 }
 
@@ -67,12 +83,54 @@ impl Known {
 /// # Cancel safety
 /// Safe.
 pub async fn ask(device: &Arc<Device>, known: &Known) -> Result<Vec<Signed<Promotion>>, Fault> {
-    let Known { head, lineage, .. } = known;
-    let own = device.identity.device();
-    let may_serve = |member: &Member| !member.released && member.capabilities.contains(Capabilities::SERVE);
-    let others =
-        device.roster.members().into_iter().filter(|member| member.device != own && may_serve(member));
-    let anchor = TrustAnchor { group: head.group, root: head.root_key };
+    let records = known.lineage.iter().map(|signed| signed.record.clone()).collect();
+    let mut rivals = Vec::new();
+    let Ok(ours) = Lineage::new(known.anchor.group, records) else { return Ok(rivals) };
+    let mut answers = say_hello(device, known, |_| true).await.map_err(|error| start_fault(&error))?;
+    while let Some(answer) = answers.join_next().await {
+        let Ok(Some(answer)) = answer else { continue };
+        rivals.extend(judge(device, &ours, answer).await?);
+    }
+    Ok(rivals)
+}
+
+/// Tells the other devices that may serve who reigns, as long as this one is among them and does not serve.
+///
+/// # Cancel safety
+/// Safe.
+pub async fn keep_telling(device: Arc<Device>, stop: CancellationToken) {
+    let every = device.config.heartbeat * EVERY;
+    while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
+        let row = device.roster.member(device.identity.device());
+        if device.server.load().is_some() || row.is_none_or(|row| !may_serve(&row)) {
+            continue;
+        }
+        let told = async {
+            let Some(known) = Known::of_device(&device).await? else { return Ok(()) };
+            let reigning = device.reigning();
+            // What they answer is heard when this device says hello to the server it follows.
+            say_hello(&device, &known, |other| Some(other.device) != reigning).await?.join_all().await;
+            Ok::<_, Error>(())
+        };
+        if let Some(Err(error)) = stop.run_until_cancelled(told).await {
+            tracing::warn!(%error, "read who reigns");
+        }
+    }
+}
+
+fn may_serve(member: &Member) -> bool {
+    !member.released && member.capabilities.contains(Capabilities::SERVE)
+}
+
+/// Says hello to the other devices that may serve.
+async fn say_hello(
+    device: &Arc<Device>,
+    known: &Known,
+    to: impl Fn(&Member) -> bool,
+) -> Result<JoinSet<Option<Answer>>, Error> {
+    let (own, anchor) = (device.identity.device(), known.anchor);
+    let others = device.roster.members().into_iter();
+    let others = others.filter(|member| member.device != own && may_serve(member) && to(member));
     let hello = hello(device, known).await?;
     let mut asked = JoinSet::new();
     for other in others {
@@ -85,14 +143,7 @@ pub async fn ask(device: &Arc<Device>, known: &Known) -> Result<Vec<Signed<Promo
             });
         }
     }
-    let records = lineage.iter().map(|signed| signed.record.clone()).collect();
-    let mut rivals = Vec::new();
-    let Ok(ours) = Lineage::new(head.group, records) else { return Ok(rivals) };
-    while let Some(answer) = asked.join_next().await {
-        let Ok(Some(answer)) = answer else { continue };
-        rivals.extend(judge(device, &ours, answer).await?);
-    }
-    Ok(rivals)
+    Ok(asked)
 }
 
 /// Goes on asking for as long as the server runs; those that claim its reign are shown and keep it from taking
@@ -125,14 +176,13 @@ pub async fn keep_asking(device: Arc<Device>, serving: Arc<Serving>) {
     }
 }
 
-async fn hello(device: &Device, known: &Known) -> Result<Hello, Fault> {
-    let Known { head, lineage, issuers, members } = known;
-    let own = device.own.db().read(READ_DEADLINE, |read| read.device()).await;
-    let own = own.map_err(|error| start_fault(&error))?;
+async fn hello(device: &Device, known: &Known) -> Result<Hello, Error> {
+    let Known { anchor, lineage, issuers, members } = known;
+    let own = device.own.db().read(READ_DEADLINE, |read| read.device()).await?;
     Ok(Hello {
         protocol_min: PROTOCOL_VERSION_MIN,
         protocol_max: PROTOCOL_VERSION,
-        group: head.group,
+        group: anchor.group,
         incarnation: own.incarnation,
         claim: lineage.last().map(|last| Claim::of(last.clone(), issuers, members)),
         last_operation: own.last_operation,

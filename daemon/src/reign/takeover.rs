@@ -14,7 +14,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mfpsync_storage::master::{Master, Reign};
+use mfpsync_storage::master::{Master, MasterWrite, Reign, Replication};
 use mfpsync_storage::model::{
     Capabilities, Epoch, IssuingCertificate, Member, Parent, Promotion, PromotionReason, Signed,
 };
@@ -95,8 +95,14 @@ impl Steps {
                 if write.founded_head()?.epoch == epoch {
                     return Ok(());
                 }
-                let member = self.row(&key, write.members()?, &promotion.record);
-                write.begin_reign(&Reign { promotion, issuer, member })
+                let before = write.lineage()?.pop().map(|last| last.record.device);
+                let set = write.replication()?;
+                let rows: Vec<Member> = write.members()?.into_iter().map(|signed| signed.record).collect();
+                let member = self.row(&key, &rows, &promotion.record);
+                write.begin_reign(&Reign { promotion, issuer, member })?;
+                let Some((of, set)) = before.zip(set).filter(|_| self.takeover.swaps) else { return Ok(()) };
+                let row = rows.into_iter().find(|row| row.device == of && !row.released);
+                row.map_or(Ok(()), |row| self.swap(&key, row, set, write))
             })
         });
         begun.map_err(|error| start_fault(&error))?;
@@ -167,9 +173,28 @@ impl Steps {
         Standby::open(&self.standby())?.take_over(&path)
     }
 
-    fn row(&self, key: &IssuingKey, rows: Vec<Signed<Member>>, promotion: &Promotion) -> Signed<Member> {
+    /// Makes the device that reigned before, whose row this is, the replica, as this one was.
+    fn swap(
+        &self,
+        key: &IssuingKey,
+        row: Member,
+        set: Replication,
+        write: &MasterWrite<'_>,
+    ) -> Result<(), Error> {
+        let capabilities = row.capabilities.with(Capabilities::REPLICATE);
+        let (device, issuer) = (row.device, key.device());
+        write.put_member(&key.sign_member(Member {
+            capabilities,
+            version: row.version + 1,
+            issuer,
+            ..row
+        }))?;
+        write.set_replication(Some(&Replication { device, ..set }))
+    }
+
+    fn row(&self, key: &IssuingKey, rows: &[Member], promotion: &Promotion) -> Signed<Member> {
         let own = self.device.identity.device();
-        let known = rows.into_iter().map(|signed| signed.record).find(|member| member.device == own);
+        let known = rows.iter().find(|member| member.device == own).cloned();
         let capabilities = Capabilities::CLIENT.with(Capabilities::SERVE).with(Capabilities::ADMINISTER);
         key.sign_member(Member {
             group: promotion.group,

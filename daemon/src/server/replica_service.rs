@@ -35,7 +35,21 @@ impl Replica for ReplicaService {
             return Err(refusal::malformed("another group"));
         }
         let position = self.0.stand_down().await?;
-        Ok(Response::new(wire::StandDownReply { position: position.encode().into() }))
+        let goes_on = self.0.goes_on_as_client();
+        Ok(Response::new(wire::StandDownReply { position: position.encode().into(), goes_on }))
+    }
+
+    async fn succeed(
+        &self,
+        request: Request<wire::SucceedRequest>,
+    ) -> Result<Response<wire::SucceedReply>, Status> {
+        let member = member_behind(&self.0.roster, &request, Capabilities::CLIENT)?;
+        let wire::SucceedRequest { group_id, certificate } = request.into_inner();
+        if group_id[..] != self.0.head().group.0 {
+            return Err(refusal::malformed("another group"));
+        }
+        self.0.succeed(member.device, &certificate).await?;
+        Ok(Response::new(wire::SucceedReply {}))
     }
 
     type ShipStream = ReceiverStream<Result<wire::ToReplica, Status>>;

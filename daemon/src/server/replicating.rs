@@ -276,6 +276,14 @@ impl Replicating {
         }
     }
 
+    /// Has the replica take over. False if it does not follow, or has not caught up.
+    #[must_use]
+    pub fn hand_over(&self) -> bool {
+        let state = self.state();
+        let stream = state.stream.as_ref().filter(|_| state.shipping.is_live());
+        stream.is_some_and(|stream| self.say(stream, ToReplica::TakeOver))
+    }
+
     /// Looks whether somebody waits too long, as long as the server runs.
     ///
     /// # Cancel safety

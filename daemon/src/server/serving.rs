@@ -14,7 +14,8 @@ use mfpsync_replication::wire::{claim_to_wire, membership_to_wire};
 use mfpsync_storage::codec::DecodeError;
 use mfpsync_storage::master::{self, Durability, Head, Master, MasterRead, MasterWrite, Replication};
 use mfpsync_storage::model::{
-    Capabilities, DeviceId, Epoch, Member, Parent, Promotion, PromotionReason, PublicKey, Sequence, Signed,
+    Capabilities, DeviceId, Epoch, IssuingCertificate, Member, Parent, Promotion, PromotionReason, PublicKey,
+    Sequence, Signed,
 };
 use mfpsync_storage::physical::Position;
 use mfpsync_storage::{Error, Priority};
@@ -448,26 +449,56 @@ impl Serving {
                 "this is the recovery kit of another group; nothing was changed",
             ));
         }
-        let introduced = self.introduced.lock().unwrap_or_else(PoisonError::into_inner).get(&device).cloned();
-        let introduced = introduced.and_then(|known| Some((known.issuing_key?, known.endpoints)));
-        let (key, endpoints) = introduced.ok_or_else(|| {
+        let key = self.introduced(device).and_then(|known| known.issuing_key).ok_or_else(|| {
             Status::failed_precondition(
                 "the device must be connected, so that its key can be certified; try again when it is",
             )
         })?;
-        let certificate = root.certify(device, key);
+        self.admit_issuer(root.certify(device, key)).await
+    }
+
+    fn introduced(&self, device: DeviceId) -> Option<Introduction> {
+        self.introduced.lock().unwrap_or_else(PoisonError::into_inner).get(&device).cloned()
+    }
+
+    /// Lets a device serve when an operator says so there.
+    async fn admit_issuer(&self, certificate: Signed<IssuingCertificate>) -> Result<(), Status> {
+        let device = certificate.record.device;
+        let endpoints = self.introduced(device).map(|known| known.endpoints);
         let change = move |write: &MasterWrite<'_>, members: &[Member]| {
             write.put_issuer(&certificate)?;
             let known = members.iter().find(|member| member.device == device && !member.released);
             let row = known.map(|known| Member {
                 capabilities: known.capabilities.with(Capabilities::SERVE),
-                endpoints: endpoints.clone(),
+                endpoints: endpoints.clone().unwrap_or_else(|| known.endpoints.clone()),
                 version: known.version + 1,
                 ..known.clone()
             });
             Ok(((), row))
         };
         self.change_members(change).await
+    }
+
+    /// Makes a device the replica by the root's certificate of its key: only who holds the recovery kit can have
+    /// made that.
+    ///
+    /// # Errors
+    /// The certificate is not this group's or not this device's, another device is the replica, or the
+    /// database fails.
+    ///
+    /// # Cancel safety
+    /// As [`Serving::set_replica`].
+    pub async fn succeed(&self, device: DeviceId, certificate: &[u8]) -> Result<(), Status> {
+        let certificate = self.anchor.verify_issuer(certificate);
+        let certificate =
+            certificate.map_err(|error| refusal::malformed(format_args!("certificate: {error}")))?;
+        if certificate.record.device != device {
+            return Err(refusal::malformed("the certificate is another device's"));
+        }
+        let standing = self.replicating.standing().map(|standing| standing.set);
+        let set = standing.filter(|set| set.device == device);
+        self.set_replica(set.unwrap_or(Replication { device, durability: Durability::Async })).await?;
+        self.admit_issuer(certificate).await
     }
 
     /// Makes the addresses under which this server can be reached known to all devices.
@@ -523,6 +554,12 @@ impl Serving {
             self.goes_on();
             Status::unavailable("the replica did not get everything in time; this server goes on")
         })
+    }
+
+    /// Whether this device can be the replica of a successor: it goes on as a client.
+    #[must_use]
+    pub fn goes_on_as_client(&self) -> bool {
+        self.reign.goes_on_as_client()
     }
 
     /// The replica follows from now on, so it does not take over: this server goes on.

@@ -29,6 +29,7 @@ pub fn to_replica_to_wire(message: ToReplica) -> wire::ToReplica {
             To::Prove(wire::Prove { proof, position: position.encode().into() })
         }
         ToReplica::Head(position) => To::Head(wire::Head { position: position.encode().into() }),
+        ToReplica::TakeOver => To::TakeOver(wire::TakeOver {}),
     };
     wire::ToReplica { message: Some(message) }
 }
@@ -59,6 +60,7 @@ pub fn to_replica_from_wire(message: wire::ToReplica) -> Result<Option<ToReplica
             proof: prove.proof,
             position: position(&prove.position)?.ok_or(WireError::Missing("position"))?,
         },
+        To::TakeOver(wire::TakeOver {}) => ToReplica::TakeOver,
         To::Head(head) => ToReplica::Head(position(&head.position)?.ok_or(WireError::Missing("position"))?),
     }))
 }

@@ -36,6 +36,9 @@ use crate::open;
 /// The log is folded into the database from this length on (4 MiB), and not before a proof has ended.
 const FOLD_FRAMES: u32 = 1_000;
 
+/// The first file's number.
+const FIRST: u64 = 1;
+
 /// A copy, or what there is of one.
 #[derive(Debug)]
 pub struct Standby {
@@ -117,7 +120,7 @@ impl Standby {
         match (&self.whole, &self.part) {
             (Some(whole), _) => whole.position.pages,
             (None, Some(part)) => pages_of(&part.main),
-            (None, None) => File::open(place::file(&self.directory, 1)).map_or(0, |file| pages_of(&file)),
+            (None, None) => File::open(place::file(&self.directory, FIRST)).map_or(0, |file| pages_of(&file)),
         }
     }
 
@@ -246,6 +249,26 @@ impl Standby {
         self.whole.as_mut().map_or(Ok(()), Whole::fold)
     }
 
+    /// Makes the database at `path`, which nobody uses any more, what a copy in `directory` begins with: of its
+    /// pages only those come again that the server has otherwise. False if there is a copy already, or no
+    /// such database. Cut short, the file is at one of the two places.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn seed(directory: &Path, path: &Path) -> Result<bool> {
+        if Self::is_whole(directory)? || !path.exists() {
+            return Ok(false);
+        }
+        open::fold_copy(path)?;
+        for suffix in ["-wal", "-shm", "-anchor"] {
+            place::remove(&open::with_suffix(path, suffix))?;
+        }
+        std::fs::create_dir_all(directory)?;
+        durable::sync_directory_of(directory)?;
+        durable::rename(path, &place::file(directory, FIRST))?;
+        Ok(true)
+    }
+
     /// Whether there is a whole copy in `directory`; opens nothing.
     ///
     /// # Errors
@@ -279,7 +302,7 @@ impl Standby {
         if self.part.is_none() {
             let generation = match Place::read(&self.directory)? {
                 Found::Place(place) => place.generation + 1,
-                Found::None | Found::Damaged => 1,
+                Found::None | Found::Damaged => FIRST,
             };
             let path = place::file(&self.directory, generation);
             let main = OpenOptions::new()

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use mfpsync_proto::panel::{
-    Durability, JoinPolicy, PromoteReply, PromoteRequest, ReplicationRequest, RetireServerRequest, Role,
-    RolePhase, SetReplicationReply, SetReplicationRequest, StartServerRequest, StayRequest,
-    StopReplicationRequest,
+    DevicesRequest, Durability, JoinPolicy, PromoteReply, PromoteRequest, ReleaseReplicaRequest,
+    ReplicationRequest, RetireServerRequest, Role, RolePhase, SetReplicationReply, SetReplicationRequest,
+    StartServerRequest, StayRequest, StopReplicationRequest, SucceedRequest, TransferRequest,
 };
 use mfpsync_tests::item::{key, put, text};
 use mfpsync_tests::lan::Lan;
@@ -101,7 +101,26 @@ impl Office {
 
     async fn promote(&self, replica: usize, server_is_lost: bool) -> Result<PromoteReply, Status> {
         let mut panel = self.devices[replica].panel().unwrap();
-        Ok(panel.promote(PromoteRequest { server_is_lost }).await?.into_inner())
+        let request = PromoteRequest { server_is_lost, ..PromoteRequest::default() };
+        Ok(panel.promote(request).await?.into_inner())
+    }
+
+    /// Another machine becomes the server in the place of this one; it is the last device from then on.
+    async fn move_to_another_machine(&mut self, server: usize) {
+        let newcomer = TestDevice::started("newcomer").await.unwrap();
+        let code = open_pairing(&self.devices[server]).await.unwrap().code;
+        let address = self.devices[server].address().to_string();
+        join(&newcomer, &address, &code, JoinPolicy::Merge).await.unwrap();
+        current(&newcomer).await.unwrap();
+        let request =
+            SucceedRequest { recovery_kit: self.kit.clone(), kit_passphrase: PASSPHRASE.to_owned() };
+        newcomer.panel().unwrap().succeed(request).await.unwrap();
+        running(&newcomer, Role::ReplicaClient).await.unwrap();
+        self.devices.push(newcomer);
+        let newcomer = self.devices.len() - 1;
+        self.copied(server, newcomer).await;
+        self.promote(newcomer, false).await.unwrap();
+        running(&self.devices[newcomer], Role::ServerClient).await.unwrap();
     }
 
     /// Waits until these devices follow `server` and all show so many items of the user.
@@ -245,8 +264,12 @@ async fn a_planned_takeover_loses_nothing_and_the_old_server_goes_on_as_a_client
     assert!(promoted.stood_down);
     assert_eq!(promoted.missing_at_most, 0);
     running(&office.devices[REPLICA], Role::ServerClient).await.unwrap();
-    running(&office.devices[SERVER], Role::Client).await.unwrap();
+    // The two have changed places, and what the old server has serves as the copy.
+    running(&office.devices[SERVER], Role::ReplicaClient).await.unwrap();
     office.agree(REPLICA, &[SERVER, REPLICA, 2], 30).await;
+    office.copied(REPLICA, SERVER).await;
+    assert!(office.devices[SERVER].status().await.unwrap().faults.is_empty());
+    assert!(!office.devices[SERVER].data_dir().join("master.db").exists());
     // A new device pairs with the new server, by the key that the kit certified.
     let newcomer = TestDevice::started("newcomer").await.unwrap();
     let code = open_pairing(&office.devices[REPLICA]).await.unwrap().code;
@@ -255,6 +278,109 @@ async fn a_planned_takeover_loses_nothing_and_the_old_server_goes_on_as_a_client
     current(&newcomer).await.unwrap();
     office.devices.push(newcomer);
     office.agree(REPLICA, &[SERVER, REPLICA, 2, 3], 30).await;
+}
+
+#[tokio::test]
+async fn a_server_hands_over_and_back_and_its_clients_follow() {
+    let mut office = Office::open(1).await;
+    for device in [SERVER, REPLICA] {
+        office.devices[device].log.expect("F-SUPERSEDED");
+        office.devices[device].log.expect("another device reigns");
+    }
+    office.write(2, 0..10).await;
+    let (mut server, mut replica) = (SERVER, REPLICA);
+    for round in 1..=3 {
+        office.copied(server, replica).await;
+        let mut panel = office.devices[server].panel().unwrap();
+        let transferred = panel.transfer(TransferRequest {}).await.unwrap().into_inner();
+        assert_eq!(transferred.device_name, office.devices[replica].name);
+        (server, replica) = (replica, server);
+        running(&office.devices[server], Role::ServerClient).await.unwrap();
+        running(&office.devices[replica], Role::ReplicaClient).await.unwrap();
+        office.write(2, round * 10..round * 10 + 10).await;
+        office.agree(server, &[0, 1, 2], round as usize * 10 + 10).await;
+    }
+    let refused = office.devices[replica].panel().unwrap().transfer(TransferRequest {}).await.unwrap_err();
+    assert!(refused.message().contains("not a running server"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_lost_server_is_recovered_on_another_machine_from_the_replicas_copy() {
+    let mut office = Office::open(2).await;
+    for device in [SERVER, REPLICA] {
+        office.devices[device].log.expect("F-SUPERSEDED");
+        office.devices[device].log.expect("another device reigns");
+    }
+    office.write(2, 0..20).await;
+    office.sent(2).await;
+    office.copied(SERVER, REPLICA).await;
+    office.devices[REPLICA].freeze().unwrap();
+    office.write(2, 20..30).await;
+    office.sent(2).await;
+    office.devices[SERVER].kill().unwrap();
+    office.devices[3].kill().unwrap();
+    office.devices[REPLICA].thaw().unwrap();
+    office.promote(REPLICA, true).await.unwrap();
+    running(&office.devices[REPLICA], Role::ServerClient).await.unwrap();
+    office.agree(REPLICA, &[REPLICA, 2], 30).await;
+
+    office.move_to_another_machine(REPLICA).await;
+    // The same replica goes on.
+    running(&office.devices[REPLICA], Role::ReplicaClient).await.unwrap();
+    office.agree(4, &[REPLICA, 2, 4], 30).await;
+    office.copied(4, REPLICA).await;
+    // The first server knows neither of the reigns since, nor the machine, and is sealed all the same.
+    office.devices[SERVER].start().await.unwrap();
+    running(&office.devices[SERVER], Role::Client).await.unwrap();
+    office.devices[3].start().await.unwrap();
+    office.write(3, 30..35).await;
+    office.agree(4, &[SERVER, REPLICA, 2, 3, 4], 35).await;
+}
+
+#[tokio::test]
+async fn a_replica_is_released_and_is_asked_for_its_only_copy() {
+    let mut office = Office::open(1).await;
+    office.write(2, 0..10).await;
+    office.sent(2).await;
+    office.copied(SERVER, REPLICA).await;
+    office.devices[SERVER].kill().unwrap();
+    let at_stake = eventually(PATIENCE, "the replica to miss its server", async || {
+        let copy = office.devices[REPLICA].status().await?.copy.context("no copy")?;
+        ensure!(!copy.connected, "{copy:?}");
+        Ok(copy.position.context("no position")?.sequence)
+    });
+    let at_stake = at_stake.await.unwrap();
+    let release = async |accept_loss_of| {
+        let mut panel = office.devices[REPLICA].panel().unwrap();
+        panel.release_replica(ReleaseReplicaRequest { accept_loss_of }).await
+    };
+    for too_few in [0, at_stake - 1] {
+        let refused = release(too_few).await.unwrap_err();
+        assert!(refused.message().contains(&format!("this copy of {at_stake} changes")), "{refused}");
+    }
+    running(&office.devices[REPLICA], Role::ReplicaClient).await.unwrap();
+    let aside = release(at_stake).await.unwrap().into_inner().path;
+    assert!(std::path::Path::new(&aside).join("standby.pos").exists());
+    running(&office.devices[REPLICA], Role::Client).await.unwrap();
+    // Also where the server comes back and still counts on it, until its operator asks anew.
+    office.devices[REPLICA].stop().await.unwrap();
+    office.devices[SERVER].start().await.unwrap();
+    office.devices[REPLICA].start().await.unwrap();
+    office.agree(SERVER, &[SERVER, REPLICA, 2], 10).await;
+    running(&office.devices[REPLICA], Role::Client).await.unwrap();
+    let mut panel = office.devices[SERVER].panel().unwrap();
+    panel.stop_replication(StopReplicationRequest {}).await.unwrap();
+    eventually(PATIENCE, "the replica to hear of it", async || {
+        let devices = office.devices[REPLICA].panel()?.devices(DevicesRequest {}).await?.into_inner().devices;
+        let own = devices.iter().find(|device| device.this_device).context("no row")?;
+        ensure!(!own.capabilities.iter().any(|name| name == "replicate"), "{own:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    office.replicate(SERVER, REPLICA).await.unwrap();
+    running(&office.devices[REPLICA], Role::ReplicaClient).await.unwrap();
+    office.copied(SERVER, REPLICA).await;
 }
 
 /// I-14.
@@ -367,14 +493,24 @@ async fn a_replica_without_a_certificate_cannot_take_over_and_says_how_it_could(
         .await
         .unwrap();
     running(&device, Role::ReplicaClient).await.unwrap();
+    let lost = PromoteRequest { server_is_lost: true, ..PromoteRequest::default() };
     let refused = eventually(PATIENCE, "the copy to be whole", async || {
-        let refused = device.panel()?.promote(PromoteRequest { server_is_lost: true }).await.unwrap_err();
+        let refused = device.panel()?.promote(lost.clone()).await.unwrap_err();
         ensure!(!refused.message().contains("no whole copy"), "{refused}");
         Ok(refused)
     });
     let refused = refused.await.unwrap();
     assert!(refused.message().contains("replication set --kit"), "{refused}");
     running(&device, Role::ReplicaClient).await.unwrap();
+    // With the kit at hand it can, also without the server.
+    office.devices[SERVER].kill().unwrap();
+    let request = PromoteRequest {
+        server_is_lost: true,
+        recovery_kit: office.kit.clone(),
+        kit_passphrase: PASSPHRASE.to_owned(),
+    };
+    device.panel().unwrap().promote(request).await.unwrap();
+    running(&device, Role::ServerClient).await.unwrap();
 }
 
 /// I-10.
@@ -419,10 +555,13 @@ async fn i_10_a_takeover_killed_at_any_moment_is_finished_or_never_began() {
         });
         if began.await.unwrap() {
             (server, replica) = (replica, server);
-            running(&office.devices[replica], Role::Client).await.unwrap();
-            office.devices[replica].panel().unwrap().retire_server(RetireServerRequest {}).await.unwrap();
             office.agree(server, &[0, 1, 2], items as usize).await;
-            office.replicate(server, replica).await.unwrap();
+            if lost {
+                // Somebody dismisses what it had, and makes it the replica.
+                let mut panel = office.devices[replica].panel().unwrap();
+                panel.retire_server(RetireServerRequest {}).await.unwrap();
+                office.replicate(server, replica).await.unwrap();
+            }
         }
         running(&office.devices[replica], Role::ReplicaClient).await.unwrap();
     }
