@@ -322,6 +322,7 @@ async fn work(app: &App) -> Result<Exit, AppError> {
         assemble::obey_successors(app, &device, supervisor);
         assemble::obey_invitations(app, &device, supervisor);
         assemble::tell_who_reigns(app, &device);
+        assemble::show_the_way(app, &device, supervisor);
         assemble::watch_over(app, &device, supervisor);
         assemble::sockets(app, &device, supervisor).await
     };

@@ -39,6 +39,7 @@ use crate::monitor::{MonitorService, listener, watch_faults, watch_roles};
 use crate::own_data::{OwnData, draw_incarnation};
 use crate::panel::{PanelService, Session, carry_joins_on};
 use crate::records::RecordsService;
+use crate::reign::signpost::Signpost;
 use crate::reign::{self, Reign};
 use crate::replica::{self, CopyReport};
 use crate::role::SupervisorHandle;
@@ -89,6 +90,7 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
         link: watch::Sender::new(LinkReport::default()),
         copy: watch::Sender::new(CopyReport::default()),
         invited: Notify::new(),
+        signpost: Signpost::default(),
         discovery,
     }))
 }
@@ -147,6 +149,12 @@ pub fn follow_capabilities(app: &App, device: &Arc<Device>, supervisor: &Supervi
         "capabilities",
         replica::follow_capabilities(device.clone(), supervisor.clone(), app.tasks.token().clone()),
     );
+}
+
+/// Has this device say who serves, where it could serve itself.
+pub fn show_the_way(app: &App, device: &Arc<Device>, supervisor: &SupervisorHandle) {
+    let stop = app.tasks.token().clone();
+    app.tasks.spawn("signpost", reign::signpost::keep(device.clone(), supervisor.clone(), stop));
 }
 
 /// Has this device tell others who reigns.

@@ -26,6 +26,7 @@ use crate::keystore::KeyStore;
 use crate::membership::Roster;
 use crate::own_data::OwnData;
 use crate::reign::Reign;
+use crate::reign::signpost::Signpost;
 use crate::replica::CopyReport;
 use crate::server::ServerPart;
 use crate::settings::Settings;
@@ -65,6 +66,8 @@ pub struct Device {
     pub link: watch::Sender<LinkReport>,
     /// How the replica part is doing.
     pub copy: watch::Sender<CopyReport>,
+    /// Says who serves while this device does not.
+    pub signpost: Signpost,
     /// The server's operator hands over to this replica.
     pub invited: Notify,
     /// Servers on its network, as they say.

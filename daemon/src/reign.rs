@@ -6,6 +6,7 @@
 
 pub mod others;
 pub mod promotion;
+pub mod signpost;
 pub mod takeover;
 
 use std::fmt;

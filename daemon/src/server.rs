@@ -87,6 +87,7 @@ impl ServerPart {
         device.saw_epoch(head.group, head.epoch).await?;
         let rivals = others::ask(device, &known).await?;
         device.saw_reign(device.identity.device());
+        device.signpost.take_down().await;
         let listeners = listen(&device.config.listen).await?;
         let listening = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let issuing = IssuingKey::load(&*device.keys, device.identity.device())
