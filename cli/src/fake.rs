@@ -21,7 +21,7 @@ use mfpsync_proto::panel::{
     DevicesReply, DevicesRequest, DiscoverReply, DiscoverRequest, FoundGroupReply, FoundGroupRequest,
     JoinPlanReply, JoinPlanRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, LockDebugReply,
     LockDebugRequest, OpenPairingReply, OpenPairingRequest, PrepareGroupReply, PrepareGroupRequest,
-    PromoteReply, PromoteRequest, ProveReplicaReply, ProveReplicaRequest, ReleaseDeviceReply,
+    PromoteReply, PromoteRequest, ProveReplicaReply, ProveReplicaRequest, RefoundRequest, ReleaseDeviceReply,
     ReleaseDeviceRequest, ReleaseReplicaReply, ReleaseReplicaRequest, ReplicationReply, ReplicationRequest,
     RetireServerReply, RetireServerRequest, Role, RoleReply, SetAsideReply, SetAsideRequest,
     SetReplicationReply, SetReplicationRequest, StartClientRequest, StartServerRequest, StatusReply,
@@ -291,6 +291,10 @@ impl Panel for Service {
     }
 
     async fn succeed(&self, _request: Request<SucceedRequest>) -> Reply<SucceedReply> {
+        unused()
+    }
+
+    async fn refound(&self, _request: Request<RefoundRequest>) -> Reply<RoleReply> {
         unused()
     }
 

@@ -4,6 +4,7 @@ mod discover;
 mod founding;
 mod join;
 mod joining;
+mod refounding;
 mod reign;
 mod replication;
 mod service;

@@ -126,6 +126,15 @@ impl ClientTls {
     /// # Errors
     /// The identity's key is not usable, which a loaded identity excludes.
     pub fn sync(identity: &Identity, expected: PublicKey) -> Result<Self, Error> {
+        Self::sync_with_any(identity, vec![expected])
+    }
+
+    /// For sync with a device that holds the private half of one of these. Which one it is says the handshake,
+    /// and whether that one is the server it says itself, with proof.
+    ///
+    /// # Errors
+    /// As [`ClientTls::sync`].
+    pub fn sync_with_any(identity: &Identity, expected: Vec<PublicKey>) -> Result<Self, Error> {
         Self::new(identity, Purpose::Sync, Some(expected))
     }
 
@@ -137,7 +146,7 @@ impl ClientTls {
         Self::new(identity, Purpose::Enroll, None)
     }
 
-    fn new(identity: &Identity, purpose: Purpose, expected: Option<PublicKey>) -> Result<Self, Error> {
+    fn new(identity: &Identity, purpose: Purpose, expected: Option<Vec<PublicKey>>) -> Result<Self, Error> {
         let provider = provider();
         let keys = DeviceKeys { expected, provider: provider.clone() };
         let mut config = ClientConfig::builder_with_provider(provider)
@@ -247,17 +256,17 @@ fn public_key(certificate: &CertificateDer<'_>) -> Result<PublicKey, Error> {
         .ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))
 }
 
-/// Accepts a certificate for its key alone: any Ed25519 key, or the expected one.
+/// Accepts a certificate for its key alone: any Ed25519 key, or one of those expected.
 #[derive(Debug)]
 struct DeviceKeys {
-    expected: Option<PublicKey>,
+    expected: Option<Vec<PublicKey>>,
     provider: Arc<CryptoProvider>,
 }
 
 impl DeviceKeys {
     fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
         let key = public_key(certificate)?;
-        if self.expected.is_some_and(|expected| expected != key) {
+        if self.expected.as_ref().is_some_and(|expected| !expected.contains(&key)) {
             return Err(CertificateError::ApplicationVerificationFailure.into());
         }
         Ok(())

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clap::Args;
 use mfpsync_proto::panel::{
-    CopyStatus, DevicesRequest, PromoteRequest, ReplicationStatus, Role, SetReplicationRequest, StatusReply,
-    StatusRequest, SucceedRequest, TransferRequest,
+    CopyStatus, DevicesRequest, PromoteRequest, RefoundRequest, ReplicationStatus, Role,
+    SetReplicationRequest, StatusReply, StatusRequest, SucceedRequest, TransferRequest,
 };
 use serde_json::json;
 
@@ -66,11 +66,16 @@ struct KitArgs {
 #[command(after_help = "\
 Examples:
   mfpsync recover --from 192.0.2.11:7450 --kit second-floor.age
-  mfpsync recover --from printer-2.example.com:7450 --code 12345678 --kit kit.age --passphrase-file pass.txt")]
+  mfpsync recover --from printer-2.example.com:7450 --code 12345678 --kit kit.age --passphrase-file pass.txt
+  mfpsync recover --without-copy --kit second-floor.age")]
 pub(crate) struct RecoverArgs {
     /// Address and port of the device that serves now
-    #[arg(long, value_name = "HOST:PORT", value_parser = join::address)]
-    from: String,
+    #[arg(long, value_name = "HOST:PORT", value_parser = join::address, required_unless_present = "without_copy")]
+    from: Option<String>,
+    /// Every device that could serve is lost with its data: let this client become the server, and every device
+    /// offer what it has
+    #[arg(long, conflicts_with_all = ["from", "code"])]
+    without_copy: bool,
     /// The eight digits it shows [default: ask]
     #[arg(long, value_parser = join::code)]
     code: Option<String>,
@@ -122,10 +127,11 @@ pub(crate) async fn transfer(context: &Context, args: TransferArgs) -> Result<Ex
 pub(crate) async fn recover(context: &Context, args: RecoverArgs) -> Result<Exit, Failure> {
     let (kit, passphrase) = opened(&args.kit, args.passphrase_file.as_deref()).await?;
     let mut panel = context.sockets.panel().await?;
+    let Some(from) = args.from else { return refound(context, kit, passphrase).await };
     let status = context.sockets.call(panel.status(StatusRequest {})).await?;
     match status.wanted() {
         Role::Idle => {
-            let name = join::by_address(context, args.from, args.code).await?;
+            let name = join::by_address(context, from, args.code).await?;
             context.out.note(&format!("paired with {}", printable(&name)))?;
         }
         Role::Client | Role::ReplicaClient => {
@@ -148,6 +154,21 @@ pub(crate) async fn recover(context: &Context, args: RecoverArgs) -> Result<Exit
     role::reach(context, reply.wanted()).await?;
     let text =
         "this device is the group's server now, and nothing is missing; the other one becomes its replica\n";
+    context.out.answer(text, &json!({ "wanted": role_name(reply.wanted()) }))?;
+    Ok(Exit::Ok)
+}
+
+/// Has this client become the server with nothing but what the devices have.
+async fn refound(context: &Context, kit: Secret, passphrase: Secret) -> Result<Exit, Failure> {
+    let mut panel = context.sockets.panel().await?;
+    let request = RefoundRequest {
+        recovery_kit: kit.reveal().to_owned(),
+        kit_passphrase: passphrase.reveal().to_owned(),
+    };
+    let reply = context.sockets.call_patiently(KIT_PATIENCE, panel.refound(request)).await?;
+    role::reach(context, reply.wanted()).await?;
+    let text = "this device is the group's server now, and has what it had as a client; what other devices have comes \
+                as they follow\n";
     context.out.answer(text, &json!({ "wanted": role_name(reply.wanted()) }))?;
     Ok(Exit::Ok)
 }

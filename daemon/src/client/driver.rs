@@ -16,7 +16,8 @@ use mfpsync_replication::wire as convert;
 use mfpsync_storage::Result;
 use mfpsync_storage::local::{LocalRead, LocalWrite};
 use mfpsync_storage::model::{
-    Cursor, ERASED_KIND, GroupId, Incarnation, IssuingCertificate, ItemKey, Member, Promotion, Signed,
+    Cursor, ERASED_KIND, GroupId, Incarnation, IssuingCertificate, ItemKey, Member, Promotion, PublicKey,
+    Signed,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -75,6 +76,8 @@ pub(super) struct Driver {
 struct Connection {
     link: LinkId,
     channel: Option<Channel>,
+    /// The key that the device at the other end has proven to hold.
+    peer: Option<PublicKey>,
     follow: Option<mpsc::Receiver<std::result::Result<FollowEvent, Failure>>>,
     /// Ends its calls.
     ended: CancellationToken,
@@ -387,11 +390,12 @@ impl Driver {
     async fn dial(&mut self, link: LinkId, endpoint: String) {
         self.seek.dialling();
         let ended = self.stop.child_token();
-        self.connection = Some(Connection { link, channel: None, follow: None, ended: ended.clone() });
+        self.connection =
+            Some(Connection { link, channel: None, peer: None, follow: None, ended: ended.clone() });
         let device = self.device.clone();
         let dialled = async {
             let servers = Servers::of(&device).await?;
-            servers.dial(&device, &endpoint, DIAL).await
+            servers.meet(&device, &endpoint, DIAL).await
         };
         // The round waits for nothing else meanwhile, and a stop ends the attempt.
         let dialled = tokio::select! {
@@ -399,9 +403,9 @@ impl Driver {
             () = ended.cancelled() => return,
         };
         let event = match dialled {
-            Ok(channel) => {
+            Ok((channel, peer)) => {
                 if let Some(connection) = &mut self.connection {
-                    connection.channel = Some(channel);
+                    (connection.channel, connection.peer) = (Some(channel), Some(peer));
                 }
                 LinkEvent::Dialled
             }
@@ -419,9 +423,10 @@ impl Driver {
 
     fn hello(&self, link: LinkId, hello: Hello) {
         let (device, anchor, issuers) = (self.device.clone(), self.anchor, self.issuers.clone());
+        let Some(peer) = self.connection.as_ref().and_then(|connection| connection.peer) else { return };
         self.call(link, move |channel| async move {
             let hello = with_proof(&device, hello).await;
-            match link::greet(channel, anchor, &hello).await {
+            match link::greet(channel, peer, anchor, &hello).await {
                 Ok(greeting) => LinkEvent::Greeted(Box::new(greeting)),
                 Err(failure) => LinkEvent::Failed(link::proven(failure, anchor, &issuers)),
             }

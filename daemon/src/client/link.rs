@@ -18,7 +18,7 @@ use tonic::transport::Channel;
 use crate::authority::{TrustAnchor, VerifyError};
 use crate::db::READ_DEADLINE;
 use crate::device::Device;
-use crate::net::dial::{DialError, dial};
+use crate::net::dial::{DialError, dial_any};
 use crate::refusal;
 use crate::tls::ClientTls;
 
@@ -52,7 +52,9 @@ impl LinkError {
 /// The group's servers and where they may be.
 pub(crate) struct Servers {
     members: Vec<(DeviceId, PublicKey, Vec<String>)>,
-    /// The server of the reign known last: who is expected at an address nobody has named.
+    /// The keys of all members but this device: one of them is expected at an address nobody has named.
+    others: Vec<PublicKey>,
+    /// The server of the reign known last.
     present: Option<DeviceId>,
     /// Where to dial instead of the addresses the members name.
     instead: Vec<String>,
@@ -62,17 +64,22 @@ impl Servers {
     /// As the device knows them.
     pub(crate) async fn of(device: &Device) -> mfpsync_storage::Result<Self> {
         let lineage = device.own.db().read(READ_DEADLINE, |read| read.lineage()).await?;
-        let members = device
+        let rows: Vec<_> = device
             .roster
             .members()
             .into_iter()
-            .filter(|member| !member.released && member.capabilities.contains(Capabilities::SERVE))
+            .filter(|member| !member.released)
             // It is dialled where it listens, if it serves.
             .filter(|member| member.device != device.identity.device() || device.server.load().is_some())
+            .collect();
+        let others = rows.iter().map(|member| member.public_key).collect();
+        let members = rows
+            .into_iter()
+            .filter(|member| member.capabilities.contains(Capabilities::SERVE))
             .map(|member| (member.device, member.public_key, member.endpoints.clone()))
             .collect();
         let present = lineage.last().map(|signed| signed.record.device);
-        Ok(Self { members, present, instead: instead(device) })
+        Ok(Self { members, others, present, instead: instead(device) })
     }
 
     /// Where to dial, the present server's addresses first.
@@ -92,23 +99,37 @@ impl Servers {
         self.instead.is_empty()
     }
 
-    fn expected(&self, endpoint: &str) -> Option<PublicKey> {
+    /// Whose key is taken at an address: that of the device which names it, else any member's. Any of them may
+    /// have become the server meanwhile, which its greeting then proves.
+    fn expected(&self, endpoint: &str) -> Vec<PublicKey> {
         let named =
             self.members.iter().find(|(_, _, endpoints)| endpoints.iter().any(|known| known == endpoint));
-        let present = self.members.iter().find(|(device, ..)| Some(*device) == self.present);
-        named.or(present).or(self.members.first()).map(|(_, key, _)| *key)
+        named.map_or_else(|| self.others.clone(), |(_, key, _)| vec![*key])
     }
 
-    /// Connects to the server at `endpoint`, which must prove its key.
+    /// Connects to the device at `endpoint`, which must prove its key; the key.
+    pub(super) async fn meet(
+        &self,
+        device: &Device,
+        endpoint: &str,
+        deadline: Duration,
+    ) -> Result<(Channel, PublicKey), LinkError> {
+        let expected = self.expected(endpoint);
+        if expected.is_empty() {
+            return Err(LinkError::NoServer);
+        }
+        let tls = ClientTls::sync_with_any(&device.identity, expected).map_err(|_| LinkError::Identity)?;
+        Ok(dial_any(endpoint, &tls, deadline).await?)
+    }
+
+    /// As [`Servers::meet`], for who asks nothing that a server has to prove.
     pub(crate) async fn dial(
         &self,
         device: &Device,
         endpoint: &str,
         deadline: Duration,
     ) -> Result<Channel, LinkError> {
-        let expected = self.expected(endpoint).ok_or(LinkError::NoServer)?;
-        let tls = ClientTls::sync(&device.identity, expected).map_err(|_| LinkError::Identity)?;
-        Ok(dial(endpoint, &tls, deadline).await?)
+        self.meet(device, endpoint, deadline).await.map(|(channel, _)| channel)
     }
 }
 
@@ -141,8 +162,13 @@ pub(super) fn client(channel: Channel) -> SyncClient<Channel> {
         .max_encoding_message_size(limit::MESSAGE_BYTES)
 }
 
-/// Says hello and verifies everything the server shows.
-pub(crate) async fn greet(channel: Channel, anchor: TrustAnchor, hello: &Hello) -> Result<Greeting, Failure> {
+/// Says hello and verifies everything the server shows, also that it is the device behind this key that reigns.
+pub(crate) async fn greet(
+    channel: Channel,
+    peer: PublicKey,
+    anchor: TrustAnchor,
+    hello: &Hello,
+) -> Result<Greeting, Failure> {
     let reply =
         client(channel).hello(convert::hello_to_wire(hello)).await.map_err(|status| failed(&status))?;
     let greeting = convert::greeting_from_wire(reply.into_inner()).map_err(|error| {
@@ -152,6 +178,13 @@ pub(crate) async fn greet(channel: Channel, anchor: TrustAnchor, hello: &Hello) 
     let issuers = verify_membership(anchor, &greeting.issuers, &greeting.members, &[])?;
     for promotion in &greeting.lineage {
         believed(anchor.verify_promotion(&promotion.encode(), &issuers))?;
+    }
+    // Others know all these records, too.
+    let reigns = greeting.lineage.last().map(|last| last.record.device);
+    let row = greeting.members.iter().find(|row| row.record.public_key == peer && !row.record.released);
+    if row.is_none_or(|row| Some(row.record.device) != reigns) {
+        tracing::warn!("who answers as the server is another device");
+        return Err(Failure::Impostor);
     }
     Ok(greeting)
 }

@@ -73,7 +73,7 @@ pub enum JoinError {
     Malformed(&'static str),
     /// The server refused for another reason.
     #[error("refused: {}", .0.text)]
-    Refused(Refusal),
+    Refused(Box<Refusal>),
     /// This device's own key is not usable.
     #[error("own key is not usable")]
     Identity,
@@ -212,7 +212,7 @@ fn not_paired(status: Status) -> JoinError {
         Reason::PairingTries => JoinError::TooManyTries,
         Reason::PairingClosed if status.code() == GrpcCode::DeadlineExceeded => JoinError::TooLate,
         Reason::PairingClosed => JoinError::Closed,
-        _ => JoinError::Refused(refusal),
+        _ => JoinError::Refused(Box::new(refusal)),
     }
 }
 

@@ -33,7 +33,7 @@ pub enum DialError {
     Unreachable(#[source] io::Error),
     /// The server knows us and says no; the reason tells whether trying again makes sense.
     #[error("refused: {}", .0.text)]
-    Refused(Refusal),
+    Refused(Box<Refusal>),
     /// Another device answers at this address.
     #[error("a different device answers there")]
     WrongKey,
@@ -89,9 +89,24 @@ pub struct EnrollLink {
 /// # Cancel safety
 /// Dropping the future drops the connection.
 pub async fn dial(endpoint: &str, tls: &ClientTls, deadline: Duration) -> Result<Channel, DialError> {
+    dial_any(endpoint, tls, deadline).await.map(|(channel, _)| channel)
+}
+
+/// As [`dial`], with the key that the device has proven to hold.
+///
+/// # Errors
+/// [`DialError`].
+///
+/// # Cancel safety
+/// Dropping the future drops the connection.
+pub async fn dial_any(
+    endpoint: &str,
+    tls: &ClientTls,
+    deadline: Duration,
+) -> Result<(Channel, PublicKey), DialError> {
     let whole = async {
-        let (stream, _) = connect(endpoint, tls).await?;
-        channel(stream).await
+        let (stream, handshake) = connect(endpoint, tls).await?;
+        Ok((channel(stream).await?, handshake.peer))
     };
     timeout(deadline, whole).await.map_err(|_| DialError::Timeout)?
 }
@@ -124,7 +139,7 @@ async fn connect(endpoint: &str, tls: &ClientTls) -> Result<(Replay<ClientStream
     let (greeting, stream) = greeted(stream).await.map_err(HandshakeError::from)?;
     match greeting {
         Greeting::Welcome => Ok((stream, handshake)),
-        Greeting::Refused(refusal) => Err(DialError::Refused(refusal)),
+        Greeting::Refused(refusal) => Err(DialError::Refused(Box::new(refusal))),
         Greeting::Ended => Err(DialError::Unreachable(io::ErrorKind::UnexpectedEof.into())),
         Greeting::Nonsense => Err(DialError::Tls(io::ErrorKind::InvalidData.into())),
     }

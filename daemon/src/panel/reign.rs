@@ -19,7 +19,7 @@ use crate::replica::{self, Ended};
 use crate::role::{Phase, Role};
 
 /// Who decided, as the promotion record names it.
-const OPERATOR: &str = "panel";
+pub(super) const OPERATOR: &str = "panel";
 /// How long the replica may take to reign after it was told to.
 const HANDS_OVER: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(20);

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
 use super::status::{revision, role};
-use super::{discover, founding, join, joining, reign, replication, status};
+use super::{discover, founding, join, joining, refounding, reign, replication, status};
 use crate::communication::{Code as EventCode, Event};
 use crate::db::READ_DEADLINE;
 use crate::debug_socket::{DebugLock, SOCKET_NAME};
@@ -309,6 +309,13 @@ impl Panel for PanelService {
         request: Request<wire::SucceedRequest>,
     ) -> Result<Response<wire::SucceedReply>, Status> {
         reign::succeed(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn refound(
+        &self,
+        request: Request<wire::RefoundRequest>,
+    ) -> Result<Response<wire::RoleReply>, Status> {
+        refounding::refound(&self.0, request.into_inner()).await.map(Response::new)
     }
 
     async fn release_replica(

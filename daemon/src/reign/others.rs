@@ -202,7 +202,7 @@ async fn greet(
 ) -> Option<Answer> {
     let tls = ClientTls::sync(&device.identity, other.public_key).ok()?;
     let channel = crate::net::dial::dial(endpoint, &tls, PATIENCE).await.ok()?;
-    match client::greet(channel, anchor, hello).await {
+    match client::greet(channel, other.public_key, anchor, hello).await {
         Ok(greeting) => {
             let records = greeting.lineage.iter().map(|signed| signed.record.clone()).collect();
             let lineage = Lineage::new(anchor.group, records).ok()?;

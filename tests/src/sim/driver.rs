@@ -360,7 +360,7 @@ impl World {
                 Ok(Stored::Noted)
             }
             Effect::NoteClaim(claim) => {
-                write.adopt_roster(&std::slice::from_ref(&claim.promotion), &[], &[])?;
+                write.adopt_roster(std::slice::from_ref(&claim.promotion), &[], &[])?;
                 Ok(Stored::Noted)
             }
             Effect::ApplyBatch { mut changes, cursor } => {

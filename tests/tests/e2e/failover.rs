@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use mfpsync_proto::panel::{
-    DevicesRequest, Durability, JoinPolicy, PromoteReply, PromoteRequest, ReleaseReplicaRequest,
-    ReplicationRequest, RetireServerRequest, Role, RolePhase, SetReplicationReply, SetReplicationRequest,
-    StartServerRequest, StayRequest, StopReplicationRequest, SucceedRequest, TransferRequest,
+    DevicesRequest, Durability, JoinPolicy, PromoteReply, PromoteRequest, RefoundRequest,
+    ReleaseReplicaRequest, ReplicationRequest, RetireServerRequest, Role, RolePhase, SetReplicationReply,
+    SetReplicationRequest, StartServerRequest, StayRequest, StopReplicationRequest, SucceedRequest,
+    TransferRequest,
 };
 use mfpsync_tests::item::{key, put, text};
 use mfpsync_tests::lan::Lan;
@@ -335,6 +336,52 @@ async fn a_lost_server_is_recovered_on_another_machine_from_the_replicas_copy() 
     office.devices[3].start().await.unwrap();
     office.write(3, 30..35).await;
     office.agree(4, &[SERVER, REPLICA, 2, 3, 4], 35).await;
+}
+
+/// Server and replica are gone with their data. The clients find the new server by discovery: it is at an
+/// address, and has a key, that no server ever had.
+#[tokio::test]
+async fn every_server_is_lost_and_the_kit_makes_a_client_the_server() {
+    let mut lan = match Lan::new("lost") {
+        Ok(lan) => lan,
+        Err(error) => return skip(&format!("no network of its own: {error:#}")),
+    };
+    let machines: Vec<TestDevice> = (0..5)
+        .map(|number| {
+            let mut device = TestDevice::new(&format!("device-{number}")).unwrap();
+            let address = format!("10.78.2.{}", number + 1);
+            device.setup.namespace = Some(lan.machine(&[&format!("{address}/24")]).unwrap());
+            device.setup.listen = vec![format!("{address}:7450").parse().unwrap()];
+            device.setup.discovery = true;
+            device
+        })
+        .collect();
+    let mut office = Office::of(machines).await;
+    for client in [2, 3, 4] {
+        office.write(client, client as u32 * 10..client as u32 * 10 + 5).await;
+        office.sent(client).await;
+    }
+    office.agree(SERVER, &[2, 3, 4], 15).await;
+    let request = RefoundRequest { recovery_kit: office.kit.clone(), kit_passphrase: PASSPHRASE.to_owned() };
+    let refused = office.devices[2].panel().unwrap().refound(request.clone()).await.unwrap_err();
+    assert!(refused.message().contains("the group's server answers"), "{refused}");
+    office.devices[4].stop().await.unwrap();
+    office.devices[SERVER].kill().unwrap();
+    office.devices[REPLICA].kill().unwrap();
+    office.write(3, 100..105).await;
+    eventually(PATIENCE, "the client to miss its server", async || {
+        office.devices[2].panel()?.refound(request.clone()).await.map(drop).map_err(Into::into)
+    })
+    .await
+    .unwrap();
+    running(&office.devices[2], Role::ServerClient).await.unwrap();
+    office.agree(2, &[2, 3], 20).await;
+    office.devices[4].start().await.unwrap();
+    office.agree(2, &[2, 3, 4], 20).await;
+    let own = office.devices[2].status().await.unwrap().device_id;
+    for device in [3, 4] {
+        assert_eq!(office.devices[device].status().await.unwrap().group.unwrap().server_device_id, own);
+    }
 }
 
 #[tokio::test]
