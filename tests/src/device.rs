@@ -110,9 +110,9 @@ impl TestDevice {
         self.port.address()
     }
 
-    /// Listens at another address of this machine from the next start on.
-    pub fn listen_at(&mut self, port: Port) {
-        self.port = port;
+    /// Listens at another address of this machine from the next start on; the one before.
+    pub fn listen_at(&mut self, port: Port) -> Port {
+        std::mem::replace(&mut self.port, port)
     }
 
     /// The directory everything of the device is in.

@@ -99,12 +99,13 @@ impl Servers {
         self.instead.is_empty()
     }
 
-    /// Whose key is taken at an address: that of the device which names it, else any member's. Any of them may
-    /// have become the server meanwhile, which its greeting then proves.
+    /// Whose key is taken at an address: those of the devices which name it, as a machine does before and after
+    /// it got a new disk, else any member's. Who of them is the server is proven by its greeting.
     fn expected(&self, endpoint: &str) -> Vec<PublicKey> {
-        let named =
-            self.members.iter().find(|(_, _, endpoints)| endpoints.iter().any(|known| known == endpoint));
-        named.map_or_else(|| self.others.clone(), |(_, key, _)| vec![*key])
+        let names = |endpoints: &[String]| endpoints.iter().any(|known| known == endpoint);
+        let named = self.members.iter().filter(|(_, _, endpoints)| names(endpoints));
+        let named: Vec<PublicKey> = named.map(|(_, key, _)| *key).collect();
+        if named.is_empty() { self.others.clone() } else { named }
     }
 
     /// Connects to the device at `endpoint`, which must prove its key; the key.

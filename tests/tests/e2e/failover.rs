@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use mfpsync_proto::panel::{
     DevicesRequest, Durability, JoinPolicy, PromoteReply, PromoteRequest, RefoundRequest,
-    ReleaseReplicaRequest, ReplicationRequest, RetireServerRequest, Role, RolePhase, SetReplicationReply,
-    SetReplicationRequest, StartServerRequest, StayRequest, StopReplicationRequest, SucceedRequest,
-    TransferRequest,
+    ReleaseDeviceRequest, ReleaseReplicaRequest, ReplicationRequest, RetireServerRequest, Role, RolePhase,
+    SetReplicationReply, SetReplicationRequest, StartServerRequest, StayRequest, StopReplicationRequest,
+    SucceedRequest, TransferRequest,
 };
 use mfpsync_tests::item::{key, put, text};
 use mfpsync_tests::lan::Lan;
 use mfpsync_tests::{
-    PASSPHRASE, PATIENCE, TestDevice, current, eventually, join, open_pairing, rounds, running, seed, skip,
-    start_server,
+    PASSPHRASE, PATIENCE, Port, TestDevice, current, eventually, join, open_pairing, rounds, running, seed,
+    skip, start_server,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -107,8 +107,12 @@ impl Office {
     }
 
     /// Another machine becomes the server in the place of this one; it is the last device from then on.
-    async fn move_to_another_machine(&mut self, server: usize) {
-        let newcomer = TestDevice::started("newcomer").await.unwrap();
+    async fn move_to_another_machine(&mut self, server: usize, port: Option<Port>) {
+        let mut newcomer = TestDevice::new("newcomer").unwrap();
+        if let Some(port) = port {
+            newcomer.listen_at(port);
+        }
+        newcomer.start().await.unwrap();
         let code = open_pairing(&self.devices[server]).await.unwrap().code;
         let address = self.devices[server].address().to_string();
         join(&newcomer, &address, &code, JoinPolicy::Merge).await.unwrap();
@@ -325,7 +329,7 @@ async fn a_lost_server_is_recovered_on_another_machine_from_the_replicas_copy() 
     running(&office.devices[REPLICA], Role::ServerClient).await.unwrap();
     office.agree(REPLICA, &[REPLICA, 2], 30).await;
 
-    office.move_to_another_machine(REPLICA).await;
+    office.move_to_another_machine(REPLICA, None).await;
     // The same replica goes on.
     running(&office.devices[REPLICA], Role::ReplicaClient).await.unwrap();
     office.agree(4, &[REPLICA, 2, 4], 30).await;
@@ -336,6 +340,34 @@ async fn a_lost_server_is_recovered_on_another_machine_from_the_replicas_copy() 
     office.devices[3].start().await.unwrap();
     office.write(3, 30..35).await;
     office.agree(4, &[SERVER, REPLICA, 2, 3, 4], 35).await;
+}
+
+/// The machine stays where it is and is another device, since nothing of its identity is left.
+#[tokio::test]
+async fn a_server_is_recovered_on_the_same_machine_with_an_empty_disk() {
+    let mut office = Office::open(1).await;
+    office.devices[REPLICA].log.expect("F-SUPERSEDED");
+    office.devices[REPLICA].log.expect("another device reigns");
+    office.write(2, 0..20).await;
+    office.sent(2).await;
+    office.copied(SERVER, REPLICA).await;
+    let address = office.devices[SERVER].address();
+    let device_id = office.devices[SERVER].status().await.unwrap().device_id;
+    office.devices[SERVER].kill().unwrap();
+    let port = office.devices[SERVER].listen_at(Port::reserve().unwrap());
+    office.promote(REPLICA, true).await.unwrap();
+    running(&office.devices[REPLICA], Role::ServerClient).await.unwrap();
+    office.move_to_another_machine(REPLICA, Some(port)).await;
+    assert_eq!(office.devices[3].address(), address);
+    running(&office.devices[REPLICA], Role::ReplicaClient).await.unwrap();
+    office.write(2, 20..25).await;
+    office.agree(3, &[REPLICA, 2, 3], 25).await;
+    office.copied(3, REPLICA).await;
+    // What the machine was before is released, as a broken device is.
+    let mut panel = office.devices[3].panel().unwrap();
+    panel.release_device(ReleaseDeviceRequest { device_id }).await.unwrap();
+    office.write(2, 25..26).await;
+    office.agree(3, &[REPLICA, 2, 3], 26).await;
 }
 
 /// Server and replica are gone with their data. The clients find the new server by discovery: it is at an
