@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mfpsync_storage::codec::{DecodeError, Decoder, Encoder};
-use mfpsync_storage::model::{Epoch, GroupId};
+use mfpsync_storage::model::{Epoch, GroupId, Sequence};
 use rustix::fs::{CWD, RenameFlags};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -57,6 +57,8 @@ pub struct Takeover {
     pub operator: String,
     /// The server stood down, and its device becomes the replica.
     pub swaps: bool,
+    /// The last change that the reign before is known to have made.
+    pub known: Sequence,
     /// The signed promotion record; empty before it is made. From then on there is no way back.
     pub record: Vec<u8>,
 }
@@ -133,8 +135,8 @@ impl Control {
         };
         match &self.takeover {
             None => to.fixed(&[0]),
-            Some(Takeover { operator, swaps, record }) => {
-                to.fixed(&[1]).text(operator).fixed(&[u8::from(*swaps)]).bytes(record)
+            Some(Takeover { operator, swaps, known, record }) => {
+                to.fixed(&[1]).text(operator).fixed(&[u8::from(*swaps)]).varint(known.0).bytes(record)
             }
         };
         to.fixed(&[u8::from(self.released)]);
@@ -167,6 +169,7 @@ impl Control {
                 Some(Takeover {
                     operator: from.text()?.to_owned(),
                     swaps: from.flag()?,
+                    known: Sequence(from.varint()?),
                     record: from.bytes()?.to_owned(),
                 })
             } else {
@@ -256,17 +259,17 @@ impl ControlFile {
         })
     }
 
-    /// Writes that the replica here is to become the server, whose device becomes the replica if it `swaps`;
-    /// returns the role from then on. Blocks until it is on stable storage.
+    /// Writes that the replica here is to become the server, whose device becomes the replica if it `swaps`, and
+    /// which is known to have made changes up to `known`; returns the role from then on. Blocks until it is on stable storage.
     ///
     /// # Errors
     /// The storage.
-    pub fn begin_takeover(&self, operator: &str, swaps: bool) -> Result<Role, ControlError> {
+    pub fn begin_takeover(&self, operator: &str, swaps: bool, known: Sequence) -> Result<Role, ControlError> {
         let mut wanted = Role::Server;
         self.change(|control| {
             wanted = control.wanted.serving();
             control.wanted = wanted;
-            let takeover = Takeover { operator: operator.to_owned(), swaps, record: Vec::new() };
+            let takeover = Takeover { operator: operator.to_owned(), swaps, known, record: Vec::new() };
             control.takeover.get_or_insert(takeover);
             Ok(())
         })?;
@@ -473,7 +476,12 @@ mod tests {
             wanted: Role::ServerClient,
             group: Some(GroupId([7; 16])),
             epoch: Some(epoch(300, 9)),
-            takeover: Some(Takeover { operator: "panel".to_owned(), swaps: true, record: vec![1, 2, 3] }),
+            takeover: Some(Takeover {
+                operator: "panel".to_owned(),
+                swaps: true,
+                known: Sequence(400),
+                record: vec![1, 2, 3],
+            }),
             released: true,
         }
     }
@@ -483,14 +491,24 @@ mod tests {
             prop::sample::select(Role::ALL.to_vec()),
             prop::option::of(any::<[u8; 16]>()),
             prop::option::of((any::<u64>(), any::<[u8; 16]>())),
-            prop::option::of(("[a-z]{0,9}", any::<bool>(), prop::collection::vec(any::<u8>(), 0..20))),
+            prop::option::of((
+                "[a-z]{0,9}",
+                any::<bool>(),
+                any::<u64>(),
+                prop::collection::vec(any::<u8>(), 0..20),
+            )),
             any::<bool>(),
         )
             .prop_map(|(wanted, group, epoch, takeover, released)| Control {
                 wanted,
                 group: group.map(GroupId),
                 epoch: epoch.map(|(number, nonce)| Epoch { number, nonce }),
-                takeover: takeover.map(|(operator, swaps, record)| Takeover { operator, swaps, record }),
+                takeover: takeover.map(|(operator, swaps, known, record)| Takeover {
+                    operator,
+                    swaps,
+                    known: Sequence(known),
+                    record,
+                }),
                 released,
             })
     }
@@ -530,8 +548,9 @@ mod tests {
                 "03",
                 "0107070707070707070707070707070707",
                 "01ac0209090909090909090909090909090909",
-                "010570616e656c03010203",
-                "77587cbe86b4b133b915b34f8a0367331760de1fc986a6e430b704f4882b69ad",
+                "010570616e656c01900303010203",
+                "01",
+                "aca54fedd161832a05d4d6f744e2865d63f6d875ff16e9daf4b7f32ad8e937b0",
             )
         );
     }
@@ -570,15 +589,20 @@ mod tests {
         let file = ControlFile::load(directory.path()).unwrap();
         file.enter_group(GroupId([1; 16]), epoch(5, 1)).unwrap();
         file.set_wanted(Role::ReplicaClient).unwrap();
-        assert_eq!(file.begin_takeover("sato", false).unwrap(), Role::ServerClient);
+        assert_eq!(file.begin_takeover("sato", false, Sequence(7)).unwrap(), Role::ServerClient);
         file.set_wanted(Role::Client).unwrap();
         assert_eq!(file.current().takeover, None);
 
-        file.begin_takeover("sato", true).unwrap();
+        file.begin_takeover("sato", true, Sequence(8)).unwrap();
         file.decide_takeover(epoch(6, 2), b"record").unwrap();
         file.set_wanted(Role::Client).unwrap();
-        file.begin_takeover("tanaka", false).unwrap();
-        let takeover = Takeover { operator: "sato".to_owned(), swaps: true, record: b"record".to_vec() };
+        file.begin_takeover("tanaka", false, Sequence(9)).unwrap();
+        let takeover = Takeover {
+            operator: "sato".to_owned(),
+            swaps: true,
+            known: Sequence(8),
+            record: b"record".to_vec(),
+        };
         assert_eq!(file.current().takeover, Some(takeover));
         assert!(file.seal(epoch(6, 3)).is_err());
         assert_eq!(file.seal(epoch(7, 4)).unwrap(), Role::Client);

@@ -4,7 +4,7 @@
 //! signatures are still to be verified where the keys are. No logic.
 
 use mfpsync_storage::model::{
-    Change, Cursor, Epoch, GroupId, Incarnation, IssuingCertificate, Member, OperationNumber, Outcome,
+    Change, Cursor, Epoch, GroupId, Held, Incarnation, IssuingCertificate, Member, OperationNumber, Outcome,
     Promotion, PublicKey, Sequence, Signed,
 };
 
@@ -211,6 +211,17 @@ pub struct Leave {
     pub group: GroupId,
     /// This life of the client's local state.
     pub incarnation: Incarnation,
+}
+
+/// What a device holds of the reign before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The group.
+    pub group: GroupId,
+    /// The present reign.
+    pub epoch: Epoch,
+    /// From beyond what that began with.
+    pub held: Held,
 }
 
 /// Why a server refused a call.

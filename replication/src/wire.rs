@@ -8,6 +8,7 @@ mod hello;
 mod push;
 mod refusal;
 mod replica;
+mod report;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +35,7 @@ pub use refusal::{refusal_from_wire, refusal_to_wire};
 pub use replica::{
     from_replica_from_wire, from_replica_to_wire, replica_of, to_replica_from_wire, to_replica_to_wire,
 };
+pub use report::{report_from_wire, report_to_wire};
 
 /// Promotion, membership and certificate records in one message.
 const MAX_RECORDS: usize = 4_096;

@@ -13,6 +13,7 @@ mod operator;
 mod read;
 mod replication;
 mod sharing;
+mod succession;
 mod switching;
 mod tombstones;
 
@@ -34,6 +35,7 @@ pub use operator::{OPERATOR, OperatorAct, Pruned};
 pub use read::{ChangesRead, Head, MasterItem};
 pub use replication::{Durability, Replication, Unprotected};
 pub use sharing::{KindCount, Setting};
+pub use succession::Succession;
 pub use switching::{Portion, Switching};
 pub use tombstones::Collected;
 

@@ -5,6 +5,7 @@
 
 mod change;
 mod erased;
+mod held;
 mod ids;
 mod key;
 mod membership;
@@ -19,6 +20,7 @@ mod value;
 pub(crate) use change::sha256;
 pub use change::{Change, ChangeBatch, ContentHash};
 pub use erased::{ERASED_KIND, ErasedMark, Erasure, erasure_key};
+pub use held::Held;
 pub use ids::{Chain, DeviceId, GroupId, Incarnation, OperationNumber, PublicKey, Sequence};
 pub use key::{ItemKey, KeyError, Kind, Scope};
 pub use membership::{Capabilities, IssuingCertificate, Member, SIGNATURE_BYTES, Signed};

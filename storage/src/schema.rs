@@ -101,6 +101,8 @@ CREATE TABLE unprotected (
     through_sequence INTEGER,
     began_at INTEGER NOT NULL
 );
+CREATE TABLE succession (id INTEGER PRIMARY KEY CHECK (id = 1), known_sequence INTEGER NOT NULL);
+CREATE TABLE reports (device BLOB PRIMARY KEY, held BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE switching (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     kind TEXT NOT NULL,
@@ -147,6 +149,7 @@ CREATE TABLE device (
     retained_bytes INTEGER NOT NULL DEFAULT 0,
     retained_dropped INTEGER NOT NULL DEFAULT 0,
     followed INTEGER NOT NULL DEFAULT 0,
+    report BLOB,
     parted_from BLOB
 );
 CREATE TABLE membership (

@@ -6,6 +6,7 @@
 use mfpsync_proto::panel::client_status::Link;
 use mfpsync_proto::panel::{
     ClientStatus, Fault, GroupStatus, JoinPhase, Rival, Role, RolePhase, ServerStatus, StatusReply,
+    Succession,
 };
 use serde_json::{Value, json};
 
@@ -167,6 +168,9 @@ fn safe(status: &StatusReply) -> Vec<String> {
             ),
         });
     }
+    if let Some(succession) = status.server.as_ref().and_then(|server| server.succession.as_ref()) {
+        lines.push(succession_line(succession));
+    }
     if let Some(client) = &status.client
         && client.retained > 0
     {
@@ -181,6 +185,36 @@ fn safe(status: &StatusReply) -> Vec<String> {
         });
     }
     lines
+}
+
+fn succession_line(succession: &Succession) -> String {
+    let fork = succession.fork.as_ref().map_or(0, |fork| fork.sequence);
+    let lacked = count(succession.known_sequence.saturating_sub(fork), "change", "changes");
+    let heard = format!("{} of {} devices have said", succession.reported_devices, succession.devices);
+    if succession.missing == 0 {
+        return format!("{lacked} that the copy lacked came back; {heard} what they hold");
+    }
+    let missing = count(succession.missing, "is", "are");
+    if succession.reported_devices == succession.devices {
+        format!(
+            "of {lacked} that the copy lacked {missing} lost, or were replaced by later ones (all devices have said)"
+        )
+    } else {
+        format!("of {lacked} that the copy lacked {missing} missing at the most; {heard} what they hold")
+    }
+}
+
+/// What became of changes that the copy lacked.
+fn succession_json(succession: &Succession) -> Value {
+    json!({
+        "fork": revision_json(succession.fork.as_ref()),
+        "known_sequence": succession.known_sequence,
+        "missing": succession.missing,
+        "missing_runs": succession.missing_runs.iter().map(|run| [run.first, run.last]).collect::<Vec<_>>(),
+        "reported_devices": succession.reported_devices,
+        "devices": succession.devices,
+        "unheard": succession.unheard,
+    })
 }
 
 fn waits(status: &StatusReply) -> Vec<String> {
@@ -323,6 +357,7 @@ fn server_json(server: &ServerStatus) -> Value {
         "connected_devices": server.connected_devices,
         "devices": server.devices,
         "pairing_seconds_left": server.pairing_seconds_left,
+        "succession": server.succession.as_ref().map(succession_json),
         "rivals": server.rivals.iter().map(rival_json).collect::<Vec<_>>(),
     })
 }

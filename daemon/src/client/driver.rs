@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mfpsync_replication::merge::is_written_by_devices;
-use mfpsync_replication::message::{Claim, Follow, FollowEvent, Hello, Push};
+use mfpsync_replication::message::{Claim, Follow, FollowEvent, Hello, Push, Report};
 use mfpsync_replication::round::{
     AdoptGreeting, At, Effect, Event, Failure, LinkEvent, LinkId, LinkState, Moment, Outbox, PushOrder,
     Round, Start, Stored, Timing,
@@ -16,8 +16,8 @@ use mfpsync_replication::wire as convert;
 use mfpsync_storage::Result;
 use mfpsync_storage::local::{LocalRead, LocalWrite};
 use mfpsync_storage::model::{
-    Cursor, ERASED_KIND, GroupId, Incarnation, IssuingCertificate, ItemKey, Member, Promotion, PublicKey,
-    Signed,
+    Cursor, ERASED_KIND, Epoch, GroupId, Held, Incarnation, IssuingCertificate, ItemKey, Member, Promotion,
+    PublicKey, Signed,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -320,6 +320,7 @@ impl Driver {
     async fn adopt_greeting(&mut self, greeting: AdoptGreeting) -> Result<Stored> {
         let rows: Vec<Member> = greeting.members.iter().map(|signed| signed.record.clone()).collect();
         self.issuers.clone_from(&greeting.issuers);
+        let reign = greeting.lineage.last().map(|highest| highest.record.epoch);
         if let Some(highest) = greeting.lineage.last() {
             let Promotion { group, epoch, device, .. } = highest.record;
             self.device.saw_reign(device);
@@ -347,6 +348,9 @@ impl Driver {
             report::offered(&self.device, offered);
         }
         self.take_rows(rows).await;
+        if let Some(epoch) = reign {
+            self.report_held(epoch);
+        }
         Ok(Stored::GreetingAdopted(outbox))
     }
 
@@ -504,6 +508,21 @@ impl Driver {
         tracing::debug!(link = link.0, "follow");
     }
 
+    /// Tells a server that reigns anew, once, what this device holds of the reign before.
+    fn report_held(&self, epoch: Epoch) {
+        let Some(Connection { channel: Some(channel), ended, .. }) = &self.connection else { return };
+        let (device, group) = (self.device.clone(), self.group);
+        let (channel, ended) = (channel.clone(), ended.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                told = tell_held(&device, channel, group, epoch) => if let Err(error) = told {
+                    tracing::info!(%error, "tell what this device holds; the next connection does");
+                },
+                () = ended.cancelled() => {}
+            }
+        });
+    }
+
     /// Tells the server how far this device is.
     fn confirm(&self, cursor: Cursor, settled: bool) {
         let Some(Connection { channel: Some(channel), ended, .. }) = &self.connection else { return };
@@ -527,6 +546,27 @@ impl Driver {
             connection.ended.cancel();
         }
     }
+}
+
+async fn tell_held(
+    device: &Device,
+    channel: Channel,
+    group: GroupId,
+    epoch: Epoch,
+) -> std::result::Result<(), link::LinkError> {
+    let report = device.own.db().read(READ_DEADLINE, |read| read.report()).await?;
+    let Some(record) = report else { return Ok(()) };
+    let held = Held::decode(&record).map_err(mfpsync_storage::Error::from)?;
+    let report = Report { group, epoch, held };
+    link::client(channel).report(convert::report_to_wire(&report)).await?;
+    let told = move |db: &LocalWrite<'_>| {
+        // Another reign may have begun meanwhile, with another report.
+        if db.report()?.as_ref() == Some(&record) {
+            db.reported()?
+        }
+        Ok(((), Vec::new()))
+    };
+    Ok(device.own.write(told).await?)
 }
 
 /// A push that was refused rests; one that got no answer says that the connection is broken.

@@ -8,7 +8,7 @@ use mfpsync_proto::enroll::enroll_server::EnrollServer;
 use mfpsync_proto::sync::sync_server::{Sync, SyncServer};
 use mfpsync_proto::sync::{
     ConfirmReply, FollowEvent, FollowRequest, HelloReply, HelloRequest, LeaveReply, LeaveRequest, PushReply,
-    PushRequest,
+    PushRequest, ReportReply, ReportRequest,
 };
 use mfpsync_storage::model::{
     Capabilities, DeviceId, Epoch, IssuingCertificate, Member, Promotion, PromotionReason, Signed,
@@ -168,6 +168,10 @@ impl Sync for Echo {
 
     async fn confirm(&self, _: Request<FollowRequest>) -> Result<Response<ConfirmReply>, Status> {
         Err(Status::unimplemented("confirm"))
+    }
+
+    async fn report(&self, _: Request<ReportRequest>) -> Result<Response<ReportReply>, Status> {
+        Err(Status::unimplemented("report"))
     }
 
     async fn leave(&self, _: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {

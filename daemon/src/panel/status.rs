@@ -1,8 +1,11 @@
 //! What one screen shows, gathered from the parts.
 
+use std::sync::Arc;
+
 use mfpsync_proto::panel as wire;
 use mfpsync_storage::local::{self, DeviceState, Membership, Waiting};
-use mfpsync_storage::model::{Revision, Sequence};
+use mfpsync_storage::master::Succession;
+use mfpsync_storage::model::{Capabilities, Member, Revision, Sequence};
 
 use super::replication;
 use super::service::Session;
@@ -11,6 +14,10 @@ use crate::db::READ_DEADLINE;
 use crate::device::Device;
 use crate::pairing::State as Pairing;
 use crate::role::{Phase, Role};
+use crate::server::ServerPart;
+
+/// Runs of missing changes that are named.
+const RUNS: usize = 100;
 
 /// Gathers the status. What cannot be read shows as absent: the fault says why.
 pub(crate) async fn status(session: &Session) -> wire::StatusReply {
@@ -107,12 +114,43 @@ async fn server(device: &Device) -> Option<wire::ServerStatus> {
         items,
         database_bytes,
         connected_devices: serving.connected.count() as u32,
+        succession: succession(device, &part).await,
         rivals: serving.rivals().iter().map(|rival| super::reign::rival(device, rival)).collect(),
         devices: device.roster.members().iter().filter(|member| !member.released).count() as u32,
         pairing_seconds_left: match part.desk.state() {
             Pairing::Open { remaining, .. } => Some(u32::try_from(remaining.as_secs()).unwrap_or(u32::MAX)),
             Pairing::Closed | Pairing::Expired | Pairing::TooManyTries => None,
         },
+    })
+}
+
+/// What became of changes that the reign before made and this one began without.
+async fn succession(device: &Device, server: &ServerPart) -> Option<wire::Succession> {
+    let serving = &server.serving;
+    let read = serving.master.read(READ_DEADLINE, |read| Ok((read.succession()?, read.lineage()?))).await;
+    let (succession, lineage) =
+        read.inspect_err(|error| tracing::warn!(%error, "read what the reign before had")).ok()?;
+    let Succession { fork, known, reported, missing } =
+        succession.filter(|found| found.known > found.fork)?;
+    let parent = lineage.last()?.record.parent.as_ref()?.epoch.number;
+    let counts =
+        |member: &Arc<Member>| !member.released && member.capabilities.contains(Capabilities::CLIENT);
+    let members: Vec<_> = device.roster.members().into_iter().filter(counts).collect();
+    let unheard = members.iter().filter(|member| !reported.contains(&member.device));
+    let mut unheard: Vec<String> = unheard.map(|member| member.name.clone()).collect();
+    unheard.sort();
+    Some(wire::Succession {
+        fork: Some(revision(Revision { epoch: parent, sequence: fork })),
+        known_sequence: known.0,
+        missing: missing.iter().map(|(first, last)| last.0 - first.0 + 1).sum(),
+        missing_runs: missing
+            .iter()
+            .take(RUNS)
+            .map(|(first, last)| wire::Run { first: first.0, last: last.0 })
+            .collect(),
+        reported_devices: (members.len() - unheard.len()) as u32,
+        devices: members.len() as u32,
+        unheard,
     })
 }
 

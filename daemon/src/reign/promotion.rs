@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mfpsync_storage::model::Sequence;
 use mfpsync_storage::physical::Position;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -74,11 +73,11 @@ pub async fn promote(
         (last, goes_on, last.sequence)
     };
     let operator = order.operator;
-    let decided = device.control.write(move |file| file.begin_takeover(operator, swaps)).await;
+    let decided = device.control.write(move |file| file.begin_takeover(operator, swaps, known)).await;
     let wanted = decided.map_err(|fault| Status::unavailable(fault.to_string()))?;
     let switched = supervisor.switch(wanted).await;
     switched.map_err(|error| Status::failed_precondition(error.to_string()))?;
-    let Sequence(missing_at_most) = Sequence(known.0.saturating_sub(position.sequence.0));
+    let missing_at_most = known.0.saturating_sub(position.sequence.0);
     Ok(Promoted { wanted, position, missing_at_most })
 }
 

@@ -191,6 +191,10 @@ impl Sync for Directions {
         Err(self.elsewhere().await)
     }
 
+    async fn report(&self, _: Request<wire::ReportRequest>) -> Result<Response<wire::ReportReply>, Status> {
+        Err(self.elsewhere().await)
+    }
+
     async fn leave(&self, _: Request<wire::LeaveRequest>) -> Result<Response<wire::LeaveReply>, Status> {
         Err(self.elsewhere().await)
     }

@@ -99,7 +99,7 @@ impl Steps {
                 let set = write.replication()?;
                 let rows: Vec<Member> = write.members()?.into_iter().map(|signed| signed.record).collect();
                 let member = self.row(&key, &rows, &promotion.record);
-                write.begin_reign(&Reign { promotion, issuer, member })?;
+                write.begin_reign(&Reign { promotion, issuer, member, known: self.takeover.known })?;
                 let Some((of, set)) = before.zip(set).filter(|_| self.takeover.swaps) else { return Ok(()) };
                 let row = rows.into_iter().find(|row| row.device == of && !row.released);
                 row.map_or(Ok(()), |row| self.swap(&key, row, set, write))

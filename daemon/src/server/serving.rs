@@ -670,7 +670,12 @@ impl Serving {
             });
             let member = issuing.sign_member(Member { version: row.version + 1, ..Member::clone(&row) });
             let replication = write.replication()?;
-            write.begin_reign(&master::Reign { promotion, issuer, member: member.clone() })?;
+            write.begin_reign(&master::Reign {
+                promotion,
+                issuer,
+                member: member.clone(),
+                known: head.sequence,
+            })?;
             write.set_replication(replication.as_ref())?;
             Ok((epoch, member.record))
         };

@@ -227,6 +227,21 @@ impl Sync for SyncService {
         Ok(Response::new(wire::ConfirmReply {}))
     }
 
+    async fn report(
+        &self,
+        request: Request<wire::ReportRequest>,
+    ) -> Result<Response<wire::ReportReply>, Status> {
+        let (device, _) = self.peer(&request)?;
+        let report = convert::report_from_wire(&request.into_inner()).map_err(refusal::malformed)?;
+        let head = self.0.head();
+        same_group(report.group, &head)?;
+        same_epoch(report.epoch, &head)?;
+        let note = move |write: &MasterWrite<'_>| write.report(device, &report.held);
+        let noted = self.0.master.write(Priority::Sync, note).await;
+        noted.map_err(|error| self.0.storage_failed(&error))?;
+        Ok(Response::new(wire::ReportReply {}))
+    }
+
     async fn leave(
         &self,
         request: Request<wire::LeaveRequest>,

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use super::edit::apply;
 use super::erase::withdrawn;
@@ -15,7 +15,7 @@ use super::{LocalRead, LocalWrite};
 use crate::codec::DecodeError;
 use crate::error::Result;
 use crate::model::{
-    Action, Base, ERASED_KIND, Edit, Fields, Incarnation, ItemKey, Kind, Operation, OperationNumber,
+    Action, Base, ERASED_KIND, Edit, Fields, Held, Incarnation, ItemKey, Kind, Operation, OperationNumber,
     Revision, Sequence,
 };
 
@@ -32,6 +32,17 @@ pub struct Offered {
 }
 
 impl LocalRead<'_> {
+    /// What this device holds of the reign before, while the present server has not heard of it; the record of
+    /// a [`Held`].
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn report(&self) -> Result<Option<Vec<u8>>> {
+        let report = "SELECT report FROM device WHERE id = 1";
+        let report = self.connection.query_row(report, [], |row| row.get(0)).optional()?;
+        Ok(report.flatten())
+    }
+
     fn retained_beyond(&self, fork: Sequence) -> Result<Vec<(Incarnation, Vec<u8>)>> {
         const SQL: &str = "SELECT incarnation, record FROM retained WHERE sequence > ? ORDER BY operation";
         let mut statement = self.connection.prepare_cached(SQL)?;
@@ -66,6 +77,7 @@ impl LocalWrite<'_> {
         if self.is_joining()? {
             return Ok(offered);
         }
+        self.note_held(fork.sequence)?;
         let mut touched = self.expect_no_results(fork.sequence)?;
         // Before anything gets a number: what is older comes first.
         self.fill_gaps(known, fork, now, &mut touched, &mut offered)?;
@@ -82,6 +94,29 @@ impl LocalWrite<'_> {
             }
         }
         Ok(offered)
+    }
+
+    /// Notes what this device holds from beyond the fork, for the new server to hear.
+    fn note_held(&self, fork: Sequence) -> Result<()> {
+        const HELD: &str = "SELECT sequence FROM retained WHERE sequence > ?1
+            UNION SELECT mirror_sequence FROM items WHERE mirror_sequence > ?1";
+        let mut statement = self.connection.prepare_cached(HELD)?;
+        let held = statement.query_map([fork.0 as i64], |row| Ok(Sequence(row.get::<_, i64>(0)? as u64)))?;
+        let held: Vec<Sequence> = held.collect::<rusqlite::Result<_>>()?;
+        let cursor = self.device()?.cursor.map_or(fork, |cursor| cursor.sequence);
+        let highest = held.iter().copied().max().unwrap_or(fork).max(cursor);
+        let report = Held::of(highest, held).encode();
+        self.connection.execute("UPDATE device SET report = ? WHERE id = 1", [report])?;
+        Ok(())
+    }
+
+    /// The server has heard what [`LocalRead::report`] says.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn reported(&self) -> Result<()> {
+        self.connection.execute("UPDATE device SET report = NULL WHERE id = 1", [])?;
+        Ok(())
     }
 
     /// Results of operations that the reign accepted beyond `fork` will not come. The items that wait for

@@ -33,6 +33,8 @@ pub struct Reign {
     pub issuer: Signed<IssuingCertificate>,
     /// The row of the device that reigns.
     pub member: Signed<Member>,
+    /// The last change that the reign before is known to have made.
+    pub known: Sequence,
 }
 
 /// How far the server knows a device to be.
@@ -88,6 +90,7 @@ impl MasterWrite<'_> {
         self.add_promotion(&reign.promotion)?;
         self.put_issuer(&reign.issuer)?;
         self.put_member(&reign.member)?;
+        self.begin_succession(reign.known)?;
         self.set_replication(None)
     }
 

@@ -8,7 +8,7 @@ use mfpsync_proto::panel::{
     DevicesRequest, Durability, JoinPolicy, PromoteReply, PromoteRequest, RefoundRequest,
     ReleaseDeviceRequest, ReleaseReplicaRequest, ReplicationRequest, RetireServerRequest, Role, RolePhase,
     SetReplicationReply, SetReplicationRequest, StartServerRequest, StayRequest, StopReplicationRequest,
-    SucceedRequest, TransferRequest,
+    SucceedRequest, Succession, TransferRequest,
 };
 use mfpsync_tests::item::{key, put, text};
 use mfpsync_tests::lan::Lan;
@@ -106,6 +106,12 @@ impl Office {
         Ok(panel.promote(request).await?.into_inner())
     }
 
+    /// What the server says of changes that the reign before had.
+    async fn succession(&self, server: usize) -> Succession {
+        let status = self.devices[server].status().await.unwrap();
+        status.server.unwrap().succession.unwrap()
+    }
+
     /// Another machine becomes the server in the place of this one; it is the last device from then on.
     async fn move_to_another_machine(&mut self, server: usize, port: Option<Port>) {
         let mut newcomer = TestDevice::new("newcomer").unwrap();
@@ -185,6 +191,11 @@ async fn i_17_a_lost_servers_replica_takes_over_and_what_it_lacked_comes_back() 
     assert_eq!(promoted.wanted(), Role::ServerClient);
     running(&office.devices[REPLICA], Role::ServerClient).await.unwrap();
     office.agree(REPLICA, &[REPLICA, 2, 4], 60).await;
+    // What was missing at first has been seen by devices that live.
+    let succession = office.succession(REPLICA).await;
+    assert_eq!((succession.known_sequence, succession.missing), (60, 0), "{succession:?}");
+    assert_eq!((succession.reported_devices, succession.devices), (3, 5));
+    assert_eq!(succession.unheard, ["device-0", "device-3"]);
     office.write(2, 60..65).await;
     office.agree(REPLICA, &[REPLICA, 2, 4], 65).await;
 
@@ -340,6 +351,44 @@ async fn a_lost_server_is_recovered_on_another_machine_from_the_replicas_copy() 
     office.devices[3].start().await.unwrap();
     office.write(3, 30..35).await;
     office.agree(4, &[SERVER, REPLICA, 2, 3, 4], 35).await;
+}
+
+/// Until its author is heard a change that nobody else has seen is missing.
+#[tokio::test]
+async fn what_is_missing_after_a_takeover_is_known_exactly_when_all_have_been_heard() {
+    let mut office = Office::open(2).await;
+    office.write(2, 0..10).await;
+    office.sent(2).await;
+    office.copied(SERVER, REPLICA).await;
+    office.devices[3].kill().unwrap();
+    office.devices[REPLICA].kill().unwrap();
+    office.write(2, 10..13).await;
+    office.sent(2).await;
+    let last = office.devices[2].client_status().await.unwrap().position.unwrap().sequence;
+    office.devices[SERVER].kill().unwrap();
+    office.devices[2].kill().unwrap();
+    office.devices[REPLICA].start().await.unwrap();
+    running(&office.devices[REPLICA], Role::ReplicaClient).await.unwrap();
+    eventually(PATIENCE, "the copy to be read", async || {
+        let copy = office.devices[REPLICA].status().await?.copy.context("no copy")?;
+        ensure!(copy.position.is_some(), "{copy:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    office.promote(REPLICA, true).await.unwrap();
+    running(&office.devices[REPLICA], Role::ServerClient).await.unwrap();
+    office.devices[3].start().await.unwrap();
+    office.agree(REPLICA, &[REPLICA, 3], 10).await;
+    office.devices[2].start().await.unwrap();
+    office.agree(REPLICA, &[REPLICA, 2, 3], 13).await;
+    let told = async || {
+        let succession = office.succession(REPLICA).await;
+        ensure!(succession.missing == 0 && succession.known_sequence == last, "{succession:?}");
+        Ok(succession.unheard)
+    };
+    let unheard = eventually(PATIENCE, "all that live to say what they hold", told).await.unwrap();
+    assert_eq!(unheard, ["device-0"]);
 }
 
 /// The machine stays where it is and is another device, since nothing of its identity is left.

@@ -19,7 +19,7 @@ use mfpsync_daemon::vital::Vital;
 use mfpsync_proto::sync::sync_server::{Sync, SyncServer};
 use mfpsync_proto::sync::{
     ConfirmReply, FollowEvent, FollowRequest, HelloReply, HelloRequest, LeaveReply, LeaveRequest, PushReply,
-    PushRequest, Reason,
+    PushRequest, Reason, ReportReply, ReportRequest,
 };
 use mfpsync_storage::Inline;
 use mfpsync_storage::master::Master;
@@ -55,6 +55,10 @@ impl Sync for Newer {
 
     async fn confirm(&self, _: Request<FollowRequest>) -> Result<Response<ConfirmReply>, Status> {
         Err(Status::unimplemented("confirm"))
+    }
+
+    async fn report(&self, _: Request<ReportRequest>) -> Result<Response<ReportReply>, Status> {
+        Err(Status::unimplemented("report"))
     }
 
     async fn leave(&self, _: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {

@@ -1,0 +1,71 @@
+//! What the reign before had that this one began without, and what devices say they hold of it.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{MasterRead, MasterWrite};
+use crate::error::Result;
+use crate::model::{DeviceId, Held, PromotionReason, Sequence};
+
+/// What became of the end of the reign before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Succession {
+    /// The last change this reign took over.
+    pub fork: Sequence,
+    /// The last one that the reign before is known to have made.
+    pub known: Sequence,
+    /// Who has said what it holds.
+    pub reported: Vec<DeviceId>,
+    /// First and last sequence of runs between the two that nobody has said to hold yet.
+    pub missing: Vec<(Sequence, Sequence)>,
+}
+
+impl MasterRead<'_> {
+    /// What became of the end of the reign before; none where this one did not begin with a copy of it.
+    ///
+    /// # Errors
+    /// The database's, or a damaged record.
+    pub fn succession(&self) -> Result<Option<Succession>> {
+        let promoted = self.lineage()?.pop().map(|last| last.record);
+        let promoted = promoted.filter(|last| last.reason == PromotionReason::Promoted);
+        let Some(parent) = promoted.and_then(|last| last.parent) else { return Ok(None) };
+        let known = "SELECT known_sequence FROM succession WHERE id = 1";
+        let known = self.connection.query_row(known, [], |row| row.get::<_, i64>(0)).optional()?;
+        let mut statement =
+            self.connection.prepare_cached("SELECT device, held FROM reports ORDER BY device")?;
+        let rows = statement.query_map([], |row| Ok((DeviceId(row.get(0)?), row.get::<_, Vec<u8>>(1)?)))?;
+        let (mut reported, mut held) = (Vec::new(), Vec::new());
+        for row in rows {
+            let (device, record) = row?;
+            reported.push(device);
+            held.push(Held::decode(&record)?);
+        }
+        let fork = parent.sequence;
+        let heard = held.iter().map(|held| held.highest).max().unwrap_or(fork);
+        let known = Sequence(known.unwrap_or(0) as u64).max(heard).max(fork);
+        Ok(Some(Succession { fork, known, reported, missing: Held::missing(fork, known, &held) }))
+    }
+}
+
+impl MasterWrite<'_> {
+    /// Notes the last change that the reign before is known to have made; who holds what of it is to be said
+    /// anew.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn begin_succession(&self, known: Sequence) -> Result<()> {
+        self.connection.execute("DELETE FROM reports", [])?;
+        let known_sequence = "INSERT OR REPLACE INTO succession (id, known_sequence) VALUES (1, ?)";
+        self.connection.execute(known_sequence, [known.0 as i64])?;
+        Ok(())
+    }
+
+    /// Notes what a device holds of the reign before.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn report(&self, device: DeviceId, held: &Held) -> Result<()> {
+        let report = "INSERT OR REPLACE INTO reports (device, held) VALUES (?, ?)";
+        self.connection.execute(report, params![device.0, held.encode()])?;
+        Ok(())
+    }
+}
