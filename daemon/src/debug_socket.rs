@@ -57,6 +57,8 @@ pub trait Inspect: Send + Sync + 'static {
     async fn state(&self) -> Answer;
     /// Where every copy and cursor stands.
     async fn positions(&self) -> Answer;
+    /// Who reigned, who claims to, and what a change of reign has left here.
+    async fn reigns(&self) -> Answer;
     /// Counters since the start.
     async fn stats(&self) -> Answer;
     /// The faults that stand.

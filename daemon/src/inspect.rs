@@ -7,15 +7,20 @@ use std::sync::Arc;
 use mfpsync_replication::tombstones::horizon_of;
 use mfpsync_storage::Result;
 use mfpsync_storage::master::MasterRead;
-use mfpsync_storage::model::{ContentHash, Cursor, ItemKey, Kind, Scope, Value as FieldValue};
+use mfpsync_storage::model::{
+    ContentHash, Cursor, ItemKey, Kind, Promotion, Scope, Sequence, Signed, Value as FieldValue,
+};
 use serde_json::{Value, json};
 
 use crate::db::{READ_DEADLINE, SCAN_DEADLINE};
 use crate::debug_socket::{Answer, Inspect, Unanswered};
 use crate::device::Device;
+use crate::reign::left_behind;
 use crate::role::SupervisorHandle;
 use crate::telemetry::Stats;
 
+/// Runs of missing changes that are shown.
+const HELD_RUNS: usize = 100;
 /// Changes of one item that are shown.
 const HISTORY: u32 = 20;
 
@@ -76,6 +81,56 @@ impl Inspector {
             "retained_dropped": own.retained_dropped,
             "rejected": rejected,
             "master": master,
+        }))
+    }
+
+    /// The history as this device follows it, and what a change of reign has left.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn read_reigns(&self) -> Result<Value> {
+        let device = &self.device;
+        let read = device.own.db().read(READ_DEADLINE, |read| {
+            Ok((read.device()?.followed, read.lineage()?, read.report()?.is_some()))
+        });
+        let (followed, lineage, report_waits) = read.await?;
+        let server = device.server.load_full();
+        let at_server = match &server {
+            Some(server) => {
+                let read = |read: &MasterRead<'_>| Ok((read.lineage()?, read.succession()?));
+                Some(server.serving.master.read(READ_DEADLINE, read).await?)
+            }
+            None => None,
+        };
+        let (own, succession) = at_server.unzip();
+        let rivals = server.map(|server| server.serving.rivals()).unwrap_or_default();
+        let control = device.control.current();
+        let left = left_behind(device).await;
+        let runs = |runs: &[(Sequence, Sequence)]| -> Vec<[u64; 2]> {
+            runs.iter().take(HELD_RUNS).map(|(first, last)| [first.0, last.0]).collect()
+        };
+        Ok(json!({
+            "followed": followed,
+            "lineage": own.as_ref().unwrap_or(&lineage).iter().map(reign).collect::<Vec<_>>(),
+            "highest_seen": control.epoch.map(|epoch| epoch.number),
+            "takeover": control.takeover.map(|takeover| json!({
+                "decided": !takeover.record.is_empty(),
+                "swaps": takeover.swaps,
+            })),
+            "released_as_replica": control.released,
+            "report_waits": report_waits,
+            "rivals": rivals.iter().map(reign).collect::<Vec<_>>(),
+            "left_behind": left.map(|left| json!({
+                "epoch": left.head.epoch.number,
+                "sequence": left.head.sequence.0,
+                "surplus": left.surplus(),
+            })),
+            "succession": succession.flatten().map(|succession| json!({
+                "fork": succession.fork.0,
+                "known": succession.known.0,
+                "reported": succession.reported.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "missing": runs(&succession.missing),
+            })),
         }))
     }
 
@@ -177,6 +232,10 @@ impl Inspect for Inspector {
         one(self.read_positions().await)
     }
 
+    async fn reigns(&self) -> Answer {
+        one(self.read_reigns().await)
+    }
+
     async fn stats(&self) -> Answer {
         one(self.read_stats().await)
     }
@@ -244,6 +303,22 @@ fn master_positions(read: &MasterRead<'_>) -> Result<Value> {
         "tombstones_seen_by_all": horizon.through.0,
         "tombstones_held_by": horizon.held_by.map(|device| device.to_string()),
     }))
+}
+
+fn reign(signed: &Signed<Promotion>) -> Value {
+    let Promotion { epoch, parent, ends, device, reason, made_at, .. } = &signed.record;
+    json!({
+        "epoch": epoch.number,
+        "device": device.to_string(),
+        "reason": format!("{reason:?}").to_lowercase(),
+        "parent": parent.as_ref().map(|parent| json!({
+            "epoch": parent.epoch.number,
+            "sequence": parent.sequence.0,
+            "chain": parent.chain.to_string(),
+        })),
+        "ends": ends.iter().map(|epoch| epoch.number).collect::<Vec<_>>(),
+        "made_at": made_at,
+    })
 }
 
 fn cursor(cursor: &Cursor) -> Value {

@@ -107,6 +107,8 @@ codes! {
     NotPaired = "C-NOT-PAIRED", Warning, Hour: "this device was not paired with a server";
     /// Changes of a reign that ended early go to the next one.
     OfferedAgain = "C-OFFERED-AGAIN", Notice, Never: "changes that the former server had taken were offered to the new one";
+    /// Two devices claim one reign.
+    Contested = "C-CONTESTED", Warning, Never: "another device claims to be the group's server as well; no change is taken until an operator decides";
     /// Another device reigns.
     Superseded = "C-SUPERSEDED", Notice, Never: "another device became the group's server, and this one stopped serving";
     /// This device reigns.

@@ -17,6 +17,8 @@ pub enum Command {
     State,
     /// Where copies and cursors stand.
     Positions,
+    /// Who reigned, and who claims to.
+    Reigns,
     /// Counters.
     Stats,
     /// What needs a person.
@@ -40,10 +42,11 @@ pub enum Command {
 }
 
 /// Name, arguments and purpose of each command, in the order of `help`.
-const HELP: [(&str, &str, &str); 9] = [
+const HELP: [(&str, &str, &str); 10] = [
     ("help", "", "this list"),
     ("state", "", "role, group, epoch and connection of this device"),
     ("positions", "", "where every copy and cursor stands"),
+    ("reigns", "", "who reigned, who claims to, and what a change of reign has left here"),
     ("stats", "", "counters since the start"),
     ("faults", "", "conditions that need a person"),
     ("hashes", "", "content hashes of the mirror, of what readers see, and of the master"),
@@ -73,6 +76,7 @@ impl Command {
             "help" => alone(Self::Help),
             "state" => alone(Self::State),
             "positions" => alone(Self::Positions),
+            "reigns" => alone(Self::Reigns),
             "stats" => alone(Self::Stats),
             "faults" => alone(Self::Faults),
             "hashes" => alone(Self::Hashes),
@@ -91,6 +95,7 @@ impl Command {
             Self::Help => "help",
             Self::State => "state",
             Self::Positions => "positions",
+            Self::Reigns => "reigns",
             Self::Stats => "stats",
             Self::Faults => "faults",
             Self::Hashes => "hashes",

@@ -87,6 +87,7 @@ impl Session {
                 Command::Help => Ok(help()),
                 Command::State => self.inspect.state().await,
                 Command::Positions => self.inspect.positions().await,
+                Command::Reigns => self.inspect.reigns().await,
                 Command::Stats => self.inspect.stats().await,
                 Command::Faults => self.inspect.faults().await,
                 Command::Hashes => self.inspect.hashes().await,

@@ -20,6 +20,9 @@ impl Inspect for Fixed {
     async fn positions(&self) -> Answer {
         Ok(vec![json!({ "copy": "a" }), json!({ "copy": "b" })])
     }
+    async fn reigns(&self) -> Answer {
+        Ok(vec![json!({ "reigns": [] })])
+    }
     async fn stats(&self) -> Answer {
         Ok(Vec::new())
     }
@@ -103,7 +106,7 @@ async fn every_question_has_one_object_per_line_and_a_last_one() {
     assert_eq!(engineer.ask(b"positions\n").await, [r#"{"copy":"a"}"#, r#"{"copy":"b","end":true}"#]);
     assert_eq!(engineer.ask(b"stats\n").await, [r#"{"end":true}"#]);
     assert_eq!(engineer.ask(b"explain a b\n").await, [r#"{"end":true,"error":"no item with 3 characters"}"#]);
-    assert_eq!(engineer.ask(b"help\n").await.len(), 9);
+    assert_eq!(engineer.ask(b"help\n").await.len(), 10);
     assert!(engineer.ask(b"drop tables\n").await[0].contains("unknown command; try: help"));
     assert!(engineer.ask(b"\xff\n").await[0].contains("line is not UTF-8"));
     assert_eq!(bench.stats.debug_commands.get(), 5);

@@ -69,6 +69,9 @@ families! {
     ClientChanges = "mfpsync_client_changes_total", Counter: "Changes in them.";
     ServerHead = "mfpsync_server_head_sequence", Gauge: "The last accepted sequence.";
     ServerEpoch = "mfpsync_server_epoch", Gauge: "The number of the server's epoch.";
+    ServerRivals = "mfpsync_server_rivals", Gauge: "Devices known to claim this reign as well; no change is taken while there is one.";
+    ServerMissing = "mfpsync_server_missing_changes", Gauge: "Changes of the reign before that no device has said to hold; 0 where nothing was missing.";
+    ServerUnheard = "mfpsync_server_unheard_devices", Gauge: "Devices that have not said what they hold of it, where something was missing.";
     ServerItems = "mfpsync_server_items", Gauge: "Items of the group.";
     ServerMembers = "mfpsync_server_members", Gauge: "Devices of the group that were not released.";
     ServerFollowers = "mfpsync_server_followers", Gauge: "Devices that follow now.";
@@ -191,6 +194,9 @@ fn samples(
         }
         Family::ServerHead
         | Family::ServerEpoch
+        | Family::ServerRivals
+        | Family::ServerMissing
+        | Family::ServerUnheard
         | Family::ServerItems
         | Family::ServerMembers
         | Family::ServerFollowers
@@ -261,6 +267,11 @@ fn server_sample(family: Family, server: &wire::ServerStatus) -> Option<u64> {
     match family {
         Family::ServerHead => server.head.as_ref().map(|head| head.sequence),
         Family::ServerEpoch => server.head.as_ref().map(|head| head.epoch),
+        Family::ServerRivals => Some(server.rivals.len() as u64),
+        Family::ServerMissing => Some(server.succession.as_ref().map_or(0, |succession| succession.missing)),
+        Family::ServerUnheard => {
+            Some(server.succession.as_ref().map_or(0, |succession| succession.unheard.len() as u64))
+        }
         Family::ServerItems => Some(server.items),
         Family::ServerMembers => Some(server.devices.into()),
         Family::ServerFollowers => Some(server.connected_devices.into()),

@@ -66,13 +66,15 @@ impl Gate {
     }
 
     /// Another device claims this reign; its record was verified. More than one record can end are not
-    /// remembered: they show up again.
-    pub fn contest(&self, rival: &Signed<Promotion>) {
+    /// remembered: they show up again. True for one that is new.
+    pub fn contest(&self, rival: &Signed<Promotion>) -> bool {
         let mut state = self.lock();
         let known = state.rivals.iter().any(|known| known.record.epoch == rival.record.epoch);
-        if !known && state.rivals.len() < Promotion::MAX_ENDS {
+        let remembered = !known && state.rivals.len() < Promotion::MAX_ENDS;
+        if remembered {
             state.rivals.push(rival.clone());
         }
+        remembered
     }
 
     /// Who claims this reign.
@@ -148,8 +150,11 @@ mod tests {
         for nonce in [1, 1, 2] {
             gate.contest(&rival(nonce));
         }
+        assert!(!gate.contest(&rival(2)), "known already");
         assert_eq!((gate.pass(), gate.rivals().len()), (Err(Held::Contested), 2));
-        (3..100).for_each(|nonce| gate.contest(&rival(nonce)));
+        for nonce in 3..100 {
+            gate.contest(&rival(nonce));
+        }
         assert_eq!(gate.rivals().len(), Promotion::MAX_ENDS);
         gate.settle();
         assert_eq!(gate.pass(), Ok(()));

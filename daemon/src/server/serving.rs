@@ -614,8 +614,10 @@ impl Serving {
     /// Notes that another device claims this reign by a verified record: no change is taken until an
     /// operator decides ([`Serving::stay`]).
     pub fn contest(&self, rival: &Signed<Promotion>) {
-        self.gate.contest(rival);
         let device = rival.record.device;
+        if self.gate.contest(rival) {
+            self.communication.record(Event::new(EventCode::Contested).peer(device));
+        }
         let name =
             self.roster.member(device).map_or_else(|| device.to_string(), |member| member.name.clone());
         self.faults.set(Fault::with_detail(FaultCode::Forked, format_args!("the other one is {name}")));

@@ -55,7 +55,7 @@ fn mfpsync(device: &TestDevice, arguments: &[&str]) {
 /// All that a device says about itself to those who may not see its data.
 async fn says(device: &TestDevice) -> String {
     let mut said = vec![device.log.text()];
-    for command in ["help", "state", "positions", "stats", "faults", "hashes", "explain nonsense"] {
+    for command in ["help", "state", "positions", "reigns", "stats", "faults", "hashes", "explain nonsense"] {
         said.push(format!("{:?}", device.debug(command).await.unwrap()));
     }
     for item in [entry("zyxxa-one"), entry("zyxxa-absent"), key("shared", "address.shared", "zyxxa-shared")] {

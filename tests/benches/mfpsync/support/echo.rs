@@ -17,7 +17,7 @@ use mfpsync_daemon::tls::{ServerStream, ServerTls};
 use mfpsync_proto::sync::sync_server::{Sync, SyncServer};
 use mfpsync_proto::sync::{
     ConfirmReply, FollowEvent, FollowRequest, HelloReply, HelloRequest, LeaveReply, LeaveRequest, Outcome,
-    PushReply, PushRequest,
+    PushReply, PushRequest, ReportReply, ReportRequest,
 };
 use mfpsync_storage::model::{self, EditOutcome, Operation, PublicKey, Revision, Sequence};
 use ring::rand::SystemRandom;
@@ -202,6 +202,10 @@ impl Sync for EchoService {
     }
 
     async fn confirm(&self, _: Request<FollowRequest>) -> Result<Response<ConfirmReply>, Status> {
+        only_pushes()
+    }
+
+    async fn report(&self, _: Request<ReportRequest>) -> Result<Response<ReportReply>, Status> {
         only_pushes()
     }
 
