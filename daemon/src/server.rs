@@ -79,13 +79,15 @@ impl ServerPart {
     /// # Cancel safety
     /// Dropping the future closes what was opened.
     pub async fn start(device: &Arc<Device>) -> Result<Self, Fault> {
-        takeover::finish(device).await?;
+        let begins = takeover::finish(device).await?;
         let (master, hub) = open_master(device)?;
         let head = hub.head().borrow().clone();
         let known = others::Known::of(&master).await.map_err(|error| start_fault(&error))?;
         device.roster.update(known.members.iter().map(|signed| signed.record.clone()));
         device.saw_epoch(head.group, head.epoch).await?;
-        let rivals = others::ask(device, &known).await?;
+        // Who reigns since a moment ago need not wait to hear that somebody else does: it asks at once, and
+        // meanwhile serves. A machine that is lost would cost it all its patience.
+        let rivals = if begins { Vec::new() } else { others::ask(device, &known).await? };
         device.saw_reign(device.identity.device());
         device.signpost.take_down().await;
         let listeners = listen(&device.config.listen).await?;
@@ -135,7 +137,7 @@ impl ServerPart {
         let forget = prune::run(serving.master.clone(), device.settings.clone(), serving.stop.clone());
         part.vital.spawn("forgetting", forget);
         part.vital.spawn("switching", switching::run(device.clone(), part.serving.clone()));
-        part.vital.spawn("others", others::keep_asking(device.clone(), part.serving.clone()));
+        part.vital.spawn("others", others::keep_asking(device.clone(), part.serving.clone(), begins));
         let (hub, stop, every) = (serving.hub.clone(), serving.stop.clone(), device.config.heartbeat);
         part.vital.spawn("heartbeat", async move {
             // None when told to stop, which is all it may end by.

@@ -146,16 +146,17 @@ async fn say_hello(
     Ok(asked)
 }
 
-/// Goes on asking for as long as the server runs; those that claim its reign are shown and keep it from taking
-/// changes.
+/// Goes on asking for as long as the server runs, also `at_once`; those that claim its reign are shown and keep
+/// it from taking changes.
 ///
 /// # Cancel safety
 /// Safe.
-pub async fn keep_asking(device: Arc<Device>, serving: Arc<Serving>) {
+pub async fn keep_asking(device: Arc<Device>, serving: Arc<Serving>, at_once: bool) {
     let every = device.config.heartbeat * EVERY;
     let always = async {
+        let mut pause = if at_once { Duration::ZERO } else { every };
         loop {
-            tokio::time::sleep(every).await;
+            tokio::time::sleep(std::mem::replace(&mut pause, every)).await;
             let known = match Known::of(&serving.master).await {
                 Ok(known) => known,
                 Err(error) => {

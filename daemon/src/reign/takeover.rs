@@ -33,7 +33,7 @@ use crate::group::MASTER_FILE;
 use crate::replica::DIRECTORY;
 use crate::storage_fault::start_fault;
 
-/// Finishes the takeover under way, if there is one. Blocks a thread for as long as the copy takes to be
+/// Finishes the takeover under way; false if there is none. Blocks a thread for as long as the copy takes to be
 /// read once.
 ///
 /// # Errors
@@ -42,8 +42,8 @@ use crate::storage_fault::start_fault;
 ///
 /// # Cancel safety
 /// It goes on; starting again waits for nothing but the files, which one process alone uses.
-pub async fn finish(device: &Arc<Device>) -> Result<(), Fault> {
-    let Some(takeover) = device.control.current().takeover else { return Ok(()) };
+pub async fn finish(device: &Arc<Device>) -> Result<bool, Fault> {
+    let Some(takeover) = device.control.current().takeover else { return Ok(false) };
     let issuers = device.own.db().read(READ_DEADLINE, |read| read.issuers()).await;
     let issuers = issuers.map_err(|error| start_fault(&error))?;
     let steps = Steps { device: device.clone(), takeover, issuers };
@@ -51,7 +51,7 @@ pub async fn finish(device: &Arc<Device>) -> Result<(), Fault> {
     let epoch = reign.unwrap_or_else(|_| Err(Fault::with_detail(FaultCode::Part, "takeover")))?;
     tracing::info!(epoch = epoch.number, "this device reigns");
     device.communication.record(Event::new(Code::TookOver));
-    Ok(())
+    Ok(true)
 }
 
 /// What the copy's device may sign with, if it may.

@@ -256,18 +256,23 @@ async fn ten_clients_follow_to_another_address_in_a_network_that_loses_packets()
     }
     office.devices[SERVER].kill().unwrap();
     office.devices[REPLICA].thaw().unwrap();
+    // Waits at the new server's own panel, which is a client like any other.
+    office.write(REPLICA, 900..901).await;
     let decided = Instant::now();
     office.promote(REPLICA, true).await.unwrap();
+    while office.devices[REPLICA].client_status().await.unwrap().waiting > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    println!("the first change is accepted {:?} after the decision", decided.elapsed());
     running(&office.devices[REPLICA], Role::ServerClient).await.unwrap();
-    println!("the new server runs {:?} after the decision", decided.elapsed());
-    office.agree(REPLICA, &[&[REPLICA], &clients[..]].concat(), 80).await;
+    office.agree(REPLICA, &[&[REPLICA], &clients[..]].concat(), 81).await;
     println!("all follow and agree {:?} after the decision", decided.elapsed());
 
     office.devices[SERVER].log.expect("F-SUPERSEDED");
     office.devices[SERVER].log.expect("another device reigns");
     office.devices[SERVER].start().await.unwrap();
     running(&office.devices[SERVER], Role::Client).await.unwrap();
-    office.agree(REPLICA, &[&[SERVER, REPLICA], &clients[..]].concat(), 80).await;
+    office.agree(REPLICA, &[&[SERVER, REPLICA], &clients[..]].concat(), 81).await;
 }
 
 #[tokio::test]
@@ -693,4 +698,61 @@ async fn i_10_a_takeover_killed_at_any_moment_is_finished_or_never_began() {
         running(&office.devices[replica], Role::ReplicaClient).await.unwrap();
     }
     office.agree(server, &[0, 1, 2], items as usize).await;
+}
+
+/// I-10, I-13. The server's end, the replica's, or both are killed at random moments.
+#[tokio::test]
+async fn i_10_a_handover_with_either_end_killed_leaves_one_server_and_one_replica() {
+    let mut office = Office::open(1).await;
+    let seed = seed();
+    println!("seed {seed} (MFPSYNC_SEED={seed} replays its choices)");
+    let mut random = StdRng::seed_from_u64(seed);
+    for device in &mut office.devices {
+        device.log.expect("F-SUPERSEDED");
+        device.log.expect("another device reigns");
+        device.log.expect("the copy is not what was written");
+        device.log.expect("take over from the server that hands over");
+    }
+    let (mut server, mut replica, mut items, mut moved) = (SERVER, REPLICA, 0, 0);
+    for _ in 0..rounds(12, 100) {
+        office.write(2, items..items + 3).await;
+        items += 3;
+        office.sent(2).await;
+        office.copied(server, replica).await;
+        let mut panel = office.devices[server].panel().unwrap();
+        let transfer = tokio::spawn(async move { panel.transfer(TransferRequest {}).await.map(drop) });
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..150))).await;
+        let killed = match random.random_range(0..3) {
+            0 => vec![server],
+            1 => vec![replica],
+            _ => vec![server, replica],
+        };
+        for device in &killed {
+            office.devices[*device].kill().unwrap();
+        }
+        // Whoever asked may never hear the answer, or gives up.
+        transfer.abort();
+        for device in killed {
+            office.devices[device].start().await.unwrap();
+        }
+        let serving = eventually(PATIENCE, "one to serve and one to be the replica", async || {
+            let mut roles = Vec::new();
+            for device in [SERVER, REPLICA] {
+                let status = office.devices[device].status().await?;
+                ensure!(status.phase() == RolePhase::Running, "{status:?}");
+                roles.push(status.running());
+            }
+            match roles[..] {
+                [Role::ServerClient, Role::ReplicaClient] => Ok(SERVER),
+                [Role::ReplicaClient, Role::ServerClient] => Ok(REPLICA),
+                _ => anyhow::bail!("{roles:?}"),
+            }
+        });
+        if serving.await.unwrap() == replica {
+            (server, replica, moved) = (replica, server, moved + 1);
+        }
+        office.agree(server, &[SERVER, REPLICA, 2], items as usize).await;
+    }
+    println!("{moved} handovers happened");
+    office.copied(server, replica).await;
 }
