@@ -1,5 +1,20 @@
 //! The server is lost, handed over or comes back, and no client is touched: real daemons at addresses of
 //! their own, which find the new server by themselves.
+//!
+//! Who comes back, and the test in which it does:
+//!
+//! | Who | Test |
+//! |---|---|
+//! | the old server after a takeover, at its old address | `i_17_…`, `ten_clients_follow_…` |
+//! | the old server after a recovery on a machine it never heard of | `a_lost_server_is_recovered_on_another_machine_…` |
+//! | a replica that was switched off while another one took over | `i_08_…` |
+//! | two machines with one history | `i_08_…` |
+//! | the same machine with an empty disk | `a_server_is_recovered_on_the_same_machine_…` |
+//! | a server that nobody replaced | `faults::a_killed_server_comes_back_with_everything_it_acknowledged` |
+//! | a server whose own disk was put back | `replica::a_server_whose_disk_was_put_back_…` |
+//! | a client that was away while deletions were forgotten | `forgotten::a_disk_from_before_a_forgotten_deletion_…` |
+//! | a client that was released, or its clone | `refused::a_released_device_loses_its_stream_…` |
+//! | a client with an older copy of its disk | `refused::a_disk_restored_from_an_older_copy_…` |
 
 use std::time::{Duration, Instant};
 
