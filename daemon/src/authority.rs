@@ -98,6 +98,12 @@ impl TrustAnchor {
         claim: &Claim,
         issuers: &[Signed<IssuingCertificate>],
     ) -> Result<(), VerifyError> {
+        let device = claim.promotion.record.device;
+        let others = claim.issuer.as_ref().map(|issuer| issuer.record.device);
+        let others = others.into_iter().chain(claim.member.as_ref().map(|member| member.record.device));
+        if let Some(other) = others.into_iter().find(|other| *other != device) {
+            return Err(VerifyError::UnknownIssuer(other));
+        }
         let mut issuers = issuers.to_vec();
         if let Some(issuer) = &claim.issuer {
             issuers.push(self.verify_issuer(&issuer.encode())?);

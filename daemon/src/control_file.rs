@@ -1,5 +1,5 @@
-//! The control file: wanted role, group, highest epoch seen and the name of this life of the
-//! device's state, durable and outside the databases.
+//! The control file: wanted role, group, highest epoch seen, and a takeover under way, durable and outside the
+//! databases.
 //!
 //! It is read before any database is opened and written before a role changes. Every write replaces
 //! the whole file atomically. A file that is torn, foreign or from a newer release is an error and
@@ -50,13 +50,46 @@ pub struct Control {
     pub released: bool,
 }
 
+/// How a reign begins at a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The server is lost; the copy here goes on.
+    Lost,
+    /// The server stood down for the copy here; its device becomes the replica if it `swaps`.
+    HandedOver {
+        /// It goes on as a client, so it can.
+        swaps: bool,
+    },
+    /// All that could serve are lost with their data: the reign begins with nothing.
+    Anew,
+}
+
+impl Way {
+    const ALL: [Self; 4] =
+        [Self::Lost, Self::HandedOver { swaps: false }, Self::HandedOver { swaps: true }, Self::Anew];
+
+    fn byte(self) -> u8 {
+        match self {
+            Self::Lost => 0,
+            Self::HandedOver { swaps: false } => 1,
+            Self::HandedOver { swaps: true } => 2,
+            Self::Anew => 3,
+        }
+    }
+
+    fn from_byte(byte: u8) -> Result<Self, DecodeError> {
+        let way = Self::ALL.into_iter().find(|way| way.byte() == byte);
+        way.ok_or(DecodeError::Invalid("no takeover has this number"))
+    }
+}
+
 /// A takeover that an operator decided on and that is not finished.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Takeover {
     /// Who decided.
     pub operator: String,
-    /// The server stood down, and its device becomes the replica.
-    pub swaps: bool,
+    /// What became of the server.
+    pub way: Way,
     /// The last change that the reign before is known to have made.
     pub known: Sequence,
     /// The signed promotion record; empty before it is made. From then on there is no way back.
@@ -135,8 +168,8 @@ impl Control {
         };
         match &self.takeover {
             None => to.fixed(&[0]),
-            Some(Takeover { operator, swaps, known, record }) => {
-                to.fixed(&[1]).text(operator).fixed(&[u8::from(*swaps)]).varint(known.0).bytes(record)
+            Some(Takeover { operator, way, known, record }) => {
+                to.fixed(&[1]).text(operator).fixed(&[way.byte()]).varint(known.0).bytes(record)
             }
         };
         to.fixed(&[u8::from(self.released)]);
@@ -168,7 +201,7 @@ impl Control {
             takeover: if from.flag()? {
                 Some(Takeover {
                     operator: from.text()?.to_owned(),
-                    swaps: from.flag()?,
+                    way: Way::from_byte(from.byte()?)?,
                     known: Sequence(from.varint()?),
                     record: from.bytes()?.to_owned(),
                 })
@@ -259,17 +292,17 @@ impl ControlFile {
         })
     }
 
-    /// Writes that the replica here is to become the server, whose device becomes the replica if it `swaps`, and
-    /// which is known to have made changes up to `known`; returns the role from then on. Blocks until it is on stable storage.
+    /// Writes that the replica here is to become the server, in the place of one that is known to have made changes
+    /// up to `known`; returns the role from then on. Blocks until it is on stable storage.
     ///
     /// # Errors
     /// The storage.
-    pub fn begin_takeover(&self, operator: &str, swaps: bool, known: Sequence) -> Result<Role, ControlError> {
+    pub fn begin_takeover(&self, operator: &str, way: Way, known: Sequence) -> Result<Role, ControlError> {
         let mut wanted = Role::Server;
         self.change(|control| {
             wanted = control.wanted.serving();
             control.wanted = wanted;
-            let takeover = Takeover { operator: operator.to_owned(), swaps, known, record: Vec::new() };
+            let takeover = Takeover { operator: operator.to_owned(), way, known, record: Vec::new() };
             control.takeover.get_or_insert(takeover);
             Ok(())
         })?;
@@ -289,6 +322,45 @@ impl ControlFile {
             }
             Ok(())
         })
+    }
+
+    /// Writes that the replica here does not become the server after all, unless there is a record already, and
+    /// returns its role from then on. Blocks until it is on stable storage.
+    ///
+    /// # Errors
+    /// The storage.
+    pub fn take_back_takeover(&self) -> Result<Role, ControlError> {
+        let mut wanted = Role::Replica;
+        self.change(|control| {
+            if control.takeover.take_if(|takeover| takeover.record.is_empty()).is_some() {
+                control.wanted = control.wanted.following();
+            }
+            wanted = control.wanted;
+            Ok(())
+        })?;
+        Ok(wanted)
+    }
+
+    /// Writes that the client here becomes the server with nothing, by the record of its reign, and returns its
+    /// role from then on: it is finished, whatever happens. Blocks until it is on stable storage.
+    ///
+    /// # Errors
+    /// The storage, or an epoch that does not follow the one seen.
+    pub fn begin_anew(&self, operator: &str, epoch: Epoch, record: &[u8]) -> Result<Role, ControlError> {
+        let mut wanted = Role::Server;
+        self.change(|control| {
+            control.raise(epoch)?;
+            wanted = control.wanted.serving();
+            control.wanted = wanted;
+            control.takeover = Some(Takeover {
+                operator: operator.to_owned(),
+                way: Way::Anew,
+                known: Sequence::ZERO,
+                record: record.to_owned(),
+            });
+            Ok(())
+        })?;
+        Ok(wanted)
     }
 
     /// Writes that no takeover is under way. Blocks until it is on stable storage.
@@ -355,7 +427,7 @@ impl ControlFile {
             if control.group == Some(group) {
                 return control.raise(epoch);
             }
-            (control.group, control.epoch) = (Some(group), Some(epoch));
+            (control.group, control.epoch, control.released) = (Some(group), Some(epoch), false);
             Ok(())
         })
     }
@@ -478,7 +550,7 @@ mod tests {
             epoch: Some(epoch(300, 9)),
             takeover: Some(Takeover {
                 operator: "panel".to_owned(),
-                swaps: true,
+                way: Way::HandedOver { swaps: true },
                 known: Sequence(400),
                 record: vec![1, 2, 3],
             }),
@@ -493,7 +565,7 @@ mod tests {
             prop::option::of((any::<u64>(), any::<[u8; 16]>())),
             prop::option::of((
                 "[a-z]{0,9}",
-                any::<bool>(),
+                0..4_usize,
                 any::<u64>(),
                 prop::collection::vec(any::<u8>(), 0..20),
             )),
@@ -503,9 +575,9 @@ mod tests {
                 wanted,
                 group: group.map(GroupId),
                 epoch: epoch.map(|(number, nonce)| Epoch { number, nonce }),
-                takeover: takeover.map(|(operator, swaps, known, record)| Takeover {
+                takeover: takeover.map(|(operator, way, known, record)| Takeover {
                     operator,
-                    swaps,
+                    way: Way::ALL[way],
                     known: Sequence(known),
                     record,
                 }),
@@ -548,9 +620,9 @@ mod tests {
                 "03",
                 "0107070707070707070707070707070707",
                 "01ac0209090909090909090909090909090909",
-                "010570616e656c01900303010203",
+                "010570616e656c02900303010203",
                 "01",
-                "aca54fedd161832a05d4d6f744e2865d63f6d875ff16e9daf4b7f32ad8e937b0",
+                "d505a17a67166f67d9136ae7e689e483bbf21241446196108a672da041f836e9",
             )
         );
     }
@@ -589,17 +661,17 @@ mod tests {
         let file = ControlFile::load(directory.path()).unwrap();
         file.enter_group(GroupId([1; 16]), epoch(5, 1)).unwrap();
         file.set_wanted(Role::ReplicaClient).unwrap();
-        assert_eq!(file.begin_takeover("sato", false, Sequence(7)).unwrap(), Role::ServerClient);
+        assert_eq!(file.begin_takeover("sato", Way::Lost, Sequence(7)).unwrap(), Role::ServerClient);
         file.set_wanted(Role::Client).unwrap();
         assert_eq!(file.current().takeover, None);
 
-        file.begin_takeover("sato", true, Sequence(8)).unwrap();
+        file.begin_takeover("sato", Way::Lost, Sequence(8)).unwrap();
         file.decide_takeover(epoch(6, 2), b"record").unwrap();
         file.set_wanted(Role::Client).unwrap();
-        file.begin_takeover("tanaka", false, Sequence(9)).unwrap();
+        file.begin_takeover("tanaka", Way::Lost, Sequence(9)).unwrap();
         let takeover = Takeover {
             operator: "sato".to_owned(),
-            swaps: true,
+            way: Way::Lost,
             known: Sequence(8),
             record: b"record".to_vec(),
         };

@@ -104,6 +104,10 @@ fault_codes! {
         "another machine became the group's server, and this one stopped serving; its users work on with \
          the new server, which is offered what only this machine had; the database of before is kept; when \
          nothing is missing, dismiss it (`mfpsync role retire`)";
+    /// A takeover was taken back.
+    NotTakenOver = "F-NOT-TAKEN-OVER", false, Unavailable:
+        "the server that had stood down for this machine goes on, so this machine did not become the server and is \
+         the replica again; nothing is lost; hand over again, or say that the server is lost";
     /// Two devices claim to follow the same reign.
     Forked = "F-FORKED", false, Unavailable:
         "two machines became the group's server without knowing of each other, and devices follow the one \

@@ -115,7 +115,7 @@ impl Inspector {
             "highest_seen": control.epoch.map(|epoch| epoch.number),
             "takeover": control.takeover.map(|takeover| json!({
                 "decided": !takeover.record.is_empty(),
-                "swaps": takeover.swaps,
+                "way": format!("{:?}", takeover.way),
             })),
             "released_as_replica": control.released,
             "report_waits": report_waits,

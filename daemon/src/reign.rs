@@ -12,10 +12,12 @@ pub mod takeover;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use mfpsync_replication::message::Claim;
 use mfpsync_storage::master::Head;
-use mfpsync_storage::model::{Promotion, Sequence};
+use mfpsync_storage::model::{Parent, Promotion, PromotionReason, Sequence};
 use mfpsync_storage::physical::Standby;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -29,21 +31,55 @@ use crate::group::{self, MASTER_FILE};
 use crate::replica::DIRECTORY;
 use crate::role::{Part, Phase, Role, SupervisorHandle};
 
+/// When to try again what could not be followed.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A role that follows from what this device learned, not from an operator.
+#[derive(Debug, Clone, PartialEq)]
+struct Turn {
+    role: Role,
+    successor: Option<Box<Claim>>,
+}
+
 /// Ends this device's reign.
 #[derive(Debug)]
 pub struct Reign {
     control: Arc<Durable>,
     faults: FaultBoard,
     communication: CommunicationLog,
-    /// The role from then on, and who reigns.
-    sealed: watch::Sender<Option<(Role, Claim)>>,
+    /// Nothing may be acknowledged any more, whatever became of writing that down.
+    ended: AtomicBool,
+    /// The role from then on, and who reigns if that is why.
+    turned: watch::Sender<Option<Turn>>,
 }
 
 impl Reign {
     /// Whatever reigns here, if anything, goes on.
     #[must_use]
     pub fn new(control: Arc<Durable>, faults: FaultBoard, communication: CommunicationLog) -> Self {
-        Self { control, faults, communication, sealed: watch::Sender::new(None) }
+        Self {
+            control,
+            faults,
+            communication,
+            ended: AtomicBool::new(false),
+            turned: watch::Sender::new(None),
+        }
+    }
+
+    /// Has the role become what the control file says already.
+    pub fn turn_to(&self, role: Role) {
+        self.turned.send_replace(Some(Turn { role, successor: None }));
+    }
+
+    /// A reign of this device begins, or goes on after a start.
+    pub fn begin(&self) {
+        self.ended.store(false, Ordering::Release);
+    }
+
+    /// Whether a higher reign was proven to this device since it began to serve.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     /// Whether this device goes on as a client when its reign ends.
@@ -61,10 +97,14 @@ impl Reign {
     /// # Cancel safety
     /// It may be sealed although the future was dropped; sealing again is harmless.
     pub async fn seal(&self, successor: &Claim) -> Result<(), Fault> {
+        // I-14: before anything can fail.
+        self.ended.store(true, Ordering::Release);
         let Promotion { epoch, device, .. } = successor.promotion.record;
         let role = self.control.write(move |file| file.seal(epoch)).await?;
         self.faults.set(Fault::now(FaultCode::Superseded));
-        if self.sealed.send_replace(Some((role, successor.clone()))).is_none() {
+        self.faults.clear(FaultCode::Forked);
+        let turn = Turn { role, successor: Some(Box::new(successor.clone())) };
+        if self.turned.send_replace(Some(turn)).is_none() {
             tracing::warn!(epoch = epoch.number, %device, "another device reigns");
             self.communication.record(Event::new(Code::Superseded).peer(device));
         }
@@ -77,16 +117,21 @@ impl Reign {
 /// # Cancel safety
 /// Safe.
 pub async fn obey(device: Arc<Device>, supervisor: SupervisorHandle, stop: CancellationToken) {
-    let (mut sealed, mut states) = (device.reign.sealed.subscribe(), supervisor.watch());
+    let (mut turned, mut states) = (device.reign.turned.subscribe(), supervisor.watch());
     loop {
-        let ended = sealed.borrow_and_update().clone();
-        if let Some((role, successor)) = ended {
-            if let Err(error) = device.adopt_claim(&successor).await {
-                tracing::warn!(%error, "note who reigns");
-            }
-            match supervisor.switch(role).await {
-                Ok(_) => drop(device.reign.sealed.send_if_modified(|sealed| sealed.take().is_some())),
-                Err(error) => tracing::warn!(%error, %role, "follow the end of this reign"),
+        let turn = turned.borrow_and_update().clone();
+        let mut again = false;
+        if let Some(turn) = turn {
+            match follow(&device, &supervisor, &turn).await {
+                // Another may have come meanwhile.
+                Ok(()) => {
+                    let handled = |now: &mut Option<Turn>| now.take_if(|now| *now == turn).is_some();
+                    device.reign.turned.send_if_modified(handled);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, role = %turn.role, "follow a change of reign");
+                    again = true;
+                }
             }
         }
         // Also what an earlier life of the process has left, and after every change of the role.
@@ -98,14 +143,23 @@ pub async fn obey(device: Arc<Device>, supervisor: SupervisorHandle, stop: Cance
         }
         let changed = async {
             tokio::select! {
-                changed = sealed.changed() => changed.is_ok(),
+                changed = turned.changed() => changed.is_ok(),
                 changed = states.changed() => changed.is_ok(),
+                () = tokio::time::sleep(AGAIN), if again => true,
             }
         };
         if stop.run_until_cancelled(changed).await != Some(true) {
             return;
         }
     }
+}
+
+/// Notes who reigns, and has the role follow.
+async fn follow(device: &Device, supervisor: &SupervisorHandle, turn: &Turn) -> Result<(), String> {
+    if let Some(successor) = &turn.successor {
+        device.adopt_claim(successor).await.map_err(|error| error.to_string())?;
+    }
+    supervisor.switch(turn.role).await.map(drop).map_err(|error| error.to_string())
 }
 
 /// What a reign that ended has left on this device.
@@ -115,6 +169,8 @@ pub struct Left {
     pub head: Head,
     /// What its successor had of it; none while this device has not heard.
     pub taken_over: Option<Sequence>,
+    /// This device handed over, so that was all of it.
+    pub handed_over: bool,
 }
 
 impl Left {
@@ -153,18 +209,20 @@ pub async fn left_behind(device: &Device) -> Option<Left> {
         return None;
     }
     let lineage = device.own.db().read(READ_DEADLINE, |read| read.lineage()).await.ok()?;
-    let ends = lineage.iter().filter_map(|signed| signed.record.parent.as_ref());
-    let taken_over = ends.into_iter().find(|parent| parent.epoch == head.epoch).map(|parent| parent.sequence);
-    Some(Left { head, taken_over })
+    let follows = |parent: &Parent| parent.epoch == head.epoch;
+    let next = lineage.iter().find(|signed| signed.record.parent.as_ref().is_some_and(follows));
+    let taken_over = next.and_then(|next| next.record.parent.as_ref()).map(|parent| parent.sequence);
+    let handed_over = next.is_some_and(|next| next.record.reason == PromotionReason::Transferred);
+    Some(Left { head, taken_over, handed_over })
 }
 
-/// Makes the master database of a reign that ended, and whose successor has all of it, what the replica's copy
+/// Makes the master database of a reign that was handed over, and whose successor has all of it, what the replica's copy
 /// here begins with.
 ///
 /// # Errors
 /// The storage's.
 pub async fn reuse(device: &Device) -> mfpsync_storage::Result<()> {
-    if left_behind(device).await.is_none_or(|left| left.surplus() != Some(0)) {
+    if left_behind(device).await.is_none_or(|left| !left.handed_over || left.surplus() != Some(0)) {
         return Ok(());
     }
     let (copy, path) = (device.config.data_dir.join(DIRECTORY), device.config.data_dir.join(MASTER_FILE));

@@ -85,7 +85,10 @@ impl ReplicaPart {
             Fault::with_detail(FaultCode::ControlFile, "the role is replica, but this device has no group")
         })?;
         device.load_roster().await.map_err(|error| start_fault(&error))?;
-        reign::reuse(device).await.map_err(|error| start_fault(&error))?;
+        // Without it a whole copy comes.
+        if let Err(error) = reign::reuse(device).await {
+            tracing::warn!(%error, "begin the copy with the database of before");
+        }
         let (directory, group) = (device.config.data_dir.join(DIRECTORY), membership.group);
         let copy = blocking(move || open(&directory, group)).await.map_err(|error| start_fault(&error))?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -384,6 +387,10 @@ impl Keeper {
                 () = self.stop.cancelled() => return (Some(copy), Ended::Stopped),
             };
             silent_at = Instant::now() + silence;
+            // I-15: also of a reign that ended while this stream lasted.
+            if self.device.control.current().epoch.is_some_and(|epoch| epoch.number > floor) {
+                return (Some(copy), tonic::Status::unavailable("another reign began").into());
+            }
             let message = match message {
                 Ok(Some(message)) => message,
                 Ok(None) => return (Some(copy), tonic::Status::unavailable("no more comes").into()),

@@ -83,12 +83,15 @@ impl ServerPart {
         let (master, hub) = open_master(device)?;
         let head = hub.head().borrow().clone();
         let known = others::Known::of(&master).await.map_err(|error| start_fault(&error))?;
+        // What this device knew besides is not what its group decided.
+        device.roster.clear();
         device.roster.update(known.members.iter().map(|signed| signed.record.clone()));
         device.saw_epoch(head.group, head.epoch).await?;
         // Who reigns since a moment ago need not wait to hear that somebody else does: it asks at once, and
         // meanwhile serves. A machine that is lost would cost it all its patience.
         let rivals = if begins { Vec::new() } else { others::ask(device, &known).await? };
         device.saw_reign(device.identity.device());
+        device.reign.begin();
         device.signpost.take_down().await;
         let listeners = listen(&device.config.listen).await?;
         let listening = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
@@ -117,7 +120,6 @@ impl ServerPart {
             reign: device.reign.clone(),
         };
         let serving = Serving::new(made).await.map_err(|error| start_fault(&error))?;
-        rivals.iter().for_each(|rival| serving.contest(rival));
         let part = Self {
             vital: Vital::new(&serving.tasks, &serving.stop),
             serving: Arc::new(serving),
@@ -133,6 +135,7 @@ impl ServerPart {
             .advertise(device.endpoints(&part.listening))
             .await
             .map_err(|status| Fault::with_detail(FaultCode::DiskIo, status.message()))?;
+        rivals.iter().for_each(|rival| serving.contest(rival));
         part.serve(device, listeners)?;
         let forget = prune::run(serving.master.clone(), device.settings.clone(), serving.stop.clone());
         part.vital.spawn("forgetting", forget);

@@ -67,7 +67,8 @@ struct KitArgs {
 Examples:
   mfpsync recover --from 192.0.2.11:7450 --kit second-floor.age
   mfpsync recover --from printer-2.example.com:7450 --code 12345678 --kit kit.age --passphrase-file pass.txt
-  mfpsync recover --without-copy --kit second-floor.age")]
+  mfpsync recover --without-copy --kit second-floor.age
+  mfpsync recover --without-copy --accept-loss-of 48219 --kit second-floor.age")]
 pub(crate) struct RecoverArgs {
     /// Address and port of the device that serves now
     #[arg(long, value_name = "HOST:PORT", value_parser = join::address, required_unless_present = "without_copy")]
@@ -76,6 +77,9 @@ pub(crate) struct RecoverArgs {
     /// offer what it has
     #[arg(long, conflicts_with_all = ["from", "code"])]
     without_copy: bool,
+    /// With --without-copy: begin although N changes, as the refusal says, lose their history
+    #[arg(long, value_name = "N", requires = "without_copy", default_value_t = 0)]
+    accept_loss_of: u64,
     /// The eight digits it shows [default: ask]
     #[arg(long, value_parser = join::code)]
     code: Option<String>,
@@ -127,7 +131,7 @@ pub(crate) async fn transfer(context: &Context, args: TransferArgs) -> Result<Ex
 pub(crate) async fn recover(context: &Context, args: RecoverArgs) -> Result<Exit, Failure> {
     let (kit, passphrase) = opened(&args.kit, args.passphrase_file.as_deref()).await?;
     let mut panel = context.sockets.panel().await?;
-    let Some(from) = args.from else { return refound(context, kit, passphrase).await };
+    let Some(from) = args.from else { return refound(context, kit, passphrase, args.accept_loss_of).await };
     let status = context.sockets.call(panel.status(StatusRequest {})).await?;
     match status.wanted() {
         Role::Idle => {
@@ -159,11 +163,17 @@ pub(crate) async fn recover(context: &Context, args: RecoverArgs) -> Result<Exit
 }
 
 /// Has this client become the server with nothing but what the devices have.
-async fn refound(context: &Context, kit: Secret, passphrase: Secret) -> Result<Exit, Failure> {
+async fn refound(
+    context: &Context,
+    kit: Secret,
+    passphrase: Secret,
+    accept_loss_of: u64,
+) -> Result<Exit, Failure> {
     let mut panel = context.sockets.panel().await?;
     let request = RefoundRequest {
         recovery_kit: kit.reveal().to_owned(),
         kit_passphrase: passphrase.reveal().to_owned(),
+        accept_loss_of,
     };
     let reply = context.sockets.call_patiently(KIT_PATIENCE, panel.refound(request)).await?;
     role::reach(context, reply.wanted()).await?;

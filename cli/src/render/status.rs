@@ -192,7 +192,9 @@ fn succession_line(succession: &Succession) -> String {
     let lacked = count(succession.known_sequence.saturating_sub(fork), "change", "changes");
     let heard = format!("{} of {} devices have said", succession.reported_devices, succession.devices);
     if succession.missing == 0 {
-        return format!("{lacked} that the copy lacked came back; {heard} what they hold");
+        return format!(
+            "{lacked} that the copy lacked are held by devices, which offer them; {heard} what they hold"
+        );
     }
     let missing = count(succession.missing, "is", "are");
     if succession.reported_devices == succession.devices {

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
 
-use super::link::{self, Servers};
+use super::link::{self, LinkError, Servers};
 use super::report;
 use super::seek::Seek;
 use crate::authority::{IssuingKey, TrustAnchor};
@@ -34,6 +34,7 @@ use crate::communication::Tally;
 use crate::db::READ_DEADLINE;
 use crate::device::Device;
 use crate::fault::{Fault, FaultCode};
+use crate::net::dial::DialError;
 use crate::own_data::draw;
 use crate::storage_fault::start_fault;
 
@@ -78,6 +79,8 @@ struct Connection {
     channel: Option<Channel>,
     /// The key that the device at the other end has proven to hold.
     peer: Option<PublicKey>,
+    /// That device may serve, as far as is known.
+    proven: bool,
     follow: Option<mpsc::Receiver<std::result::Result<FollowEvent, Failure>>>,
     /// Ends its calls.
     ended: CancellationToken,
@@ -394,12 +397,25 @@ impl Driver {
     async fn dial(&mut self, link: LinkId, endpoint: String) {
         self.seek.dialling();
         let ended = self.stop.child_token();
-        self.connection =
-            Some(Connection { link, channel: None, peer: None, follow: None, ended: ended.clone() });
+        self.connection = Some(Connection {
+            link,
+            channel: None,
+            peer: None,
+            proven: false,
+            follow: None,
+            ended: ended.clone(),
+        });
         let device = self.device.clone();
         let dialled = async {
-            let servers = Servers::of(&device).await?;
-            servers.meet(&device, &endpoint, DIAL).await
+            let servers = Servers::of(&device).await.map_err(|error| (error.into(), true))?;
+            match servers.meet(&device, &endpoint, DIAL).await {
+                Ok((channel, peer)) => Ok((channel, peer, servers.may_serve(&peer))),
+                Err(LinkError::Dial(DialError::Refused(refusal, by))) => {
+                    let may_serve = servers.may_serve(&by);
+                    Err((LinkError::Dial(DialError::Refused(refusal, by)), may_serve))
+                }
+                Err(error) => Err((error, true)),
+            }
         };
         // The round waits for nothing else meanwhile, and a stop ends the attempt.
         let dialled = tokio::select! {
@@ -407,14 +423,16 @@ impl Driver {
             () = ended.cancelled() => return,
         };
         let event = match dialled {
-            Ok((channel, peer)) => {
+            Ok((channel, peer, may_serve)) => {
                 if let Some(connection) = &mut self.connection {
-                    (connection.channel, connection.peer) = (Some(channel), Some(peer));
+                    connection.channel = Some(channel);
+                    (connection.peer, connection.proven) = (Some(peer), may_serve);
                 }
                 LinkEvent::Dialled
             }
-            Err(error) => {
+            Err((error, may_serve)) => {
                 let failure = link::proven(link::not_dialled(error), self.anchor, &self.issuers);
+                let failure = if may_serve { failure } else { link::hearsay(failure) };
                 LinkEvent::Failed(if self.seek.is_hint(&endpoint) {
                     looking::misled(failure)
                 } else {
@@ -427,12 +445,17 @@ impl Driver {
 
     fn hello(&self, link: LinkId, hello: Hello) {
         let (device, anchor, issuers) = (self.device.clone(), self.anchor, self.issuers.clone());
-        let Some(peer) = self.connection.as_ref().and_then(|connection| connection.peer) else { return };
+        let Some((peer, proven)) = self.connection.as_ref().and_then(|at| Some((at.peer?, at.proven))) else {
+            return;
+        };
         self.call(link, move |channel| async move {
             let hello = with_proof(&device, hello).await;
             match link::greet(channel, peer, anchor, &hello).await {
                 Ok(greeting) => LinkEvent::Greeted(Box::new(greeting)),
-                Err(failure) => LinkEvent::Failed(link::proven(failure, anchor, &issuers)),
+                Err(failure) => {
+                    let failure = link::proven(failure, anchor, &issuers);
+                    LinkEvent::Failed(if proven { failure } else { link::hearsay(failure) })
+                }
             }
         });
     }

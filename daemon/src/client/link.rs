@@ -7,7 +7,7 @@ use std::time::Duration;
 use mfpsync_proto::limit;
 use mfpsync_proto::sync as wire;
 use mfpsync_proto::sync::sync_client::SyncClient;
-use mfpsync_replication::message::{FollowEvent, Greeting, Hello};
+use mfpsync_replication::message::{FollowEvent, Greeting, Hello, RefusalReason};
 use mfpsync_replication::round::Failure;
 use mfpsync_replication::wire as convert;
 use mfpsync_storage::model::{Capabilities, DeviceId, IssuingCertificate, Member, PublicKey, Signed};
@@ -108,29 +108,45 @@ impl Servers {
         if named.is_empty() { self.others.clone() } else { named }
     }
 
-    /// Connects to the device at `endpoint`, which must prove its key; the key.
+    /// Connects to the device at `endpoint`, which must prove its key; the key. What it says is to be taken for
+    /// a server's once it has said hello, or where [`Servers::may_serve`]; else it goes through [`hearsay`].
     pub(super) async fn meet(
         &self,
         device: &Device,
         endpoint: &str,
         deadline: Duration,
     ) -> Result<(Channel, PublicKey), LinkError> {
-        let expected = self.expected(endpoint);
-        if expected.is_empty() {
-            return Err(LinkError::NoServer);
-        }
-        let tls = ClientTls::sync_with_any(&device.identity, expected).map_err(|_| LinkError::Identity)?;
-        Ok(dial_any(endpoint, &tls, deadline).await?)
+        self.connect(device, endpoint, self.expected(endpoint), deadline).await
     }
 
-    /// As [`Servers::meet`], for who asks nothing that a server has to prove.
+    /// Connects to a device that may serve, for calls that are not preceded by a hello.
     pub(crate) async fn dial(
         &self,
         device: &Device,
         endpoint: &str,
         deadline: Duration,
     ) -> Result<Channel, LinkError> {
-        self.meet(device, endpoint, deadline).await.map(|(channel, _)| channel)
+        let expected = self.expected(endpoint).into_iter().filter(|key| self.may_serve(key)).collect();
+        self.connect(device, endpoint, expected, deadline).await.map(|(channel, _)| channel)
+    }
+
+    /// Whether the device with this key may serve, as far as is known here.
+    pub(super) fn may_serve(&self, key: &PublicKey) -> bool {
+        self.members.iter().any(|(_, known, _)| known == key)
+    }
+
+    async fn connect(
+        &self,
+        device: &Device,
+        endpoint: &str,
+        expected: Vec<PublicKey>,
+        deadline: Duration,
+    ) -> Result<(Channel, PublicKey), LinkError> {
+        if expected.is_empty() {
+            return Err(LinkError::NoServer);
+        }
+        let tls = ClientTls::sync_with_any(&device.identity, expected).map_err(|_| LinkError::Identity)?;
+        Ok(dial_any(endpoint, &tls, deadline).await?)
     }
 }
 
@@ -253,12 +269,26 @@ pub(super) fn proven(
     }
 }
 
+/// What a refusal means that comes from a member which may not serve, as far as is known: nothing, but for a proven
+/// claim of another.
+pub(super) fn hearsay(failure: Failure) -> Failure {
+    match failure {
+        Failure::Refused { refusal, push_back }
+            if refusal.reason == RefusalReason::Superseded && refusal.claim.is_some() =>
+        {
+            Failure::Refused { refusal, push_back }
+        }
+        Failure::Refused { .. } => Failure::Impostor,
+        other => other,
+    }
+}
+
 /// What a failed dial means to the round.
 pub(super) fn not_dialled(error: LinkError) -> Failure {
     tracing::debug!(%error, "dial the server");
     match error {
         LinkError::Dial(DialError::WrongKey) => Failure::Impostor,
-        LinkError::Dial(DialError::Refused(refusal)) => match convert::refusal_from_wire(&refusal) {
+        LinkError::Dial(DialError::Refused(refusal, _)) => match convert::refusal_from_wire(&refusal) {
             Ok(refusal) => Failure::Refused { refusal: Box::new(refusal), push_back: None },
             Err(_) => Failure::Malformed,
         },

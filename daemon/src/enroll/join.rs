@@ -198,7 +198,7 @@ fn not_reached(error: DialError) -> JoinError {
     match error {
         DialError::NotOffered => JoinError::Closed,
         DialError::Timeout => JoinError::Timeout,
-        DialError::Refused(refusal) => JoinError::Refused(refusal),
+        DialError::Refused(refusal, _) => JoinError::Refused(refusal),
         error => JoinError::Unreachable(error),
     }
 }

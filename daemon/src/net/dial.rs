@@ -31,9 +31,9 @@ pub enum DialError {
     /// Nothing answers there, or the network broke: try again later.
     #[error("unreachable: {0}")]
     Unreachable(#[source] io::Error),
-    /// The server knows us and says no; the reason tells whether trying again makes sense.
+    /// The device with this key knows us and says no; the reason tells whether trying again makes sense.
     #[error("refused: {}", .0.text)]
-    Refused(Box<Refusal>),
+    Refused(Box<Refusal>, PublicKey),
     /// Another device answers at this address.
     #[error("a different device answers there")]
     WrongKey,
@@ -53,7 +53,7 @@ impl DialError {
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
         match self {
-            Self::Refused(refusal) => Some(refusal.reason()),
+            Self::Refused(refusal, _) => Some(refusal.reason()),
             _ => None,
         }
     }
@@ -139,7 +139,7 @@ async fn connect(endpoint: &str, tls: &ClientTls) -> Result<(Replay<ClientStream
     let (greeting, stream) = greeted(stream).await.map_err(HandshakeError::from)?;
     match greeting {
         Greeting::Welcome => Ok((stream, handshake)),
-        Greeting::Refused(refusal) => Err(DialError::Refused(Box::new(refusal))),
+        Greeting::Refused(refusal) => Err(DialError::Refused(Box::new(refusal), handshake.peer)),
         Greeting::Ended => Err(DialError::Unreachable(io::ErrorKind::UnexpectedEof.into())),
         Greeting::Nonsense => Err(DialError::Tls(io::ErrorKind::InvalidData.into())),
     }

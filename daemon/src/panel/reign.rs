@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mfpsync_proto::panel as wire;
 use mfpsync_storage::model::{Capabilities, Promotion, Signed};
+use mfpsync_storage::physical::Standby;
 use ring::rand::SecureRandom;
 use tonic::Status;
 
@@ -17,6 +18,7 @@ use crate::reign::left_behind;
 use crate::reign::promotion::{self, Order};
 use crate::replica::{self, Ended};
 use crate::role::{Phase, Role};
+use crate::storage_fault;
 
 /// Who decided, as the promotion record names it.
 pub(super) const OPERATOR: &str = "panel";
@@ -92,6 +94,9 @@ pub(super) async fn succeed(
     }
     let root = opened(request.recovery_kit, request.kit_passphrase).await?;
     let certificate = promotion::certify(device, &root).await?;
+    // Whoever released it here before wants it back.
+    let again = device.control.write(ControlFile::forget_release).await;
+    again.map_err(|fault| Status::unavailable(fault.to_string()))?;
     replica::succeed(device, certificate).await.map_err(|ended| match ended {
         Ended::Server(status) => {
             Status::failed_precondition(format!("the server refuses: {}", status.message()))
@@ -111,6 +116,14 @@ pub(super) async fn release(
         return Err(Status::failed_precondition("this device is not the group's replica"));
     }
     let report = device.copy.borrow().clone();
+    let directory = device.config.data_dir.join(replica::DIRECTORY);
+    let whole = tokio::task::spawn_blocking(move || Standby::is_whole(&directory)).await;
+    let whole = whole.map_err(|_| Status::internal("looking for the copy was interrupted"))?;
+    if report.position.is_none() && whole.map_err(|error| storage_fault::refusal(&error))? {
+        return Err(Status::unavailable(
+            "the copy is being read, and what is at stake is not known before; nothing was changed, try again",
+        ));
+    }
     let at_stake = report.position.map_or(0, |position| position.sequence.0);
     if !report.connected && at_stake > request.accept_loss_of {
         return Err(Status::failed_precondition(format!(

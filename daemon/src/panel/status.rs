@@ -127,12 +127,10 @@ async fn server(device: &Device) -> Option<wire::ServerStatus> {
 /// What became of changes that the reign before made and this one began without.
 async fn succession(device: &Device, server: &ServerPart) -> Option<wire::Succession> {
     let serving = &server.serving;
-    let read = serving.master.read(READ_DEADLINE, |read| Ok((read.succession()?, read.lineage()?))).await;
-    let (succession, lineage) =
-        read.inspect_err(|error| tracing::warn!(%error, "read what the reign before had")).ok()?;
-    let Succession { fork, known, reported, missing } =
-        succession.filter(|found| found.known > found.fork)?;
-    let parent = lineage.last()?.record.parent.as_ref()?.epoch.number;
+    let read = serving.master.read(READ_DEADLINE, |read| read.succession()).await;
+    let succession = read.inspect_err(|error| tracing::warn!(%error, "read what was lost")).ok()?;
+    let succession = succession.filter(|found| found.known > found.fork)?;
+    let Succession { ended, fork, known, reported, missing } = succession;
     let counts =
         |member: &Arc<Member>| !member.released && member.capabilities.contains(Capabilities::CLIENT);
     let members: Vec<_> = device.roster.members().into_iter().filter(counts).collect();
@@ -140,7 +138,7 @@ async fn succession(device: &Device, server: &ServerPart) -> Option<wire::Succes
     let mut unheard: Vec<String> = unheard.map(|member| member.name.clone()).collect();
     unheard.sort();
     Some(wire::Succession {
-        fork: Some(revision(Revision { epoch: parent, sequence: fork })),
+        fork: Some(revision(Revision { epoch: ended.number, sequence: fork })),
         known_sequence: known.0,
         missing: missing.iter().map(|(first, last)| last.0 - first.0 + 1).sum(),
         missing_runs: missing

@@ -15,7 +15,7 @@ use mfpsync_replication::message::{Claim, Hello};
 use mfpsync_replication::round::Failure;
 use mfpsync_storage::Error;
 use mfpsync_storage::master::Master;
-use mfpsync_storage::model::{Capabilities, IssuingCertificate, Member, Promotion, Signed};
+use mfpsync_storage::model::{Capabilities, DeviceId, IssuingCertificate, Member, Promotion, Signed};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -118,6 +118,19 @@ pub async fn keep_telling(device: Arc<Device>, stop: CancellationToken) {
     }
 }
 
+/// Which of the devices that may serve answer at all, whatever they say.
+///
+/// # Errors
+/// The own database's.
+///
+/// # Cancel safety
+/// Safe.
+pub async fn who_answers(device: &Arc<Device>) -> Result<Vec<DeviceId>, Error> {
+    let Some(known) = Known::of_device(device).await? else { return Ok(Vec::new()) };
+    let answers = say_hello(device, &known, |_| true).await?.join_all().await;
+    Ok(answers.into_iter().flatten().map(|answer| answer.by).collect())
+}
+
 fn may_serve(member: &Member) -> bool {
     !member.released && member.capabilities.contains(Capabilities::SERVE)
 }
@@ -131,10 +144,12 @@ async fn say_hello(
     let (own, anchor) = (device.identity.device(), known.anchor);
     let others = device.roster.members().into_iter();
     let others = others.filter(|member| member.device != own && may_serve(member) && to(member));
+    // A machine that got a new disk is another device at the same address.
+    let here = device.endpoints(&device.config.listen);
     let hello = hello(device, known).await?;
     let mut asked = JoinSet::new();
     for other in others {
-        for endpoint in other.endpoints.clone() {
+        for endpoint in other.endpoints.iter().filter(|endpoint| !here.contains(endpoint)).cloned() {
             let (device, other, hello) = (device.clone(), other.clone(), hello.clone());
             asked.spawn(async move {
                 let answer =
@@ -208,12 +223,12 @@ async fn greet(
             let records = greeting.lineage.iter().map(|signed| signed.record.clone()).collect();
             let lineage = Lineage::new(anchor.group, records).ok()?;
             let claim = Claim::of(greeting.lineage.last()?.clone(), &greeting.issuers, &greeting.members);
-            Some(Answer { claim, lineage: Some(lineage) })
+            Some(Answer { by: other.device, claim, lineage: Some(lineage) })
         }
         Err(Failure::Refused { refusal, .. }) => {
             let claim = refusal.claim?;
             anchor.verify_claim(&claim, &[]).ok()?;
-            Some(Answer { claim, lineage: None })
+            Some(Answer { by: other.device, claim, lineage: None })
         }
         Err(Failure::Transport | Failure::Impostor | Failure::Malformed) => None,
     }
@@ -221,6 +236,7 @@ async fn greet(
 
 /// Verified.
 struct Answer {
+    by: DeviceId,
     claim: Claim,
     /// None if it was only a claim.
     lineage: Option<Lineage>,
@@ -234,9 +250,10 @@ async fn judge(device: &Device, ours: &Lineage, answer: Answer) -> Result<Option
         Some(Relation::Forked { .. } | Relation::Same | Relation::Behind | Relation::Unrelated) => false,
         None => epoch.number > ours.highest().epoch.number,
     };
-    if superseded {
+    let released = device.roster.member(other).is_some_and(|row| row.released);
+    if superseded && !released {
         device.reign.seal(&answer.claim).await?;
         return Err(Fault::with_detail(FaultCode::Superseded, format_args!("by device {other}")));
     }
-    Ok(ours.is_contested_by(&epoch).then_some(answer.claim.promotion))
+    Ok((ours.is_contested_by(&epoch) && !released).then_some(answer.claim.promotion))
 }

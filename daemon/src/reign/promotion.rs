@@ -11,6 +11,7 @@ use tonic::Status;
 
 use super::takeover;
 use crate::authority::{IssuingKey, Root};
+use crate::control_file::Way;
 use crate::db::READ_DEADLINE;
 use crate::device::Device;
 use crate::replica::{self, CopyReport, StoodDown};
@@ -66,14 +67,14 @@ pub async fn promote(
         certify(device, root).await?;
     }
     may_sign(device).await?;
-    let (position, swaps, known) = if order.server_is_lost {
-        (position, false, report.server.map_or(position.sequence, |server| server.sequence))
+    let (position, way, known) = if order.server_is_lost {
+        (position, Way::Lost, report.server.map_or(position.sequence, |server| server.sequence))
     } else {
-        let StoodDown { last, goes_on } = stand_down(device, &report).await?;
-        (last, goes_on, last.sequence)
+        let StoodDown { last, goes_on: swaps } = stand_down(device, &report).await?;
+        (last, Way::HandedOver { swaps }, last.sequence)
     };
     let operator = order.operator;
-    let decided = device.control.write(move |file| file.begin_takeover(operator, swaps, known)).await;
+    let decided = device.control.write(move |file| file.begin_takeover(operator, way, known)).await;
     let wanted = decided.map_err(|fault| Status::unavailable(fault.to_string()))?;
     let switched = supervisor.switch(wanted).await;
     switched.map_err(|error| Status::failed_precondition(error.to_string()))?;
@@ -157,8 +158,8 @@ async fn stand_down(device: &Device, report: &CopyReport) -> Result<StoodDown, S
         Status::unavailable(format!("the server did not stand down: {error}; nothing was changed"))
     })?;
     let mut copy = device.copy.subscribe();
-    let last = stood_down.last.sequence;
-    let arrived = copy.wait_for(|copy| copy.position.is_some_and(|at| at.sequence >= last));
+    let last = stood_down.last;
+    let arrived = copy.wait_for(|copy| copy.position.is_some_and(|at| at.transaction >= last.transaction));
     match tokio::time::timeout(PATIENCE, arrived).await {
         Ok(Ok(_)) => Ok(stood_down),
         Ok(Err(_)) | Err(_) => Err(Status::unavailable(

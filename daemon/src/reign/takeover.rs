@@ -2,7 +2,8 @@
 //!
 //! 1. The operator's decision stands in the control file, with the role. The replica part ends, so the copy
 //!    stands still.
-//! 2. The copy's position goes into a signed record, and that into the control file with its epoch. This is
+//! 2. The copy is read. A server that stood down is asked once more whether it still does, and where it stands.
+//!    Then the copy's position goes into a signed record, and that into the control file with its epoch. This is
 //!    the one moment that counts: before it the copy is a copy, after it this device reigns.
 //! 3. The copy's file becomes the master database.
 //! 4. The record becomes part of it, in one transaction with this device's row.
@@ -14,7 +15,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mfpsync_storage::master::{Master, MasterWrite, Reign, Replication};
+use mfpsync_storage::codec::DecodeError;
+use mfpsync_storage::local::Membership;
+use mfpsync_storage::master::{Founding, Head, Master, MasterWrite, Reign, Replication};
 use mfpsync_storage::model::{
     Capabilities, Epoch, IssuingCertificate, Member, Parent, Promotion, PromotionReason, Signed,
 };
@@ -25,33 +28,73 @@ use ring::rand::SecureRandom;
 use crate::authority::IssuingKey;
 use crate::clock::unix_millis;
 use crate::communication::{Code, Event};
-use crate::control_file::{ControlError, ControlFile, Takeover};
+use crate::control_file::{ControlError, ControlFile, Takeover, Way};
 use crate::db::READ_DEADLINE;
 use crate::device::Device;
 use crate::fault::{Fault, FaultCode};
 use crate::group::MASTER_FILE;
-use crate::replica::DIRECTORY;
+use crate::replica::{self, DIRECTORY, StoodDown};
 use crate::storage_fault::start_fault;
 
 /// Finishes the takeover under way; false if there is none. Blocks a thread for as long as the copy takes to be
 /// read once.
 ///
 /// # Errors
-/// The fault: there is no whole copy, it is not what was written, this device's key is not certified, or
-/// the storage fails. What is done stands, and is not done again.
+/// The fault: there is no whole copy, it is not what was written, this device's key is not certified, the server
+/// that had stood down goes on, or the storage fails. What is done stands, and is not done again.
 ///
 /// # Cancel safety
 /// It goes on; starting again waits for nothing but the files, which one process alone uses.
 pub async fn finish(device: &Arc<Device>) -> Result<bool, Fault> {
     let Some(takeover) = device.control.current().takeover else { return Ok(false) };
-    let issuers = device.own.db().read(READ_DEADLINE, |read| read.issuers()).await;
-    let issuers = issuers.map_err(|error| start_fault(&error))?;
-    let steps = Steps { device: device.clone(), takeover, issuers };
-    let reign = tokio::task::spawn_blocking(move || steps.run()).await;
-    let epoch = reign.unwrap_or_else(|_| Err(Fault::with_detail(FaultCode::Part, "takeover")))?;
+    let read = device.own.db().read(READ_DEADLINE, |read| {
+        Ok((read.issuers()?, read.lineage()?, read.members()?, read.membership()?))
+    });
+    let (issuers, lineage, members, membership) = read.await.map_err(|error| start_fault(&error))?;
+    let own = Own { issuers, lineage, members, membership };
+    let steps = Arc::new(Steps { device: device.clone(), takeover, own });
+    let promotion = if steps.takeover.record.is_empty() {
+        let reading = steps.clone();
+        let position = blocking(move || reading.whole_copy()).await?;
+        if matches!(steps.takeover.way, Way::HandedOver { .. }) {
+            still_stands_down(device, &position).await?;
+        }
+        let deciding = steps.clone();
+        blocking(move || deciding.decide(&position)).await?
+    } else {
+        steps.decided()?
+    };
+    let epoch = promotion.record.epoch;
+    blocking(move || steps.begin(promotion)).await?;
     tracing::info!(epoch = epoch.number, "this device reigns");
     device.communication.record(Event::new(Code::TookOver));
     Ok(true)
+}
+
+async fn blocking<T: Send + 'static>(
+    step: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    let done = tokio::task::spawn_blocking(step).await;
+    done.unwrap_or_else(|_| Err(Fault::with_detail(FaultCode::Part, "takeover")))
+}
+
+/// Asks the server once more, right before the record: since it stood down it may have gone on, as it does after a
+/// while, or when this device was switched off. Then the copy is a copy again.
+async fn still_stands_down(device: &Device, position: &Position) -> Result<(), Fault> {
+    device.load_roster().await.map_err(|error| start_fault(&error))?;
+    let why = match replica::stand_down(device).await {
+        Ok(StoodDown { last, .. })
+            if (last.epoch, last.transaction, last.digest)
+                == (position.epoch, position.transaction, position.digest) =>
+        {
+            return Ok(());
+        }
+        Ok(_) => "it has made changes since".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let role = device.control.write(ControlFile::take_back_takeover).await?;
+    device.reign.turn_to(role);
+    Err(Fault::with_detail(FaultCode::NotTakenOver, why))
 }
 
 /// What the copy's device may sign with, if it may.
@@ -78,47 +121,105 @@ pub fn issuing(
     })
 }
 
+/// What the device knows of its group by itself.
+struct Own {
+    issuers: Vec<Signed<IssuingCertificate>>,
+    lineage: Vec<Signed<Promotion>>,
+    members: Vec<Signed<Member>>,
+    membership: Option<Membership>,
+}
+
 struct Steps {
     device: Arc<Device>,
     takeover: Takeover,
-    issuers: Vec<Signed<IssuingCertificate>>,
+    own: Own,
 }
 
 impl Steps {
-    fn run(&self) -> Result<Epoch, Fault> {
-        let (key, issuer) = issuing(&self.device, &self.issuers)?;
-        let promotion = if self.takeover.record.is_empty() { self.decide(&key)? } else { self.decided()? };
+    /// Steps 3 to 5.
+    fn begin(&self, promotion: Signed<Promotion>) -> Result<(), Fault> {
+        let (key, issuer) = issuing(&self.device, &self.own.issuers)?;
         self.place(&promotion.record).map_err(|error| start_fault(&error))?;
-        let epoch = promotion.record.epoch;
-        let begun = Inline::<Master>::open(&self.path(), false).and_then(|mut master| {
-            master.write(|write| {
-                if write.founded_head()?.epoch == epoch {
-                    return Ok(());
-                }
-                let before = write.lineage()?.pop().map(|last| last.record.device);
-                let set = write.replication()?;
-                let rows: Vec<Member> = write.members()?.into_iter().map(|signed| signed.record).collect();
-                let member = self.row(&key, &rows, &promotion.record);
-                write.begin_reign(&Reign { promotion, issuer, member, known: self.takeover.known })?;
-                let Some((of, set)) = before.zip(set).filter(|_| self.takeover.swaps) else { return Ok(()) };
-                let row = rows.into_iter().find(|row| row.device == of && !row.released);
-                row.map_or(Ok(()), |row| self.swap(&key, row, set, write))
+        let anew = self.takeover.way == Way::Anew;
+        let begun = Inline::<Master>::open(&self.path(), anew).and_then(|mut master| {
+            master.write(|write| match write.head()? {
+                Some(head) if head.epoch == promotion.record.epoch => Ok(()),
+                None if anew => self.found(&key, promotion, issuer, write),
+                head => self.go_on(&key, promotion, issuer, head, write),
             })
         });
         begun.map_err(|error| start_fault(&error))?;
-        self.control(ControlFile::end_takeover)?;
-        Ok(epoch)
+        self.control(ControlFile::end_takeover)
     }
 
-    /// Step 2.
-    fn decide(&self, key: &IssuingKey) -> Result<Signed<Promotion>, Fault> {
+    /// The copy's data goes on under this device.
+    fn go_on(
+        &self,
+        key: &IssuingKey,
+        promotion: Signed<Promotion>,
+        issuer: Signed<IssuingCertificate>,
+        head: Option<Head>,
+        write: &MasterWrite<'_>,
+    ) -> Result<(), Error> {
+        let parent = promotion.record.parent.as_ref();
+        let stands = |head: &Head| {
+            parent.is_some_and(|parent| {
+                (head.epoch, head.sequence, head.chain) == (parent.epoch, parent.sequence, parent.chain)
+            })
+        };
+        if !head.as_ref().is_some_and(stands) {
+            return Err(DecodeError::Invalid("the database is not where the reign before ended").into());
+        }
+        let before = write.lineage()?.pop().map(|last| last.record.device);
+        let set = write.replication()?;
+        let rows: Vec<Member> = write.members()?.into_iter().map(|signed| signed.record).collect();
+        let member = self.row(key, &rows, &promotion.record);
+        write.begin_reign(&Reign { promotion, issuer, member, known: self.takeover.known })?;
+        let swaps = self.takeover.way == Way::HandedOver { swaps: true };
+        let Some((of, set)) = before.zip(set).filter(|_| swaps) else { return Ok(()) };
+        let row = rows.into_iter().find(|row| row.device == of && !row.released);
+        row.map_or(Ok(()), |row| self.swap(key, row, set, write))
+    }
+
+    /// The group goes on under this device with what its devices have.
+    fn found(
+        &self,
+        key: &IssuingKey,
+        promotion: Signed<Promotion>,
+        issuer: Signed<IssuingCertificate>,
+        write: &MasterWrite<'_>,
+    ) -> Result<(), Error> {
+        let Own { issuers, lineage, members, membership } = &self.own;
+        let known = membership.as_ref().zip(lineage.first());
+        let (membership, founded) = known.ok_or(DecodeError::Invalid("this device never met its group"))?;
+        write.add_promotion(founded)?;
+        issuers.iter().try_for_each(|issuer| write.put_issuer(issuer))?;
+        members.iter().try_for_each(|member| write.put_member(member))?;
+        let rows: Vec<Member> = members.iter().map(|signed| signed.record.clone()).collect();
+        let member = self.row(key, &rows, &promotion.record);
+        write.found(&Founding {
+            group_name: membership.group_name.clone(),
+            root_key: membership.root_key,
+            promotion,
+            issuer,
+            member,
+        })
+    }
+
+    fn whole_copy(&self) -> Result<Position, Fault> {
         let mut copy = Standby::open(&self.standby()).map_err(|error| start_fault(&error))?;
         let whole = copy.verify(&|| false).map_err(|error| start_fault(&error))?;
         let position = copy.position().filter(|_| whole).ok_or_else(|| {
             Fault::with_detail(FaultCode::DbCorrupt, "there is no whole copy here that could take over")
         })?;
         copy.close().map_err(|error| start_fault(&error))?;
-        let promotion = key.sign_promotion(self.record(&position)?);
+        Ok(position)
+    }
+
+    /// Step 2.
+    fn decide(&self, position: &Position) -> Result<Signed<Promotion>, Fault> {
+        let (key, _) = issuing(&self.device, &self.own.issuers)?;
+        let promotion = key.sign_promotion(self.record(position)?);
         let (epoch, record) = (promotion.record.epoch, promotion.encode());
         self.control(|file| file.decide_takeover(epoch, &record))?;
         Ok(promotion)
@@ -145,7 +246,10 @@ impl Steps {
             ends: Vec::new(),
             device: self.device.identity.device(),
             operator: self.takeover.operator.clone(),
-            reason: PromotionReason::Promoted,
+            reason: match self.takeover.way {
+                Way::HandedOver { .. } => PromotionReason::Transferred,
+                Way::Lost | Way::Anew => PromotionReason::Promoted,
+            },
             made_at: unix_millis(),
         })
     }
@@ -204,7 +308,7 @@ impl Steps {
             capabilities,
             released: false,
             version: known.as_ref().map_or(1, |known| known.version + 1),
-            endpoints: known.map_or_else(Vec::new, |known| known.endpoints),
+            endpoints: self.device.endpoints(&self.device.config.listen),
             issuer: own,
         })
     }

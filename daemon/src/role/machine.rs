@@ -58,6 +58,12 @@ impl Role {
         if self.parts().contains(Part::Client) { Self::ServerClient } else { Self::Server }
     }
 
+    /// This role with the replica for its custodian.
+    #[must_use]
+    pub fn following(self) -> Self {
+        if self.parts().contains(Part::Client) { Self::ReplicaClient } else { Self::Replica }
+    }
+
     /// This role without a custodian.
     #[must_use]
     pub fn not_serving(self) -> Self {

@@ -44,7 +44,6 @@ pub struct Gate(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     standing_down: Option<Instant>,
-    sealed: bool,
     /// Verified records of other reigns that claim to follow the same parent.
     rivals: Vec<Signed<Promotion>>,
 }
@@ -58,11 +57,6 @@ impl Gate {
     /// Nobody takes over.
     pub fn go_on(&self) {
         self.lock().standing_down = None;
-    }
-
-    /// Another device reigns.
-    pub fn seal(&self) {
-        self.lock().sealed = true;
     }
 
     /// Another device claims this reign; its record was verified. More than one record can end are not
@@ -87,7 +81,7 @@ impl Gate {
         self.lock().rivals.clear();
     }
 
-    /// Whether a change is taken now.
+    /// Whether a change is taken now, as far as this gate knows.
     ///
     /// # Errors
     /// It is not.
@@ -97,7 +91,7 @@ impl Gate {
             tracing::warn!("nobody took over; this server goes on");
             state.standing_down = None;
         }
-        if state.sealed || state.standing_down.is_some() {
+        if state.standing_down.is_some() {
             return Err(Held::Stopping);
         }
         if state.rivals.is_empty() { Ok(()) } else { Err(Held::Contested) }
@@ -139,9 +133,6 @@ mod tests {
         gate.stand_down();
         tokio::time::advance(STANDS_DOWN).await;
         assert_eq!(gate.pass(), Ok(()));
-        gate.seal();
-        gate.go_on();
-        assert_eq!(gate.pass(), Err(Held::Stopping));
     }
 
     #[test]

@@ -29,7 +29,13 @@ impl Replica for ReplicaService {
         &self,
         request: Request<wire::StandDownRequest>,
     ) -> Result<Response<wire::StandDownReply>, Status> {
-        member_behind(&self.0.roster, &request, Capabilities::REPLICATE.with(Capabilities::SERVE))?;
+        let needed = Capabilities::REPLICATE.with(Capabilities::SERVE);
+        let member = member_behind(&self.0.roster, &request, needed)?;
+        let standing = self.0.replicating.standing();
+        if standing.is_none_or(|standing| standing.set.device != member.device) {
+            let text = "this device is not the group's replica";
+            return Err(status(Code::PermissionDenied, Reason::Capability, text));
+        }
         let group = request.into_inner().group_id;
         if group[..] != self.0.head().group.0 {
             return Err(refusal::malformed("another group"));

@@ -254,12 +254,19 @@ impl Replicating {
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn has_all(&self, through: Sequence) -> Position {
+    pub async fn has_all(&self) -> Position {
         let mut changed = self.changed.subscribe();
+        let through = self.state().position;
         loop {
             changed.mark_unchanged();
             let durable = self.state().shipping.durable().copied();
-            if let Some(durable) = durable.filter(|durable| durable.sequence >= through) {
+            // By transactions: not each of them has a change that counts.
+            let reached = |durable: &Position| {
+                through.is_none_or(|through| {
+                    durable.epoch == through.epoch && durable.transaction >= through.transaction
+                })
+            };
+            if let Some(durable) = durable.filter(reached) {
                 return durable;
             }
             // The sender lives as long as this.

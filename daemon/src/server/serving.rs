@@ -9,6 +9,7 @@ use bytes::Bytes;
 use mfpsync_proto::sync::{self as wire, Reason};
 use mfpsync_replication::accept;
 use mfpsync_replication::accept::lineage;
+use mfpsync_replication::lineage::Lineage;
 use mfpsync_replication::message::{Claim, Hello};
 use mfpsync_replication::wire::{claim_to_wire, membership_to_wire};
 use mfpsync_storage::codec::DecodeError;
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Code, Status};
 
-use super::gate::Gate;
+use super::gate::{Gate, Held};
 use super::hub::Hub;
 use super::replicating::Replicating;
 use crate::authority::{IssuingKey, Root, TrustAnchor};
@@ -232,21 +233,25 @@ impl Serving {
     }
 
     /// Changes one membership row by what all of them are at that moment, and makes it count at once,
-    /// on open connections too. Without a row to write nothing changes.
+    /// on open connections too. Without a row to write nothing changes. As other changes it is not taken
+    /// while the server stands down: the copy would lack it.
     async fn change_members<T: Send + 'static>(
         &self,
         mut change: impl FnMut(&MasterWrite<'_>, &[Member]) -> Result<(T, Option<Member>), Error> + Send + 'static,
     ) -> Result<T, Status> {
-        let issuing = self.issuing.clone();
+        let (issuing, pass) = (self.issuing.clone(), self.pass());
         let write = move |write: &MasterWrite<'_>| {
+            if let Err(held) = pass() {
+                return Ok(Err(held));
+            }
             let members: Vec<Member> = write.members()?.into_iter().map(|signed| signed.record).collect();
             let (answer, row) = change(write, &members)?;
             let row = row.map(|row| issuing.sign_member(row));
             row.iter().try_for_each(|row| write.put_member(row))?;
-            Ok((answer, row.map(|row| row.record)))
+            Ok(Ok((answer, row.map(|row| row.record))))
         };
         let written = self.master.write(Priority::Sync, write).await;
-        let (answer, row) = written.map_err(|error| self.storage_failed(&error))?;
+        let (answer, row) = written.map_err(|error| self.storage_failed(&error))??;
         if let Some(row) = row {
             // What was written counts, also if the rows cannot be read just now.
             self.roster.update([row]);
@@ -276,6 +281,7 @@ impl Serving {
             }
             // A person paired it anew, with a new incarnation: a quarantine is over.
             write.forget_progress(device)?;
+            write.report_nothing(device)?;
             let row = Member {
                 group,
                 device,
@@ -408,14 +414,17 @@ impl Serving {
     /// As [`Serving::enrol`].
     pub async fn introduce(&self, device: DeviceId, hello: &Hello) -> Result<(), Status> {
         let Hello { issuing_key, endpoints, .. } = hello.clone();
+        // Whoever asks on behalf of a reign of its own names none.
+        if endpoints.is_empty() && issuing_key.is_none() {
+            return Ok(());
+        }
         let known = Introduction { issuing_key, endpoints: endpoints.clone() };
         self.introduced.lock().unwrap_or_else(PoisonError::into_inner).insert(device, known);
         let row = self.roster.member(device);
         let serves = row.is_some_and(|row| {
             !row.released && row.capabilities.contains(Capabilities::SERVE) && row.endpoints != endpoints
         });
-        // Whoever asks on behalf of a reign of its own names none.
-        if !serves || endpoints.is_empty() || device == self.issuing.device() {
+        if !serves || endpoints.is_empty() || device == self.issuing.device() || self.pass()().is_err() {
             return Ok(());
         }
         self.change_row(device, move |row| Member { endpoints: endpoints.clone(), ..row }).await.map(drop)
@@ -495,6 +504,17 @@ impl Serving {
         if certificate.record.device != device {
             return Err(refusal::malformed("the certificate is another device's"));
         }
+        let may_serve =
+            self.roster.member(device).is_some_and(|row| row.capabilities.contains(Capabilities::SERVE));
+        let issuers = self.master.read(READ_DEADLINE, |read| read.issuers()).await;
+        let issuers = issuers.map_err(|error| self.storage_failed(&error))?;
+        // Everybody knows the certificates that were ever given, also those of devices that were released since.
+        if !may_serve && issuers.contains(&certificate) {
+            return Err(Status::permission_denied(
+                "this certificate is of before the device was released; have it certified at the server \
+                 (`mfpsync replication set DEVICE --kit FILE`)",
+            ));
+        }
         let standing = self.replicating.standing().map(|standing| standing.set);
         let set = standing.filter(|set| set.device == device);
         self.set_replica(set.unwrap_or(Replication { device, durability: Durability::Async })).await?;
@@ -527,13 +547,27 @@ impl Serving {
         &self,
         mut write: impl FnMut(&MasterWrite<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Status> {
-        let gate = self.gate.clone();
-        let write = move |db: &MasterWrite<'_>| match gate.pass() {
+        let pass = self.pass();
+        let write = move |db: &MasterWrite<'_>| match pass() {
             Ok(()) => write(db).map(Ok),
             Err(held) => Ok(Err(held)),
         };
         let written = self.storage.written(self.master.write(Priority::Sync, write).await);
         Ok(written.map_err(|error| storage_fault::refusal(&error))??)
+    }
+
+    /// Whether this server may speak as one.
+    ///
+    /// # Errors
+    /// A higher reign was proven.
+    pub fn reigns(&self) -> Result<(), Status> {
+        if self.reign.has_ended() { Err(refusal::stopping()) } else { Ok(()) }
+    }
+
+    /// Asks on the writing thread whether a change is taken.
+    fn pass(&self) -> impl Fn() -> Result<(), Held> + Send + 'static {
+        let (gate, reign) = (self.gate.clone(), self.reign.clone());
+        move || if reign.has_ended() { Err(Held::Stopping) } else { gate.pass() }
     }
 
     /// Takes no more changes, and answers when the replica has all there are on stable storage.
@@ -548,8 +582,8 @@ impl Serving {
         self.gate.stand_down();
         // What is being written now is behind this write.
         let drained = self.master.write(Priority::Sync, |write| write.founded_head()).await;
-        let head = drained.map_err(|error| self.storage_failed(&error))?;
-        let durable = tokio::time::timeout(DRAINS, self.replicating.has_all(head.sequence)).await;
+        drained.map_err(|error| self.storage_failed(&error))?;
+        let durable = tokio::time::timeout(DRAINS, self.replicating.has_all()).await;
         durable.map_err(|_| {
             self.goes_on();
             Status::unavailable("the replica did not get everything in time; this server goes on")
@@ -587,8 +621,11 @@ impl Serving {
         let read = self.master.read(READ_DEADLINE, read).await;
         let (records, lineage, issuers, members) = read.map_err(|error| self.storage_failed(&error))?;
         let superseded = epoch.number > head.epoch.number;
-        // An unproven claim seals nobody: it may come from a device that was deceived.
-        if !(superseded || lineage.is_contested_by(&epoch))
+        let released = self.roster.member(claim.promotion.record.device).is_some_and(|row| row.released);
+        // An unproven claim seals nobody: it may come from a device that was deceived. Nor does that of a device
+        // which was released: its key still signs.
+        if released
+            || !(superseded || lineage.is_contested_by(&epoch))
             || self.anchor.verify_claim(claim, &issuers).is_err()
         {
             return Ok(());
@@ -598,8 +635,6 @@ impl Serving {
                 self.faults.set(fault.clone());
                 return Err(Status::unavailable(fault.to_string()));
             }
-            // I-14: until the part has ended, too.
-            self.gate.seal();
             (Some(claim.clone()), "another device became the group's server")
         } else {
             self.contest(&claim.promotion);
@@ -647,9 +682,15 @@ impl Serving {
                 "no other device is known to claim this group; nothing was changed",
             ));
         };
-        let (issuing, operator) = (self.issuing.clone(), operator.to_owned());
+        let (issuing, operator, pass) = (self.issuing.clone(), operator.to_owned(), self.pass());
+        let written: Arc<Mutex<Option<(Epoch, Member)>>> = Arc::default();
+        let note = written.clone();
         let write = move |write: &MasterWrite<'_>| {
+            if pass() == Err(Held::Stopping) {
+                return Ok(());
+            }
             let head = write.founded_head()?;
+            let lineage = lineage(write)?;
             let issuers = write.issuers()?;
             let issuer = issuers.into_iter().find(|issuer| issuer.record.device == own);
             let issuer = issuer.ok_or(DecodeError::Invalid("no certificate of this server's key"))?;
@@ -664,7 +705,7 @@ impl Serving {
                     transaction: 0,
                     page_digest: [0; 16],
                 }),
-                ends: rivals.iter().map(|rival| rival.record.epoch).collect(),
+                ends: ended(&rivals, &lineage),
                 device: own,
                 operator: operator.clone(),
                 reason: PromotionReason::Chosen,
@@ -679,10 +720,16 @@ impl Serving {
                 known: head.sequence,
             })?;
             write.set_replication(replication.as_ref())?;
-            Ok((epoch, member.record))
+            *note.lock().unwrap_or_else(PoisonError::into_inner) = Some((epoch, member.record));
+            Ok(())
         };
-        let written = self.master.write(Priority::Sync, write).await;
-        let (epoch, row) = written.map_err(|error| self.storage_failed(&error))?;
+        match self.master.write(Priority::Sync, write).await {
+            // The replica follows; the decision counts all the same.
+            Ok(()) | Err(Error::Unconfirmed) => {}
+            Err(error) => return Err(self.storage_failed(&error)),
+        }
+        let written = written.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((epoch, row)) = written else { return Err(refusal::stopping()) };
         self.gate.settle();
         self.faults.clear(FaultCode::Forked);
         self.roster.update([row]);
@@ -708,6 +755,21 @@ impl Serving {
         self.storage.failed(error);
         storage_fault::refusal(error)
     }
+}
+
+/// The rivals' reigns, and those before them that are not of this history either: a device may have slept since.
+fn ended(rivals: &[Signed<Promotion>], lineage: &Lineage) -> Vec<Epoch> {
+    let mut ends: Vec<Epoch> = rivals.iter().map(|rival| rival.record.epoch).collect();
+    let before = rivals.iter().filter_map(|rival| rival.record.parent.as_ref()).map(|parent| parent.epoch);
+    ends.extend(before.filter(|epoch| lineage.is_contested_by(epoch)));
+    let mut seen = Vec::new();
+    ends.retain(|epoch| {
+        !seen.contains(epoch) && seen.len() < Promotion::MAX_ENDS && {
+            seen.push(*epoch);
+            true
+        }
+    });
+    ends
 }
 
 /// Which devices follow, and how far they are.

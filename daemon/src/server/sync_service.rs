@@ -101,6 +101,7 @@ impl Sync for SyncService {
         if let Some(claim) = &hello.claim {
             self.0.check_claim(claim, &head).await?;
         }
+        self.0.reigns()?;
         self.0.introduce(device, &hello).await?;
         let incarnation = hello.incarnation;
         let (known_operation, quarantined, lineage, members, issuers) = self
@@ -236,7 +237,7 @@ impl Sync for SyncService {
         let head = self.0.head();
         same_group(report.group, &head)?;
         same_epoch(report.epoch, &head)?;
-        let note = move |write: &MasterWrite<'_>| write.report(device, &report.held);
+        let note = move |write: &MasterWrite<'_>| write.report(device, report.held.clone());
         let noted = self.0.master.write(Priority::Sync, note).await;
         noted.map_err(|error| self.0.storage_failed(&error))?;
         Ok(Response::new(wire::ReportReply {}))

@@ -77,17 +77,23 @@ impl LocalWrite<'_> {
         if self.is_joining()? {
             return Ok(offered);
         }
-        self.note_held(fork.sequence)?;
+        let offered_keys: Vec<ItemKey> =
+            self.mirrored_beyond(fork.sequence)?.into_iter().filter(|key| offers(&key.kind)).collect();
+        self.note_held(fork.sequence, &offered_keys)?;
         let mut touched = self.expect_no_results(fork.sequence)?;
         // Before anything gets a number: what is older comes first.
         self.fill_gaps(known, fork, now, &mut touched, &mut offered)?;
-        for key in self.mirrored_beyond(fork.sequence)? {
-            if offers(&key.kind) && self.offer_mirrored(&key, fork, now)? {
+        self.limit_bases(fork)?;
+        for key in offered_keys {
+            if self.offer_mirrored(&key, fork, now)? {
                 offered.mirrored += 1;
                 touched.push(key);
             }
         }
-        self.limit_bases(fork)?;
+        // What is edited until all is read anew is no edit of what the new reign has.
+        if self.device()?.cursor.is_some_and(|cursor| cursor.sequence > fork.sequence) {
+            self.set_cursor(None)?;
+        }
         for key in touched {
             if let Some(row) = self.row(&key)? {
                 self.rebase(&key, &row, END)?;
@@ -97,15 +103,17 @@ impl LocalWrite<'_> {
     }
 
     /// Notes what this device holds from beyond the fork, for the new server to hear.
-    fn note_held(&self, fork: Sequence) -> Result<()> {
-        const HELD: &str = "SELECT sequence FROM retained WHERE sequence > ?1
-            UNION SELECT mirror_sequence FROM items WHERE mirror_sequence > ?1";
-        let mut statement = self.connection.prepare_cached(HELD)?;
+    fn note_held(&self, fork: Sequence, offered: &[ItemKey]) -> Result<()> {
+        let Some(cursor) = self.device()?.cursor else { return Ok(()) };
+        let mut statement =
+            self.connection.prepare_cached("SELECT sequence FROM retained WHERE sequence > ?")?;
         let held = statement.query_map([fork.0 as i64], |row| Ok(Sequence(row.get::<_, i64>(0)? as u64)))?;
-        let held: Vec<Sequence> = held.collect::<rusqlite::Result<_>>()?;
-        let cursor = self.device()?.cursor.map_or(fork, |cursor| cursor.sequence);
-        let highest = held.iter().copied().max().unwrap_or(fork).max(cursor);
-        let report = Held::of(highest, held).encode();
+        let mut held: Vec<Sequence> = held.collect::<rusqlite::Result<_>>()?;
+        for key in offered {
+            held.extend(self.row(key)?.and_then(|row| row.mirror_sequence));
+        }
+        let highest = held.iter().copied().max().unwrap_or(fork).max(cursor.sequence);
+        let report = Held::of(cursor.epoch, highest, held).encode();
         self.connection.execute("UPDATE device SET report = ? WHERE id = 1", [report])?;
         Ok(())
     }
@@ -143,13 +151,16 @@ impl LocalWrite<'_> {
         let mut earlier = Vec::new();
         for (incarnation, record) in self.retained_beyond(fork.sequence)? {
             let operation = Operation::decode(&record)?;
-            if incarnation == device.incarnation {
+            self.count_retained(-1, -(record.len() as i64))?;
+            if incarnation != device.incarnation {
+                earlier.push(operation);
+            } else if operation.number > known {
                 self.requeue(&operation, &record, touched)?;
             } else {
-                earlier.push(operation);
+                // The new reign has it, from before the two parted or from the branch that stays.
+                continue;
             }
             offered.own += 1;
-            self.count_retained(-1, -(record.len() as i64))?;
         }
         self.connection.execute("DELETE FROM retained WHERE sequence > ?", [fork.sequence.0 as i64])?;
         let waiting = self.waiting_numbers()?;
@@ -175,7 +186,16 @@ impl LocalWrite<'_> {
     /// Waiting edits that were made to what came after the fork were made to something the new reign does not
     /// have, whatever its number: they count as made to what both have.
     fn limit_bases(&self, fork: Revision) -> Result<()> {
-        for (number, record) in self.outbox(usize::MAX, usize::MAX)? {
+        const NEXT: &str =
+            "SELECT operation, record FROM outbox WHERE operation > ? ORDER BY operation LIMIT 1";
+        let mut at = 0;
+        loop {
+            let next = self
+                .connection
+                .prepare_cached(NEXT)?
+                .query_row([at], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)));
+            let Some((number, record)) = next.optional()? else { return Ok(()) };
+            at = number;
             let mut operation = Operation::decode(&record)?;
             let beyond = |edit: &&mut Edit| edit.base.revision.sequence > fork.sequence;
             let mut limited = false;
@@ -185,10 +205,9 @@ impl LocalWrite<'_> {
             if limited {
                 self.connection
                     .prepare_cached("UPDATE outbox SET record = ? WHERE operation = ?")?
-                    .execute(params![operation.encode(), number.0 as i64])?;
+                    .execute(params![operation.encode(), number])?;
             }
         }
-        Ok(())
     }
 
     fn requeue(&self, operation: &Operation, record: &[u8], touched: &mut Vec<ItemKey>) -> Result<()> {

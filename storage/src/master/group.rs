@@ -5,7 +5,8 @@ use rusqlite::{OptionalExtension, params};
 use super::{MasterRead, MasterWrite};
 use crate::error::Result;
 use crate::model::{
-    Chain, DeviceId, Epoch, Incarnation, IssuingCertificate, Member, Promotion, PublicKey, Sequence, Signed,
+    Chain, DeviceId, Epoch, Incarnation, IssuingCertificate, Member, Promotion, PromotionReason, PublicKey,
+    Sequence, Signed,
 };
 use crate::roster;
 
@@ -90,7 +91,10 @@ impl MasterWrite<'_> {
         self.add_promotion(&reign.promotion)?;
         self.put_issuer(&reign.issuer)?;
         self.put_member(&reign.member)?;
-        self.begin_succession(reign.known)?;
+        // One that was handed over, or chosen, lacks nothing that those before it had.
+        if reign.promotion.record.reason == PromotionReason::Promoted {
+            self.begin_succession(reign.known)?;
+        }
         self.set_replication(None)
     }
 

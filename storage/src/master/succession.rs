@@ -1,14 +1,16 @@
-//! What the reign before had that this one began without, and what devices say they hold of it.
+//! What a reign had whose server was lost, and its successor began without; what devices say they hold of it.
 
 use rusqlite::{OptionalExtension, params};
 
 use super::{MasterRead, MasterWrite};
 use crate::error::Result;
-use crate::model::{DeviceId, Held, PromotionReason, Sequence};
+use crate::model::{DeviceId, Epoch, Held, Parent, Promotion, PromotionReason, Sequence, Signed};
 
-/// What became of the end of the reign before.
+/// What became of the end of a reign whose server was lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Succession {
+    /// That reign.
+    pub ended: Epoch,
     /// The last change this reign took over.
     pub fork: Sequence,
     /// The last one that the reign before is known to have made.
@@ -20,14 +22,19 @@ pub struct Succession {
 }
 
 impl MasterRead<'_> {
-    /// What became of the end of the reign before; none where this one did not begin with a copy of it.
+    /// The last reign that began with a copy of one whose server was lost: where that ended.
+    fn lost(&self) -> Result<Option<Parent>> {
+        let promoted = |signed: &Signed<Promotion>| signed.record.reason == PromotionReason::Promoted;
+        let lineage = self.lineage()?;
+        Ok(lineage.into_iter().rev().find(promoted).and_then(|signed| signed.record.parent))
+    }
+
+    /// What became of the end of the last reign whose server was lost; none if there was none.
     ///
     /// # Errors
     /// The database's, or a damaged record.
     pub fn succession(&self) -> Result<Option<Succession>> {
-        let promoted = self.lineage()?.pop().map(|last| last.record);
-        let promoted = promoted.filter(|last| last.reason == PromotionReason::Promoted);
-        let Some(parent) = promoted.and_then(|last| last.parent) else { return Ok(None) };
+        let Some(parent) = self.lost()? else { return Ok(None) };
         let known = "SELECT known_sequence FROM succession WHERE id = 1";
         let known = self.connection.query_row(known, [], |row| row.get::<_, i64>(0)).optional()?;
         let mut statement =
@@ -42,7 +49,13 @@ impl MasterRead<'_> {
         let fork = parent.sequence;
         let heard = held.iter().map(|held| held.highest).max().unwrap_or(fork);
         let known = Sequence(known.unwrap_or(0) as u64).max(heard).max(fork);
-        Ok(Some(Succession { fork, known, reported, missing: Held::missing(fork, known, &held) }))
+        Ok(Some(Succession {
+            ended: parent.epoch,
+            fork,
+            known,
+            reported,
+            missing: Held::missing(fork, known, &held),
+        }))
     }
 }
 
@@ -52,20 +65,30 @@ impl MasterWrite<'_> {
     ///
     /// # Errors
     /// The database's.
-    pub fn begin_succession(&self, known: Sequence) -> Result<()> {
+    pub(super) fn begin_succession(&self, known: Sequence) -> Result<()> {
         self.connection.execute("DELETE FROM reports", [])?;
         let known_sequence = "INSERT OR REPLACE INTO succession (id, known_sequence) VALUES (1, ?)";
         self.connection.execute(known_sequence, [known.0 as i64])?;
         Ok(())
     }
 
-    /// Notes what a device holds of the reign before.
+    /// Notes what a device holds of the last reign whose server was lost. What it says of another one is not kept.
     ///
     /// # Errors
     /// The database's.
-    pub fn report(&self, device: DeviceId, held: &Held) -> Result<()> {
+    pub fn report(&self, device: DeviceId, held: Held) -> Result<()> {
+        let Some(parent) = self.lost()?.filter(|parent| parent.epoch == held.ended) else { return Ok(()) };
         let report = "INSERT OR REPLACE INTO reports (device, held) VALUES (?, ?)";
-        self.connection.execute(report, params![device.0, held.encode()])?;
+        self.connection.execute(report, params![device.0, held.beyond(parent.sequence).encode()])?;
         Ok(())
+    }
+
+    /// Notes that a device which was not there holds nothing of that reign.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn report_nothing(&self, device: DeviceId) -> Result<()> {
+        let Some(parent) = self.lost()? else { return Ok(()) };
+        self.report(device, Held::of(parent.epoch, parent.sequence, Vec::new()))
     }
 }

@@ -1,11 +1,13 @@
 //! What a device holds of a reign that ended early: the figures behind "nothing was lost".
 
-use super::Sequence;
+use super::{Epoch, Sequence};
 use crate::codec::{DecodeError, Decoder, Encoder};
 
 /// Changes a device has from beyond the end of a reign that its successor knows, and now offers to it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
+    /// The reign it followed before.
+    pub ended: Epoch,
     /// The last change of that reign that the device has heard of.
     pub highest: Sequence,
     /// First and last sequence of runs it holds, rising, with a gap between each two.
@@ -20,7 +22,7 @@ impl Held {
 
     /// What holds these sequences, in any order.
     #[must_use]
-    pub fn of(highest: Sequence, mut sequences: Vec<Sequence>) -> Self {
+    pub fn of(ended: Epoch, highest: Sequence, mut sequences: Vec<Sequence>) -> Self {
         sequences.sort_unstable();
         let mut runs: Vec<(Sequence, Sequence)> = Vec::new();
         for sequence in sequences {
@@ -30,13 +32,14 @@ impl Held {
             }
         }
         runs.truncate(Self::MAX_RUNS);
-        Self { highest, runs }
+        Self { ended, highest, runs }
     }
 
     /// The canonical record.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut to = Encoder::record(Self::MAGIC, Self::VERSION);
+        self.ended.encode(&mut to);
         to.varint(self.highest.0).varint(self.runs.len() as u64);
         let mut before = 0;
         for (first, last) in &self.runs {
@@ -52,7 +55,11 @@ impl Held {
     /// Not such a record, a newer one, or runs that do not rise.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut from = Decoder::record(bytes, Self::MAGIC, Self::VERSION, "held changes")?;
+        let ended = Epoch::decode(&mut from)?;
         let highest = Sequence(from.varint()?);
+        if highest.0 > i64::MAX as u64 {
+            return Err(DecodeError::Invalid("last change"));
+        }
         let count = from.count()?;
         if count > Self::MAX_RUNS {
             return Err(DecodeError::Invalid("too many runs"));
@@ -69,7 +76,17 @@ impl Held {
             before = last;
         }
         from.finish()?;
-        Ok(Self { highest, runs })
+        Ok(Self { ended, highest, runs })
+    }
+
+    /// What of it lies behind `fork`: nothing else was asked for.
+    #[must_use]
+    pub fn beyond(mut self, fork: Sequence) -> Self {
+        self.runs.retain_mut(|(first, last)| {
+            *first = (*first).max(Sequence(fork.0 + 1));
+            first <= last
+        });
+        self
     }
 
     /// The runs behind `after`, up to `through`, that no device holds.
@@ -102,6 +119,8 @@ mod tests {
 
     use super::*;
 
+    const ENDED: Epoch = Epoch { number: 2, nonce: [2; 16] };
+
     fn sequences() -> impl Strategy<Value = Vec<u64>> {
         prop::collection::vec(1..60_u64, 0..40)
     }
@@ -109,7 +128,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(held in sequences(), highest in any::<u32>()) {
-            let held = Held::of(Sequence(highest.into()), held.into_iter().map(Sequence).collect());
+            let held = Held::of(ENDED, Sequence(highest.into()), held.into_iter().map(Sequence).collect());
             prop_assert_eq!(Held::decode(&held.encode()), Ok(held));
         }
 
@@ -124,7 +143,7 @@ mod tests {
         #[test]
         fn missing_is_what_nobody_holds(one in sequences(), other in sequences(), after in 0..30_u64, more in 0..40_u64) {
             let through = after + more;
-            let held = |of: &[u64]| Held::of(Sequence(0), of.iter().copied().map(Sequence).collect());
+            let held = |of: &[u64]| Held::of(ENDED, Sequence(0), of.iter().copied().map(Sequence).collect());
             let missing = Held::missing(Sequence(after), Sequence(through), &[held(&one), held(&other)]);
             let missing: BTreeSet<u64> = missing.iter().flat_map(|(first, last)| first.0..=last.0).collect();
             let known: BTreeSet<u64> = one.into_iter().chain(other).collect();

@@ -462,13 +462,20 @@ async fn every_server_is_lost_and_the_kit_makes_a_client_the_server() {
         office.sent(client).await;
     }
     office.agree(SERVER, &[2, 3, 4], 15).await;
-    let request = RefoundRequest { recovery_kit: office.kit.clone(), kit_passphrase: PASSPHRASE.to_owned() };
+    let mut request = RefoundRequest {
+        recovery_kit: office.kit.clone(),
+        kit_passphrase: PASSPHRASE.to_owned(),
+        ..RefoundRequest::default()
+    };
     let refused = office.devices[2].panel().unwrap().refound(request.clone()).await.unwrap_err();
-    assert!(refused.message().contains("the group's server answers"), "{refused}");
+    assert!(refused.message().contains("could serve and answers"), "{refused}");
     office.devices[4].stop().await.unwrap();
     office.devices[SERVER].kill().unwrap();
     office.devices[REPLICA].kill().unwrap();
     office.write(3, 100..105).await;
+    let refused = office.devices[2].panel().unwrap().refound(request.clone()).await.unwrap_err();
+    assert!(refused.message().contains("--accept-loss-of 15"), "{refused}");
+    request.accept_loss_of = 15;
     eventually(PATIENCE, "the client to miss its server", async || {
         office.devices[2].panel()?.refound(request.clone()).await.map(drop).map_err(Into::into)
     })
@@ -670,6 +677,7 @@ async fn i_10_a_takeover_killed_at_any_moment_is_finished_or_never_began() {
     for device in &mut office.devices {
         device.log.expect("F-SUPERSEDED");
         device.log.expect("another device reigns");
+        device.log.expect("F-NOT-TAKEN-OVER");
         // Killed right at its start, it has not yet checked what it had before.
         device.log.expect("the copy is not what was written");
     }
@@ -727,6 +735,7 @@ async fn i_10_a_handover_with_either_end_killed_leaves_one_server_and_one_replic
         device.log.expect("another device reigns");
         device.log.expect("the copy is not what was written");
         device.log.expect("take over from the server that hands over");
+        device.log.expect("F-NOT-TAKEN-OVER");
     }
     let (mut server, mut replica, mut items, mut moved) = (SERVER, REPLICA, 0, 0);
     for _ in 0..rounds(12, 100) {
