@@ -12,11 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use mfpsync_storage::Result;
 use mfpsync_storage::codec::DecodeError;
 use mfpsync_storage::master::{
-    Author, Head, ItemWrite, Ledger, Loss, MasterItem, MasterRead, MasterWrite, OperatorAct, Prior, Progress,
-    Setting,
+    Author, Head, ItemWrite, Ledger, Loss, MasterItem, MasterRead, MasterWrite, OfferedAgain, OperatorAct,
+    Prior, Progress, Setting,
 };
 use mfpsync_storage::model::{
-    Action, DeviceId, Edit, EditOutcome, FieldSequences, Fields, Incarnation, ItemKey, Kind, Operation,
+    Action, Base, DeviceId, Edit, EditOutcome, FieldSequences, Fields, Incarnation, ItemKey, Kind, Operation,
     OperationNumber, Outcome, RejectReason, Revision, Scope, Sequence, limit,
 };
 
@@ -341,6 +341,7 @@ fn decide(
         return rejected(RejectReason::Malformed, 0);
     };
     let mut decided = Vec::with_capacity(operation.edits.len());
+    let mut offered = Vec::new();
     let mut places = BTreeSet::new();
     for (place, edit) in operation.edits.iter().enumerate() {
         let placed = match placed(write, submission.device, reigns, edit, limits)? {
@@ -357,8 +358,12 @@ fn decide(
         if !places.insert(placed.key.clone()) {
             return rejected(RejectReason::Malformed, place);
         }
+        let (placed, yields) = match operation.was {
+            Some(was) => offered_again(write, reigns, placed, was, operation.yields, &mut offered)?,
+            None => (placed, operation.yields),
+        };
         let rule = rule(&placed.key.kind);
-        let rule = if operation.yields { rule.yielding(&placed.action) } else { rule };
+        let rule = if yields { rule.yielding(&placed.action) } else { rule };
         match decide_edit(write, submission, reigns, ledger, &placed, &rule, limits)? {
             Ok(one) => decided.push(one),
             Err(reason) => return rejected(reason, place),
@@ -372,7 +377,43 @@ fn decide(
         made_at: operation.made_at,
         accepted_at: submission.now,
     };
-    store(write, reigns, &author, decided)
+    let outcome = store(write, reigns, &author, decided)?;
+    if let Outcome::Accepted { revision, .. } = &outcome {
+        for (key, was) in offered {
+            let stands = write.item(&key)?.map(|item| item.sequence);
+            if stands == Some(revision.sequence) {
+                write.put_offered_again(&key, OfferedAgain { was, position: revision.sequence })?;
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+/// An edit of what a reign had that ended early, and whether it gives way. Several devices offer one item, as they
+/// saw it last, in any order: where nobody has edited it since, what was later there is later here.
+fn offered_again(
+    write: &MasterWrite<'_>,
+    reigns: &Reigns,
+    edit: Edit,
+    was: Sequence,
+    yields: bool,
+    offered: &mut Vec<(ItemKey, Sequence)>,
+) -> Result<(Edit, bool)> {
+    let earlier = write.offered_again(&edit.key)?;
+    let stands = write.item(&edit.key)?.map(|item| item.sequence);
+    let earlier = earlier.filter(|earlier| stands == Some(earlier.position));
+    match earlier {
+        Some(earlier) if was > earlier.was => {
+            let revision = Revision { epoch: reigns.head.epoch.number, sequence: earlier.position };
+            offered.push((edit.key.clone(), was));
+            Ok((Edit { base: Base { revision, after: None }, ..edit }, false))
+        }
+        Some(_) => Ok((edit, true)),
+        None => {
+            offered.push((edit.key.clone(), was));
+            Ok((edit, yields))
+        }
+    }
 }
 
 fn store(

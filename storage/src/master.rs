@@ -35,7 +35,7 @@ pub use operator::{OPERATOR, OperatorAct, Pruned};
 pub use read::{ChangesRead, Head, MasterItem};
 pub use replication::{Durability, Replication, Unprotected};
 pub use sharing::{KindCount, Setting};
-pub use succession::Succession;
+pub use succession::{OfferedAgain, Succession};
 pub use switching::{Portion, Switching};
 pub use tombstones::Collected;
 

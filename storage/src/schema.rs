@@ -102,6 +102,15 @@ CREATE TABLE unprotected (
     began_at INTEGER NOT NULL
 );
 CREATE TABLE succession (id INTEGER PRIMARY KEY CHECK (id = 1), known_sequence INTEGER NOT NULL);
+CREATE TABLE offered (
+    scope TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    device TEXT NOT NULL,
+    id TEXT NOT NULL,
+    was INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (scope, kind, device, id)
+) WITHOUT ROWID;
 CREATE TABLE reports (device BLOB PRIMARY KEY, held BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE switching (
     id INTEGER PRIMARY KEY CHECK (id = 1),

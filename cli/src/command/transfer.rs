@@ -30,7 +30,7 @@ const TRANSFER_PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// Run it at the server. The device must be a client of the group; it gets a copy first if it is not the
 /// replica. Then this server stands down, the device takes over, and all devices follow by themselves;
-/// nothing is lost, and changes wait for under a second. To put a new machine in the place of this one, pair
+/// nothing is lost, and changes wait meanwhile. To put a new machine in the place of this one, pair
 /// it first (`mfpsync join` there).
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -62,7 +62,8 @@ fn put(scope: &str, id: &str, text: &str) -> Edit {
 
 fn push(device: DeviceId, number: u64, low_water: u64, edit: Edit) -> Submission {
     let number = OperationNumber(number);
-    let operation = Operation { number, made_at: 0, actor: String::new(), yields: false, edits: vec![edit] };
+    let operation =
+        Operation { number, made_at: 0, actor: String::new(), yields: false, was: None, edits: vec![edit] };
     Submission {
         device,
         incarnation: LIFE,
@@ -166,4 +167,40 @@ fn an_item_grows_only_within_its_user_s_bytes() {
     assert_eq!(change("3", 50, limits), over);
     assert_eq!(change("1", 80, Limits::default()), Ok(()));
     assert_eq!(change("1", 75, limits), Ok(()), "what shrinks may stay over the limit");
+}
+
+/// Several devices offer one item of a reign that ended early, as each saw it last.
+#[test]
+fn of_what_is_offered_again_the_later_one_stands_in_whatever_order_it_comes() {
+    let offer = |number, was, yields, text| {
+        let edits = vec![put("shared", "1", text)];
+        let number = OperationNumber(number);
+        let was = Some(Sequence(was));
+        let operation = Operation { number, made_at: 0, actor: String::new(), yields, was, edits };
+        Submission { operations: vec![operation.encode()], ..push(OWN, number.0, 0, put("shared", "1", "")) }
+    };
+    let shown = |master: &Inline<Master>| {
+        let key = ItemKey::parse("shared", "x", "", "1").unwrap();
+        let item = master.read(|read| read.item(&key)).unwrap().unwrap();
+        let Some(Value::Text(text)) = item.fields.get("text").cloned() else { panic!("{item:?}") };
+        text
+    };
+    let orders: [[(u64, bool, &str); 3]; 4] = [
+        [(50, true, "older"), (105, true, "newer"), (70, true, "between")],
+        [(105, true, "newer"), (50, true, "older"), (70, true, "between")],
+        [(50, false, "older"), (70, true, "between"), (105, true, "newer")],
+        [(105, true, "newer"), (70, false, "between"), (50, false, "older")],
+    ];
+    for order in orders {
+        let mut master = master();
+        for (number, (was, yields, text)) in (1..).zip(order) {
+            let taken = answer(&mut master, &offer(number, was, yields, text), Limits::default());
+            assert!(matches!(taken, Answer::Outcomes(_)), "{taken:?}");
+        }
+        assert_eq!(shown(&master), "newer", "{order:?}");
+        // What somebody edits in the new reign stands against whatever comes late.
+        pushed(&mut master, put("shared", "1", "edited"), Limits::default()).unwrap();
+        answer(&mut master, &offer(5, 200, true, "late"), Limits::default());
+        assert_eq!(shown(&master), "edited");
+    }
 }

@@ -444,6 +444,7 @@ fn what_a_device_must_not_write_is_refused() {
             made_at: 0,
             actor: String::new(),
             yields: false,
+            was: None,
             edits,
         };
         let submission = Submission {

@@ -137,7 +137,7 @@ impl LocalWrite<'_> {
     ) -> Result<OperationNumber> {
         let (items, edits): (Vec<i64>, Vec<Edit>) = made.into_iter().unzip();
         let (made_at, actor) = (context.now, context.actor.clone());
-        let operation = Operation { number, made_at, actor, yields: false, edits };
+        let operation = Operation { number, made_at, actor, yields: false, was: None, edits };
         let record = operation.encode();
         // What the server could not read would wait, or be refused, for ever.
         Operation::decode(&record).map_err(Error::Unacceptable)?;

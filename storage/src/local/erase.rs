@@ -206,7 +206,7 @@ impl LocalWrite<'_> {
 /// An operation that asks for nothing.
 pub(super) fn withdrawn(number: OperationNumber, made_at: u64, mark: &ItemKey) -> Operation {
     let edit = Edit { key: mark.clone(), base: Base::default(), action: Action::Delete };
-    Operation { number, made_at, actor: String::new(), yields: false, edits: vec![edit] }
+    Operation { number, made_at, actor: String::new(), yields: false, was: None, edits: vec![edit] }
 }
 
 /// The same operation and outcome without some edits; none when nothing is left.

@@ -43,11 +43,14 @@ impl LocalRead<'_> {
         Ok(report.flatten())
     }
 
-    fn retained_beyond(&self, fork: Sequence) -> Result<Vec<(Incarnation, Vec<u8>)>> {
-        const SQL: &str = "SELECT incarnation, record FROM retained WHERE sequence > ? ORDER BY operation";
+    fn retained_beyond(&self, fork: Sequence) -> Result<Vec<(Incarnation, Sequence, Vec<u8>)>> {
+        const SQL: &str =
+            "SELECT incarnation, sequence, record FROM retained WHERE sequence > ? ORDER BY operation";
         let mut statement = self.connection.prepare_cached(SQL)?;
-        let rows = statement
-            .query_map([fork.0 as i64], |row| Ok((Incarnation(row.get::<_, i64>(0)? as u64), row.get(1)?)))?;
+        let rows = statement.query_map([fork.0 as i64], |row| {
+            let incarnation = Incarnation(row.get::<_, i64>(0)? as u64);
+            Ok((incarnation, Sequence(row.get::<_, i64>(1)? as u64), row.get(2)?))
+        })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
@@ -149,13 +152,13 @@ impl LocalWrite<'_> {
     ) -> Result<()> {
         let device = self.device()?;
         let mut earlier = Vec::new();
-        for (incarnation, record) in self.retained_beyond(fork.sequence)? {
-            let operation = Operation::decode(&record)?;
+        for (incarnation, was, record) in self.retained_beyond(fork.sequence)? {
+            let operation = Operation { was: Some(was), ..Operation::decode(&record)? };
             self.count_retained(-1, -(record.len() as i64))?;
             if incarnation != device.incarnation {
                 earlier.push(operation);
             } else if operation.number > known {
-                self.requeue(&operation, &record, touched)?;
+                self.requeue(&operation, &operation.encode(), touched)?;
             } else {
                 // The new reign has it, from before the two parted or from the branch that stays.
                 continue;
@@ -235,6 +238,7 @@ impl LocalWrite<'_> {
     /// Offers an item as the mirror has it; false if the device shows it nowhere.
     fn offer_mirrored(&self, key: &ItemKey, fork: Revision, now: u64) -> Result<bool> {
         let Some(row) = self.row(key)? else { return Ok(false) };
+        let was = row.mirror_sequence;
         let action = row.mirror.clone().map_or(Action::Delete, Action::Put);
         let shown = apply(None, &action).as_ref().map(Fields::encode);
         if row.local.is_none() {
@@ -242,7 +246,7 @@ impl LocalWrite<'_> {
         }
         let number = OperationNumber(self.device()?.last_operation.0 + 1);
         let edits = vec![Edit { key: key.clone(), base: Base { revision: fork, after: None }, action }];
-        let operation = Operation { number, made_at: now, actor: String::new(), yields: true, edits };
+        let operation = Operation { number, made_at: now, actor: String::new(), yields: true, was, edits };
         self.queue(&operation, &operation.encode(), &[row.number])?;
         Ok(true)
     }

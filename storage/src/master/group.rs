@@ -91,6 +91,7 @@ impl MasterWrite<'_> {
         self.add_promotion(&reign.promotion)?;
         self.put_issuer(&reign.issuer)?;
         self.put_member(&reign.member)?;
+        self.connection.execute("DELETE FROM offered", [])?;
         // One that was handed over, or chosen, lacks nothing that those before it had.
         if reign.promotion.record.reason == PromotionReason::Promoted {
             self.begin_succession(reign.known)?;

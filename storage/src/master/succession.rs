@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{MasterRead, MasterWrite};
 use crate::error::Result;
-use crate::model::{DeviceId, Epoch, Held, Parent, Promotion, PromotionReason, Sequence, Signed};
+use crate::model::{DeviceId, Epoch, Held, ItemKey, Parent, Promotion, PromotionReason, Sequence, Signed};
 
 /// What became of the end of a reign whose server was lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,33 @@ pub struct Succession {
     pub missing: Vec<(Sequence, Sequence)>,
 }
 
+/// An item as a device offered it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OfferedAgain {
+    /// The sequence its value had in the reign that ended.
+    pub was: Sequence,
+    /// Where it stands in this one since; if the item stands elsewhere by now, somebody edited it.
+    pub position: Sequence,
+}
+
 impl MasterRead<'_> {
+    /// How an item was offered again in this reign; none if it was not.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn offered_again(&self, key: &ItemKey) -> Result<Option<OfferedAgain>> {
+        const SQL: &str =
+            "SELECT was, position FROM offered WHERE scope = ? AND kind = ? AND device = ? AND id = ?";
+        let offered = self.connection.prepare_cached(SQL)?.query_row(
+            params![key.scope.as_str(), key.kind.as_str(), key.device, key.id],
+            |row| {
+                let (was, position) = (row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64);
+                Ok(OfferedAgain { was: Sequence(was), position: Sequence(position) })
+            },
+        );
+        Ok(offered.optional()?)
+    }
+
     /// The last reign that began with a copy of one whose server was lost: where that ended.
     fn lost(&self) -> Result<Option<Parent>> {
         let promoted = |signed: &Signed<Promotion>| signed.record.reason == PromotionReason::Promoted;
@@ -69,6 +95,25 @@ impl MasterWrite<'_> {
         self.connection.execute("DELETE FROM reports", [])?;
         let known_sequence = "INSERT OR REPLACE INTO succession (id, known_sequence) VALUES (1, ?)";
         self.connection.execute(known_sequence, [known.0 as i64])?;
+        Ok(())
+    }
+
+    /// Notes how an item was offered again.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn put_offered_again(&self, key: &ItemKey, offered: OfferedAgain) -> Result<()> {
+        const SQL: &str = "INSERT OR REPLACE INTO offered (scope, kind, device, id, was, position)
+            VALUES (?, ?, ?, ?, ?, ?)";
+        let OfferedAgain { was, position } = offered;
+        self.connection.prepare_cached(SQL)?.execute(params![
+            key.scope.as_str(),
+            key.kind.as_str(),
+            key.device,
+            key.id,
+            was.0 as i64,
+            position.0 as i64
+        ])?;
         Ok(())
     }
 

@@ -60,6 +60,8 @@ pub struct Operation {
     /// It gives way: it offers what a reign had that ended early, whoever made it. Where somebody changed
     /// an item since the base, that stands.
     pub yields: bool,
+    /// The sequence that what it offers had in a reign that ended early; none for an edit that no reign had.
+    pub was: Option<Sequence>,
     /// At least one edit, each of another item.
     pub edits: Vec<Edit>,
 }
@@ -77,6 +79,7 @@ impl Operation {
     pub fn encode(&self) -> Vec<u8> {
         let mut to = Encoder::record(Self::MAGIC, Self::VERSION);
         to.varint(self.number.0).varint(self.made_at).text(&self.actor).fixed(&[self.yields.into()]);
+        to.optional(self.was.map(|was| was.0));
         to.varint(self.edits.len() as u64);
         for edit in &self.edits {
             edit.encode(&mut to);
@@ -101,6 +104,7 @@ impl Operation {
         }
         let actor = actor.to_owned();
         let yields = from.flag()?;
+        let was = from.optional()?.map(Sequence);
         let count = from.count()?;
         if count == 0 || count > limit::OPERATION_EDITS {
             return Err(DecodeError::Invalid("operation without edits, or with more than 100"));
@@ -114,7 +118,7 @@ impl Operation {
             edits.push(edit);
         }
         from.finish()?;
-        Ok(Self { number, made_at, actor, yields, edits })
+        Ok(Self { number, made_at, actor, yields, was, edits })
     }
 
     /// The number of an operation whose other content may be malformed or of a newer version. It

@@ -200,6 +200,7 @@ proptest! {
             made_at,
             actor: "sato".to_owned(),
             yields: number % 2 == 0,
+            was: (number % 3 == 0).then_some(Sequence(number)),
             edits: edits.into_values().collect(),
         };
         prop_assert_eq!(Operation::decode(&operation.encode()), Ok(operation));

@@ -46,6 +46,7 @@ pub(crate) fn operation() -> Operation {
         made_at: 1_700_000_000_000,
         actor: "sato".to_owned(),
         yields: true,
+        was: Some(Sequence(300)),
         edits: vec![
             edit("1", None, Action::Put(every_value())),
             edit(

@@ -113,7 +113,8 @@ fn operation(number: u64, id: &str) -> Vec<u8> {
         action: Action::Put(fields),
     };
     let number = OperationNumber(number);
-    Operation { number, made_at: 0, actor: "alice".to_owned(), yields: false, edits: vec![edit] }.encode()
+    Operation { number, made_at: 0, actor: "alice".to_owned(), yields: false, was: None, edits: vec![edit] }
+        .encode()
 }
 
 fn outcomes(reply: &PushReply) -> Vec<Outcome> {
@@ -245,7 +246,15 @@ async fn an_item_over_its_limits_is_set_aside() {
         let edit =
             Edit { key, base: Base::default(), action: Action::Patch { set: fields, remove: Vec::new() } };
         let number = OperationNumber(first + number);
-        Operation { number, made_at: 0, actor: "alice".to_owned(), yields: false, edits: vec![edit] }.encode()
+        Operation {
+            number,
+            made_at: 0,
+            actor: "alice".to_owned(),
+            yields: false,
+            was: None,
+            edits: vec![edit],
+        }
+        .encode()
     };
     // No item may be as large as this edit, and none as large as the two that follow are together.
     let reply =

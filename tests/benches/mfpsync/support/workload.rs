@@ -84,6 +84,7 @@ impl Author {
             made_at: MADE_AT,
             actor: "bench".to_owned(),
             yields: false,
+            was: None,
             edits: vec![edit],
         };
         Ok((self.number, operation.encode()))
@@ -123,5 +124,6 @@ pub(crate) fn creation(number: u64, from: usize, to: usize) -> Result<Vec<u8>> {
     };
     let edits = (from..to).map(edit).collect::<Result<_>>()?;
     let number = OperationNumber(number);
-    Ok(Operation { number, made_at: MADE_AT, actor: "bench".to_owned(), yields: false, edits }.encode())
+    Ok(Operation { number, made_at: MADE_AT, actor: "bench".to_owned(), yields: false, was: None, edits }
+        .encode())
 }
