@@ -149,8 +149,9 @@ async fn say_hello(
     let hello = hello(device, known).await?;
     let mut asked = JoinSet::new();
     for other in others {
-        for endpoint in other.endpoints.iter().filter(|endpoint| !here.contains(endpoint)).cloned() {
+        for endpoint in other.endpoints.iter().filter(|endpoint| !here.contains(endpoint)) {
             let (device, other, hello) = (device.clone(), other.clone(), hello.clone());
+            let endpoint = endpoint.clone();
             asked.spawn(async move {
                 let answer =
                     tokio::time::timeout(PATIENCE, greet(&device, &other, &endpoint, anchor, &hello));
