@@ -210,26 +210,29 @@ pub(crate) fn replica_ready(status: &StatusReply) -> Verdict {
     }
 }
 
-/// Whether this device's copy has what the server had when it last said so.
+/// Whether this device's copy has what the server is known to have: by its word, which comes with its heartbeats, or by
+/// what this device shows as a client.
 fn copy_ready(status: &StatusReply) -> Verdict {
-    match &status.copy {
-        Some(CopyStatus { connected: true, position: Some(here), server: Some(there), .. })
-            if (here.epoch, here.sequence) >= (there.epoch, there.sequence) =>
-        {
-            Verdict::Reached
-        }
-        Some(_) | None => Verdict::NotYet,
+    let Some(CopyStatus { connected: true, position: Some(here), server, .. }) = &status.copy else {
+        return Verdict::NotYet;
+    };
+    let shown = status.client.as_ref().and_then(|client| client.position.as_ref());
+    let known = [server.as_ref(), shown].into_iter().flatten().map(|at| (at.epoch, at.sequence)).max();
+    if known.is_some_and(|known| (here.epoch, here.sequence) >= known) {
+        Verdict::Reached
+    } else {
+        Verdict::NotYet
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use mfpsync_proto::panel::Revision;
+    use mfpsync_proto::panel::{ClientStatus, Revision};
 
     use super::*;
 
     #[test]
-    fn a_copy_is_ready_when_it_has_what_the_server_said_last() {
+    fn a_copy_is_ready_when_it_has_what_the_server_is_known_to_have() {
         let at = |sequence| Some(Revision { epoch: 2, sequence });
         let status = |connected, position, server| StatusReply {
             copy: Some(CopyStatus { connected, position, server, ..CopyStatus::default() }),
@@ -240,6 +243,13 @@ mod tests {
         assert_eq!(copy_ready(&status(true, at(4), at(5))), Verdict::NotYet);
         assert_eq!(copy_ready(&status(true, at(5), at(5))), Verdict::Reached);
         assert_eq!(copy_ready(&status(false, at(5), at(5))), Verdict::NotYet);
+        let shown = |position, shown| StatusReply {
+            client: Some(ClientStatus { position: shown, ..ClientStatus::default() }),
+            ..status(true, position, None)
+        };
+        assert_eq!(copy_ready(&status(true, at(5), None)), Verdict::NotYet);
+        assert_eq!(copy_ready(&shown(at(4), at(5))), Verdict::NotYet);
+        assert_eq!(copy_ready(&shown(at(5), at(5))), Verdict::Reached);
     }
 
     #[test]
