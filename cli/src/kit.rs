@@ -2,7 +2,7 @@
 //! device is to be certified.
 //!
 //! The kit is shown once in a group's life, and the group is founded when it is safe: until then every step
-//! may fail harmlessly. Called by `role start-server`, `replication set` and the demo.
+//! may fail harmlessly. Called by `role`, `replication set`, `transfer`, `recover` and the demo.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -10,16 +10,29 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::exit::Failure;
-use crate::secret::Secret;
+use crate::secret::{self, Secret};
 
 /// More than any kit; a larger file is the wrong file.
 const MAX_KIT_BYTES: u64 = 64 << 10;
 
-/// Reads a kit that is there.
-///
-/// # Errors
-/// `Failure::File`.
-pub(crate) fn read(path: &Path) -> Result<Secret, Failure> {
+/// A recovery kit and what it was wrapped with.
+#[derive(Debug)]
+pub(crate) struct Kit {
+    pub(crate) text: Secret,
+    pub(crate) passphrase: Secret,
+}
+
+impl Kit {
+    /// Reads a kit that is there; its passphrase is the file's first line, or asked for.
+    ///
+    /// # Errors
+    /// `Failure::File`, or nobody can be asked.
+    pub(crate) async fn open(path: &Path, passphrase_file: Option<&Path>) -> Result<Self, Failure> {
+        Ok(Self { text: read(path)?, passphrase: secret::passphrase_of_kit(passphrase_file).await? })
+    }
+}
+
+fn read(path: &Path) -> Result<Secret, Failure> {
     let failure = |source| Failure::File { action: "read the recovery kit", path: path.to_owned(), source };
     let mut text = String::new();
     File::open(path).map_err(failure)?.take(MAX_KIT_BYTES).read_to_string(&mut text).map_err(failure)?;

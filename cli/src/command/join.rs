@@ -270,7 +270,8 @@ pub(super) fn left_json(reply: &LeaveReply) -> serde_json::Value {
     json!({ "unsent": reply.unsent, "slot_freed": reply.slot_freed })
 }
 
-fn left(reply: &LeaveReply) -> String {
+/// How the group was left, in a sentence.
+pub(crate) fn left(reply: &LeaveReply) -> String {
     let slot = if reply.slot_freed {
         "the server has freed its slot"
     } else {

@@ -6,15 +6,16 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use mfpsync_proto::panel::{
     Device, DevicesRequest, Durability, ProveReplicaRequest, ReleaseReplicaRequest, ReplicationRequest,
-    SetReplicationRequest, StopReplicationRequest,
+    SetReplicationReply, SetReplicationRequest, StopReplicationRequest,
 };
 use serde_json::json;
 
 use super::{Context, now_unix_millis};
 use crate::exit::{Exit, Failure};
+use crate::kit::Kit;
 use crate::output::printable;
 use crate::render::replication;
-use crate::{kit, secret};
+use crate::sockets::Sockets;
 
 /// Opening the kit is made slow on purpose, and slower on a small device.
 const KIT_PATIENCE: Duration = Duration::from_secs(120);
@@ -149,18 +150,12 @@ async fn set(context: &Context, args: SetArgs) -> Result<Exit, Failure> {
         When::SyncHold => Durability::SyncHold,
         When::SyncContinue => Durability::SyncContinue,
     });
-    let (recovery_kit, kit_passphrase) = match &args.kit {
-        Some(path) => {
-            let kit = kit::read(path)?;
-            let passphrase = secret::passphrase_of_kit(args.passphrase_file.as_deref()).await?;
-            (kit.reveal().to_owned(), passphrase.reveal().to_owned())
-        }
-        None => Default::default(),
+    let kit = match &args.kit {
+        Some(path) => Some(Kit::open(path, args.passphrase_file.as_deref()).await?),
+        None => None,
     };
-    let certified = !recovery_kit.is_empty();
-    let request =
-        SetReplicationRequest { device_id, durability: durability.into(), recovery_kit, kit_passphrase };
-    let reply = context.sockets.call_patiently(KIT_PATIENCE, panel.set_replication(request)).await?;
+    let certified = kit.is_some();
+    let reply = replicate(&context.sockets, device_id, durability, kit.as_ref()).await?;
     let next = if certified {
         "it is certified and can become the server"
     } else {
@@ -178,6 +173,29 @@ async fn set(context: &Context, args: SetArgs) -> Result<Exit, Failure> {
     });
     context.out.answer(&text, &json)?;
     Ok(Exit::Ok)
+}
+
+/// Makes a device (empty: the present one) the replica; with the kit it is certified.
+///
+/// # Errors
+/// The daemon's refusal.
+pub(crate) async fn replicate(
+    sockets: &Sockets,
+    device_id: String,
+    durability: Durability,
+    kit: Option<&Kit>,
+) -> Result<SetReplicationReply, Failure> {
+    let mut request = SetReplicationRequest {
+        device_id,
+        durability: durability.into(),
+        ..SetReplicationRequest::default()
+    };
+    if let Some(kit) = kit {
+        request.recovery_kit = kit.text.reveal().to_owned();
+        request.kit_passphrase = kit.passphrase.reveal().to_owned();
+    }
+    let mut panel = sockets.panel().await?;
+    sockets.call_patiently(KIT_PATIENCE, panel.set_replication(request)).await
 }
 
 pub(super) fn named_device(devices: &[Device], named: &str) -> Result<String, Failure> {

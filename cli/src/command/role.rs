@@ -9,16 +9,18 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use mfpsync_proto::panel::{
-    FoundGroupRequest, PrepareGroupReply, PrepareGroupRequest, PromoteRequest, RetireServerRequest, Rival,
-    Role, RoleReply, StartClientRequest, StartServerRequest, StatusRequest, StayRequest, StopServerRequest,
+    FoundGroupRequest, PrepareGroupReply, PrepareGroupRequest, PromoteReply, PromoteRequest,
+    RetireServerRequest, Rival, Role, RoleReply, StartClientRequest, StartServerRequest, StatusRequest,
+    StayRequest, StopServerRequest,
 };
 use serde_json::{Value, json};
 
 use super::{Context, status};
 use crate::exit::{Exit, Failure};
-use crate::kit::{self, KitFile};
+use crate::kit::{Kit, KitFile};
 use crate::output::printable;
 use crate::render::status::{rival_json, role_name, role_text};
+use crate::render::units::count;
 use crate::secret::{self, Secret};
 use crate::sockets::Sockets;
 use crate::wait;
@@ -185,32 +187,51 @@ async fn show(context: &Context) -> Result<Exit, Failure> {
 }
 
 async fn promote(context: &Context, args: PromoteArgs) -> Result<Exit, Failure> {
-    let mut panel = context.sockets.panel().await?;
-    let mut request = PromoteRequest { server_is_lost: args.server_is_lost, ..PromoteRequest::default() };
-    if let Some(path) = &args.kit {
-        let kit = kit::read(path)?;
-        request.kit_passphrase =
-            secret::passphrase_of_kit(args.passphrase_file.as_deref()).await?.reveal().to_owned();
-        request.recovery_kit = kit.reveal().to_owned();
+    let kit = match &args.kit {
+        Some(path) => Some(Kit::open(path, args.passphrase_file.as_deref()).await?),
+        None => None,
+    };
+    let reply = take_over(&context.sockets, args.server_is_lost, kit.as_ref()).await?;
+    context.out.note(&what_is_missing(&reply))?;
+    let role = RoleReply { wanted: reply.wanted };
+    let extra = json!({ "stood_down": reply.stood_down, "missing_at_most": reply.missing_at_most });
+    settle(context, &role, args.wait, extra).await
+}
+
+/// Decides that this replica becomes the server.
+///
+/// # Errors
+/// The daemon's refusal; nothing was changed then.
+pub(crate) async fn take_over(
+    sockets: &Sockets,
+    server_is_lost: bool,
+    kit: Option<&Kit>,
+) -> Result<PromoteReply, Failure> {
+    let mut request = PromoteRequest { server_is_lost, ..PromoteRequest::default() };
+    let mut patience = PROMOTE_PATIENCE;
+    if let Some(kit) = kit {
+        request.recovery_kit = kit.text.reveal().to_owned();
+        request.kit_passphrase = kit.passphrase.reveal().to_owned();
+        patience = KIT_PATIENCE;
     }
-    let patience = if args.kit.is_some() { KIT_PATIENCE } else { PROMOTE_PATIENCE };
-    let reply = context.sockets.call_patiently(patience, panel.promote(request)).await?;
-    let missing = reply.missing_at_most;
-    context.out.note(&match (reply.stood_down, missing) {
+    let mut panel = sockets.panel().await?;
+    sockets.call_patiently(patience, panel.promote(request)).await
+}
+
+/// What the copy lacks, in a sentence.
+pub(crate) fn what_is_missing(reply: &PromoteReply) -> String {
+    match (reply.stood_down, reply.missing_at_most) {
         (true, _) => "the server stood down; nothing is missing".to_owned(),
         (false, 0) => {
             "the copy has everything the server was known to have; if it took more before it was lost, that \
              comes back from the devices"
                 .to_owned()
         }
-        (false, _) => format!(
-            "the copy lacks {missing} {} the server was known to have; they come back from the devices",
-            if missing == 1 { "change" } else { "changes" }
+        (false, missing) => format!(
+            "the copy lacks {} the server was known to have; they come back from the devices",
+            count(missing, "change", "changes")
         ),
-    })?;
-    let role = RoleReply { wanted: reply.wanted };
-    let extra = json!({ "stood_down": reply.stood_down, "missing_at_most": missing });
-    settle(context, &role, args.wait, extra).await
+    }
 }
 
 async fn stay(context: &Context) -> Result<Exit, Failure> {

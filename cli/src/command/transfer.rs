@@ -2,24 +2,23 @@
 //!
 //! Each step is the daemon's, durable and harmless when repeated; a command that was cut short is run again.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use mfpsync_proto::panel::{
-    CopyStatus, DevicesRequest, PromoteRequest, RefoundRequest, ReplicationStatus, Role,
-    SetReplicationRequest, StatusReply, StatusRequest, SucceedRequest, TransferRequest,
+    CopyStatus, DevicesRequest, Durability, PromoteRequest, RefoundRequest, ReplicationStatus, Role,
+    StatusReply, StatusRequest, SucceedRequest, TransferReply, TransferRequest,
 };
 use serde_json::json;
 
-use super::replication::named_device;
+use super::replication::{named_device, replicate};
 use super::{Context, join, role};
 use crate::exit::{Exit, Failure};
+use crate::kit::Kit;
 use crate::output::printable;
 use crate::render::status::role_name;
-use crate::secret::Secret;
 use crate::wait::{self, Verdict};
-use crate::{kit, secret};
 
 /// Opening the kit is made slow on purpose, and slower on a small device.
 const KIT_PATIENCE: Duration = Duration::from_secs(120);
@@ -104,17 +103,14 @@ pub(crate) async fn transfer(context: &Context, args: TransferArgs) -> Result<Ex
             }
             None => String::new(),
         };
-        let mut request = SetReplicationRequest { device_id, ..SetReplicationRequest::default() };
-        if let Some(path) = &args.kit.kit {
-            let (kit, passphrase) = opened(path, args.kit.passphrase_file.as_deref()).await?;
-            request.recovery_kit = kit.reveal().to_owned();
-            request.kit_passphrase = passphrase.reveal().to_owned();
-        }
-        let set = context.sockets.call_patiently(KIT_PATIENCE, panel.set_replication(request)).await?;
+        let kit = match &args.kit.kit {
+            Some(path) => Some(Kit::open(path, args.kit.passphrase_file.as_deref()).await?),
+            None => None,
+        };
+        let set = replicate(&context.sockets, device_id, Durability::Unspecified, kit.as_ref()).await?;
         context.out.note(&format!("{} gets what it lacks of the copy", printable(&set.device_name)))?;
     }
-    wait::until(&context.sockets, "the copy to be complete", replica_ready).await?;
-    let reply = context.sockets.call_patiently(TRANSFER_PATIENCE, panel.transfer(TransferRequest {})).await?;
+    let reply = hand_over(context).await?;
     let text = format!(
         "{} is the server now, and nothing is missing; this device follows it\n",
         printable(&reply.device_name)
@@ -124,18 +120,61 @@ pub(crate) async fn transfer(context: &Context, args: TransferArgs) -> Result<Ex
     Ok(Exit::Ok)
 }
 
+/// Hands over to the replica as soon as its copy is complete.
+///
+/// # Errors
+/// No replica that could take over, or the daemon's refusal.
+pub(crate) async fn hand_over(context: &Context) -> Result<TransferReply, Failure> {
+    wait::until(&context.sockets, "the copy to be complete", replica_ready).await?;
+    let mut panel = context.sockets.panel().await?;
+    context.sockets.call_patiently(TRANSFER_PATIENCE, panel.transfer(TransferRequest {})).await
+}
+
 /// Moves the group to this machine.
 ///
 /// # Errors
 /// A wrong code or kit, an unreachable server, or a wait that failed.
 pub(crate) async fn recover(context: &Context, args: RecoverArgs) -> Result<Exit, Failure> {
-    let (kit, passphrase) = opened(&args.kit, args.passphrase_file.as_deref()).await?;
+    let kit = Kit::open(&args.kit, args.passphrase_file.as_deref()).await?;
+    let Some(from) = args.from else { return refound(context, &kit, args.accept_loss_of).await };
+    let wanted = take_over(context, from, args.code, &kit).await?;
+    let text =
+        "this device is the group's server now, and nothing is missing; the other one becomes its replica\n";
+    context.out.answer(text, &json!({ "wanted": role_name(wanted) }))?;
+    Ok(Exit::Ok)
+}
+
+/// Has this client become the server with nothing but what the devices have.
+async fn refound(context: &Context, kit: &Kit, accept_loss_of: u64) -> Result<Exit, Failure> {
     let mut panel = context.sockets.panel().await?;
-    let Some(from) = args.from else { return refound(context, kit, passphrase, args.accept_loss_of).await };
+    let request = RefoundRequest {
+        recovery_kit: kit.text.reveal().to_owned(),
+        kit_passphrase: kit.passphrase.reveal().to_owned(),
+        accept_loss_of,
+    };
+    let reply = context.sockets.call_patiently(KIT_PATIENCE, panel.refound(request)).await?;
+    role::reach(context, reply.wanted()).await?;
+    let text = "this device is the group's server now, and has what it had as a client; what other devices have comes \
+                as they follow\n";
+    context.out.answer(text, &json!({ "wanted": role_name(reply.wanted()) }))?;
+    Ok(Exit::Ok)
+}
+
+/// Joins the server at `from`, copies it and takes over; the role that runs then.
+///
+/// # Errors
+/// As `recover`.
+pub(crate) async fn take_over(
+    context: &Context,
+    from: String,
+    code: Option<String>,
+    kit: &Kit,
+) -> Result<Role, Failure> {
+    let mut panel = context.sockets.panel().await?;
     let status = context.sockets.call(panel.status(StatusRequest {})).await?;
     match status.wanted() {
         Role::Idle => {
-            let name = join::by_address(context, from, args.code).await?;
+            let name = join::by_address(context, from, code).await?;
             context.out.note(&format!("paired with {}", printable(&name)))?;
         }
         Role::Client | Role::ReplicaClient => {
@@ -147,8 +186,8 @@ pub(crate) async fn recover(context: &Context, args: RecoverArgs) -> Result<Exit
     }
     wait::until(&context.sockets, "arrival of the group's data", wait::link_reached).await?;
     let request = SucceedRequest {
-        recovery_kit: kit.reveal().to_owned(),
-        kit_passphrase: passphrase.reveal().to_owned(),
+        recovery_kit: kit.text.reveal().to_owned(),
+        kit_passphrase: kit.passphrase.reveal().to_owned(),
     };
     context.sockets.call_patiently(KIT_PATIENCE, panel.succeed(request)).await?;
     context.out.note("certified by the recovery kit; the copy comes")?;
@@ -156,41 +195,11 @@ pub(crate) async fn recover(context: &Context, args: RecoverArgs) -> Result<Exit
     let request = PromoteRequest::default();
     let reply = context.sockets.call_patiently(TRANSFER_PATIENCE, panel.promote(request)).await?;
     role::reach(context, reply.wanted()).await?;
-    let text =
-        "this device is the group's server now, and nothing is missing; the other one becomes its replica\n";
-    context.out.answer(text, &json!({ "wanted": role_name(reply.wanted()) }))?;
-    Ok(Exit::Ok)
-}
-
-/// Has this client become the server with nothing but what the devices have.
-async fn refound(
-    context: &Context,
-    kit: Secret,
-    passphrase: Secret,
-    accept_loss_of: u64,
-) -> Result<Exit, Failure> {
-    let mut panel = context.sockets.panel().await?;
-    let request = RefoundRequest {
-        recovery_kit: kit.reveal().to_owned(),
-        kit_passphrase: passphrase.reveal().to_owned(),
-        accept_loss_of,
-    };
-    let reply = context.sockets.call_patiently(KIT_PATIENCE, panel.refound(request)).await?;
-    role::reach(context, reply.wanted()).await?;
-    let text = "this device is the group's server now, and has what it had as a client; what other devices have comes \
-                as they follow\n";
-    context.out.answer(text, &json!({ "wanted": role_name(reply.wanted()) }))?;
-    Ok(Exit::Ok)
-}
-
-async fn opened(kit: &Path, passphrase_file: Option<&Path>) -> Result<(Secret, Secret), Failure> {
-    let kit = kit::read(kit)?;
-    let passphrase = secret::passphrase_of_kit(passphrase_file).await?;
-    Ok((kit, passphrase))
+    Ok(reply.wanted())
 }
 
 /// Whether the replica follows at every commit, as this server knows.
-fn replica_ready(status: &StatusReply) -> Verdict {
+pub(crate) fn replica_ready(status: &StatusReply) -> Verdict {
     match &status.replica {
         Some(ReplicationStatus { live: true, can_take_over: true, .. }) => Verdict::Reached,
         Some(ReplicationStatus { live: true, .. }) => Verdict::Stuck(
@@ -201,26 +210,29 @@ fn replica_ready(status: &StatusReply) -> Verdict {
     }
 }
 
-/// Whether this device's copy has what the server had when it last said so.
+/// Whether this device's copy has what the server is known to have: by its word, which comes with its heartbeats, or by
+/// what this device shows as a client.
 fn copy_ready(status: &StatusReply) -> Verdict {
-    match &status.copy {
-        Some(CopyStatus { connected: true, position: Some(here), server: Some(there), .. })
-            if (here.epoch, here.sequence) >= (there.epoch, there.sequence) =>
-        {
-            Verdict::Reached
-        }
-        Some(_) | None => Verdict::NotYet,
+    let Some(CopyStatus { connected: true, position: Some(here), server, .. }) = &status.copy else {
+        return Verdict::NotYet;
+    };
+    let shown = status.client.as_ref().and_then(|client| client.position.as_ref());
+    let known = [server.as_ref(), shown].into_iter().flatten().map(|at| (at.epoch, at.sequence)).max();
+    if known.is_some_and(|known| (here.epoch, here.sequence) >= known) {
+        Verdict::Reached
+    } else {
+        Verdict::NotYet
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use mfpsync_proto::panel::Revision;
+    use mfpsync_proto::panel::{ClientStatus, Revision};
 
     use super::*;
 
     #[test]
-    fn a_copy_is_ready_when_it_has_what_the_server_said_last() {
+    fn a_copy_is_ready_when_it_has_what_the_server_is_known_to_have() {
         let at = |sequence| Some(Revision { epoch: 2, sequence });
         let status = |connected, position, server| StatusReply {
             copy: Some(CopyStatus { connected, position, server, ..CopyStatus::default() }),
@@ -231,6 +243,13 @@ mod tests {
         assert_eq!(copy_ready(&status(true, at(4), at(5))), Verdict::NotYet);
         assert_eq!(copy_ready(&status(true, at(5), at(5))), Verdict::Reached);
         assert_eq!(copy_ready(&status(false, at(5), at(5))), Verdict::NotYet);
+        let shown = |position, shown| StatusReply {
+            client: Some(ClientStatus { position: shown, ..ClientStatus::default() }),
+            ..status(true, position, None)
+        };
+        assert_eq!(copy_ready(&status(true, at(5), None)), Verdict::NotYet);
+        assert_eq!(copy_ready(&shown(at(4), at(5))), Verdict::NotYet);
+        assert_eq!(copy_ready(&shown(at(5), at(5))), Verdict::Reached);
     }
 
     #[test]

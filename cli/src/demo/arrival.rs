@@ -80,7 +80,10 @@ pub(crate) async fn of_item(
 }
 
 /// One item; nothing when it does not exist.
-async fn get(sockets: &Sockets, key: &ItemKey) -> Result<Option<Item>, Failure> {
+///
+/// # Errors
+/// The daemon's refusal.
+pub(crate) async fn get(sockets: &Sockets, key: &ItemKey) -> Result<Option<Item>, Failure> {
     let request = GetRequest { key: Some(key.clone()) };
     match sockets.local().await?.get(request).await {
         Ok(reply) => Ok(reply.into_inner().item),

@@ -24,9 +24,13 @@ use crate::sockets::{Sockets, within};
 pub(crate) const COPIER: usize = 0;
 /// A client on the same network.
 pub(crate) const PRINTER: usize = 1;
-/// A client behind the relay.
+/// A client; in the story of the cut behind the relay.
 pub(crate) const SCANNER: usize = 2;
-const NAMES: [&str; 3] = ["copier-1", "printer-2", "scanner-3"];
+/// A further client.
+pub(crate) const FAX: usize = 3;
+/// A machine that comes later.
+pub(crate) const NEWCOMER: usize = 4;
+const NAMES: [&str; 5] = ["copier-1", "printer-2", "scanner-3", "fax-4", "copier-5"];
 
 /// Where the process ids stand, for `--stop`.
 pub(crate) const RECORD: &str = "fleet.json";
@@ -76,7 +80,7 @@ impl Device {
     }
 }
 
-/// The three devices and the directory they live in.
+/// The devices and the directory they live in; a story starts those it needs.
 #[derive(Debug)]
 pub(crate) struct Fleet {
     daemon: PathBuf,
@@ -107,6 +111,11 @@ impl Fleet {
 
     pub(crate) fn directory(&self) -> &Path {
         self.home.path()
+    }
+
+    /// How many devices there are, started or not.
+    pub(crate) fn size(&self) -> usize {
+        self.devices.len()
     }
 
     /// One of the devices.
@@ -161,6 +170,45 @@ impl Fleet {
         ended.map(Some).map_err(|error| Failure::Failed(format!("wait for {name}: {error}")))
     }
 
+    /// Ends one daemon as a power cut does, and waits until it is gone.
+    ///
+    /// # Errors
+    /// It does not run.
+    ///
+    /// # Cancel safety
+    /// As `stop`.
+    pub(crate) async fn kill(&mut self, at: usize) -> Result<(), Failure> {
+        let device = self.device_mut(at)?;
+        let name = device.name;
+        let child = device.child.as_mut().ok_or_else(|| Failure::Failed(format!("{name} does not run")))?;
+        child.kill().await.map_err(|error| Failure::Failed(format!("kill {name}: {error}")))?;
+        device.child = None;
+        Ok(())
+    }
+
+    /// One daemon stands still where it is; its connections stay.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub(crate) fn freeze(&self, at: usize) -> Result<(), Failure> {
+        self.signal(at, Signal::STOP)
+    }
+
+    /// A frozen daemon goes on.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub(crate) fn thaw(&self, at: usize) -> Result<(), Failure> {
+        self.signal(at, Signal::CONT)
+    }
+
+    fn signal(&self, at: usize, signal: Signal) -> Result<(), Failure> {
+        let device = self.device(at)?;
+        let failure = |why: &str| Failure::Failed(format!("signal {}: {why}", device.name));
+        let pid = device.child.as_ref().and_then(pid_of).ok_or_else(|| failure("it does not run"))?;
+        kill_process(pid, signal).map_err(|error| failure(&error.to_string()))
+    }
+
     /// Leaves processes and files to the operator.
     pub(crate) fn let_go(mut self) {
         self.kept = true;
@@ -169,7 +217,7 @@ impl Fleet {
 
     /// Ends what runs after a failure, which is the one to report; whoever does not end is killed.
     pub(crate) async fn stop_all(&mut self) {
-        for at in 0..self.devices.len() {
+        for at in 0..self.size() {
             let _status = self.stop(at).await;
         }
     }
@@ -253,12 +301,17 @@ fn last_words(log: &Path) -> String {
     lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
 }
 
-/// A child that was not waited for keeps its id, so this reaches it or nobody.
 fn terminate(child: &Child) {
-    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    if let Some(pid) = pid {
+    if let Some(pid) = pid_of(child) {
         let _already_ended = kill_process(pid, Signal::TERM);
+        // One that is frozen hears of it only when it goes on.
+        let _already_ended = kill_process(pid, Signal::CONT);
     }
+}
+
+/// A child that was not waited for keeps its id, so this names it or nobody.
+fn pid_of(child: &Child) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(child.id()?).ok()?)
 }
 
 /// All held at once, so that they differ; none of those that the system gives to outgoing connections, which

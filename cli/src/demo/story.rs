@@ -1,37 +1,30 @@
-//! What happens in the demo, step by step; each step says what it did and how long it took.
+//! What happens in the demo without a procedure: an address list, a cut and a merge. Each step says what it did and
+//! how long it took.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
-use data_encoding::HEXLOWER;
 use indicatif::ProgressBar;
 use mfpsync_addressbook::{class, field};
 use mfpsync_proto::local::edit::Edit as EditKind;
 use mfpsync_proto::local::{Edit, Field, Item, ItemKey, Patch};
 use mfpsync_proto::panel::client_status::Link;
-use mfpsync_proto::panel::{
-    JoinRequest, OpenPairingRequest, Role, SetAsideReply, SetAsideRequest, StatusReply, UnlockDebugRequest,
-};
+use mfpsync_proto::panel::{SetAsideReply, SetAsideRequest, StatusReply, UnlockDebugRequest};
 use tokio::sync::Barrier;
 
 use super::fleet::{COPIER, Fleet, PRINTER, SCANNER};
 use super::narrator::{Narrator, took};
 use super::relay::Relay;
-use super::{arrival, context_of};
+use super::{Ending, arrival, steps};
 use crate::book::plan::Plan;
 use crate::book::{Target, import};
-use crate::command::{debug, item, now_unix_millis, role};
+use crate::command::{debug, item, now_unix_millis};
 use crate::exit::Failure;
-use crate::kit::KitFile;
 use crate::output::printable;
-use crate::render::{items, pairing, set_aside, units::count};
-use crate::secret::Secret;
+use crate::render::{items, set_aside, units::count};
 use crate::sockets::{Sockets, within};
 use crate::value::{by_name, text_field, text_of};
 use crate::wait::{self, Verdict};
 
-/// Generated persons at example.com.
-const ADDRESS_LIST: &[u8] = include_bytes!("../../../tests/samples/address-list.csv");
 const SHOWN_ENTRIES: usize = 3;
 const SHOWN_DEBUG_CHARS: usize = 200;
 const POLL: Duration = Duration::from_millis(20);
@@ -48,7 +41,7 @@ const SCANNERS_SHORT_NAME: &str = "Reception";
 ///
 /// # Errors
 /// The step that failed.
-pub(crate) async fn tell(narrator: &Narrator, fleet: &mut Fleet, keep: bool) -> Result<(), Failure> {
+pub(super) async fn tell(narrator: &Narrator, fleet: &mut Fleet, keep: bool) -> Result<Ending, Failure> {
     let target = Target::new("shared", None).map_err(Failure::Usage)?;
     let server_address = fleet.device(COPIER)?.address;
     let relay = Relay::open(server_address)
@@ -56,76 +49,28 @@ pub(crate) async fn tell(narrator: &Narrator, fleet: &mut Fleet, keep: bool) -> 
         .map_err(|error| Failure::Failed(format!("open the demo's relay: {error}")))?;
     narrator.chapter("Three devices")?;
     for (at, dial_only) in [(COPIER, None), (PRINTER, None), (SCANNER, Some(relay.address()))] {
-        let began = Instant::now();
-        let pid = fleet.start(at, dial_only).await?;
-        narrator.say(&format!(
-            "{} is ready after {} (process {pid})",
-            fleet.device(at)?.name,
-            took(began.elapsed())
-        ))?;
+        steps::start(narrator, fleet, at, dial_only).await?;
     }
-    found_group(narrator, fleet).await?;
+    steps::found_group(narrator, fleet).await?;
     narrator.chapter("Two clients join by code")?;
-    join(narrator, fleet, PRINTER, &server_address.to_string()).await?;
-    join(narrator, fleet, SCANNER, &relay.address().to_string()).await?;
+    steps::join(narrator, fleet, COPIER, PRINTER, server_address).await?;
+    steps::join(narrator, fleet, COPIER, SCANNER, relay.address()).await?;
     import_list(narrator, fleet, &target).await?;
     let key = conflict(narrator, fleet, &target, &relay).await?;
     look_inside(narrator, &fleet.device(SCANNER)?.sockets, &key).await?;
-    if keep { settle_down(narrator, fleet).await } else { end(narrator, fleet).await }
-}
-
-async fn found_group(narrator: &Narrator, fleet: &Fleet) -> Result<(), Failure> {
-    narrator.chapter("A group with copier-1 as its server")?;
-    let sockets = &fleet.device(COPIER)?.sockets;
-    let began = Instant::now();
-    let kit_path = fleet.directory().join("recovery-kit.age");
-    let kit = KitFile::reserve(&kit_path)?;
-    let prepared = role::prepare(sockets, "Second floor", &passphrase()?).await?;
-    kit.fill(&prepared.recovery_kit)?;
-    role::found(sockets, prepared.group_id).await?;
-    role::serve(sockets, true).await?;
-    role::reach(&context_of(narrator, sockets.clone()), Role::ServerClient).await?;
-    narrator.say(&format!("copier-1 serves the group \"Second floor\" after {}", took(began.elapsed())))?;
-    narrator.say(&format!(
-        "recovery kit written: {} ({} bytes, encrypted)",
-        kit_path.display(),
-        prepared.recovery_kit.len()
-    ))
-}
-
-/// Fresh for every demo and never shown: the kit goes with the demo's files.
-fn passphrase() -> Result<Secret, Failure> {
-    use std::io::Read;
-    let mut random = [0; 16];
-    fs::File::open("/dev/urandom")
-        .and_then(|mut source| source.read_exact(&mut random))
-        .map_err(|error| Failure::Failed(format!("read random bytes: {error}")))?;
-    Ok(Secret::new(HEXLOWER.encode(&random)))
-}
-
-async fn join(narrator: &Narrator, fleet: &Fleet, at: usize, address: &str) -> Result<(), Failure> {
-    let server = &fleet.device(COPIER)?.sockets;
-    let pairing = server.call(server.panel().await?.open_pairing(OpenPairingRequest {})).await?;
-    narrator.say(&format!("copier-1 shows the code {}", pairing::spaced(&pairing.code)))?;
-    let device = fleet.device(at)?;
-    let began = Instant::now();
-    let request = JoinRequest { address: address.to_owned(), code: pairing.code, ..JoinRequest::default() };
-    device.sockets.call(device.sockets.panel().await?.join(request)).await?;
-    let joined = began.elapsed();
-    wait::until(&device.sockets, "arrival of the group's data", wait::link_reached).await?;
-    narrator.say(&format!(
-        "{} joined at {address} in {} and is current after {}",
-        device.name,
-        took(joined),
-        took(began.elapsed())
-    ))
+    if keep {
+        settle_down(narrator, fleet).await?
+    } else {
+        steps::end(narrator, fleet).await?
+    }
+    Ok(Ending { server: COPIER, client: PRINTER })
 }
 
 async fn import_list(narrator: &Narrator, fleet: &Fleet, target: &Target) -> Result<(), Failure> {
     narrator.chapter("An address list is imported at copier-1")?;
     let (copier, printer, scanner) =
         (&fleet.device(COPIER)?.sockets, &fleet.device(PRINTER)?.sockets, &fleet.device(SCANNER)?.sockets);
-    let plan = import::prepare(copier, target, ADDRESS_LIST, None).await?.plan;
+    let plan = import::prepare(copier, target, steps::ADDRESS_LIST, None).await?.plan;
     let expected = usize::try_from(plan.entries()).unwrap_or(usize::MAX);
     let begun = Barrier::new(3);
     let (imported, at_printer, at_scanner) = tokio::try_join!(
@@ -296,24 +241,6 @@ async fn settle_down(narrator: &Narrator, fleet: &mut Fleet) -> Result<(), Failu
     narrator.say(&format!("scanner-3 is current again after {}", took(began.elapsed())))
 }
 
-async fn end(narrator: &Narrator, fleet: &mut Fleet) -> Result<(), Failure> {
-    narrator.chapter("The end")?;
-    let mut clean = true;
-    for at in [SCANNER, PRINTER, COPIER] {
-        let began = Instant::now();
-        let status = fleet.stop(at).await?;
-        let code = status.and_then(|status| status.code());
-        clean &= code == Some(0);
-        let ended =
-            code.map_or_else(|| "without an exit code".to_owned(), |code| format!("with exit code {code}"));
-        narrator.say(&format!("{} ended {ended} after {}", fleet.device(at)?.name, took(began.elapsed())))?;
-    }
-    if !clean {
-        return Err(Failure::Failed("a daemon did not end cleanly".to_owned()));
-    }
-    narrator.say(&format!("the whole story took {}", took(narrator.elapsed())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -327,7 +254,7 @@ mod tests {
 
     #[test]
     fn the_story_is_told_with_a_sound_list() {
-        let (book, _notices) = mfpsync_addressbook::csv::read(ADDRESS_LIST).unwrap();
+        let (book, _notices) = mfpsync_addressbook::csv::read(steps::ADDRESS_LIST).unwrap();
         let mails = book.entries.iter().filter(|entry| entry.text(field::CLASS) == Some(class::EMAIL));
         assert!(mails.count() >= SHOWN_ENTRIES);
     }

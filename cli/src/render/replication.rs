@@ -1,6 +1,8 @@
 //! The replica and its copy: what is safe, what is missing, when it was proven. Pure.
 
-use mfpsync_proto::panel::{CopyStatus, Durability, Proof, ReplicationReply, ReplicationStatus, Unprotected};
+use mfpsync_proto::panel::{
+    CopyStatus, Durability, Proof, ReplicationReply, ReplicationStatus, Revision, Unprotected,
+};
 use serde_json::{Value, json};
 
 use super::units::{ago, count, revision, revision_json, size, span};
@@ -60,6 +62,27 @@ pub(crate) fn copy_line(copy: &CopyStatus) -> String {
         }
         None => "this device is to hold a copy, which is not whole yet".to_owned(),
     }
+}
+
+/// What would be missing if the server never came back; nothing while it is connected. `seen` is up to where this
+/// device itself has everything: its panel may have seen more of the server than its copy has.
+pub(crate) fn loss_line(copy: &CopyStatus, seen: Option<&Revision>) -> Option<String> {
+    if copy.connected {
+        return None;
+    }
+    let here = copy.position.as_ref()?;
+    let known = [copy.server.as_ref(), seen].into_iter().flatten().filter(|at| at.epoch == here.epoch);
+    let known = known.map(|at| at.sequence).fold(here.sequence, u64::max);
+    Some(match known - here.sequence {
+        0 => "if the server is lost: the copy has everything it was known to have; had it more, that comes back \
+              from the devices that made or saw it"
+            .to_owned(),
+        lacks => format!(
+            "if the server is lost: the copy lacks {} it was known to have, and they come back from the devices \
+             that made or saw them",
+            count(lacks, "change", "changes")
+        ),
+    })
 }
 
 fn replica_lines(replica: &ReplicationStatus, now: u64) -> Vec<String> {
@@ -192,8 +215,6 @@ pub(crate) fn proof_json(proof: &Proof) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use mfpsync_proto::panel::Revision;
-
     use super::*;
 
     #[test]
@@ -218,6 +239,21 @@ mod tests {
         assert!(lines[3].starts_with("NOT PROTECTED"), "{text}");
         assert!(lines[4].contains("--kit"), "{text}");
         assert_eq!(lines[6], "changes from 31 on are confirmed without the replica (began 60 s ago)");
+    }
+
+    #[test]
+    fn a_copy_without_its_server_says_what_it_lacks_of_what_this_device_knows() {
+        let at = |epoch, sequence| Some(Revision { epoch, sequence });
+        let copy =
+            |connected, position, server| CopyStatus { connected, position, server, ..CopyStatus::default() };
+        let loss =
+            |copy: &CopyStatus, seen: Option<Revision>| loss_line(copy, seen.as_ref()).unwrap_or_default();
+        assert_eq!(loss(&copy(true, at(1, 5), at(1, 9)), None), "");
+        assert_eq!(loss(&copy(false, None, at(1, 9)), None), "");
+        assert!(loss(&copy(false, at(1, 9), at(1, 9)), at(1, 8)).contains("has everything"));
+        assert!(loss(&copy(false, at(1, 5), at(1, 6)), None).contains("lacks 1 change it"));
+        assert!(loss(&copy(false, at(1, 5), at(1, 6)), at(1, 9)).contains("lacks 4 changes it"));
+        assert!(loss(&copy(false, at(2, 5), at(2, 5)), at(1, 9)).contains("has everything"));
     }
 
     #[test]

@@ -171,6 +171,8 @@ fn safe(status: &StatusReply) -> Vec<String> {
     if let Some(succession) = status.server.as_ref().and_then(|server| server.succession.as_ref()) {
         lines.push(succession_line(succession));
     }
+    let seen = status.client.as_ref().and_then(|client| client.position.as_ref());
+    lines.extend(status.copy.as_ref().and_then(|copy| replication::loss_line(copy, seen)));
     if let Some(client) = &status.client
         && client.retained > 0
     {
@@ -291,6 +293,9 @@ fn next(status: &StatusReply) -> Vec<String> {
             lines.push("check the network and the server; this device tries again by itself".to_owned());
         }
     }
+    if status.copy.as_ref().is_some_and(|copy| !copy.connected && copy.position.is_some()) {
+        lines.push("if the server is lost: `mfpsync role promote --server-is-lost`".to_owned());
+    }
     if lines.is_empty() {
         lines.push(
             match status.wanted() {
@@ -301,6 +306,9 @@ fn next(status: &StatusReply) -> Vec<String> {
                     if status.server.as_ref().is_some_and(|s| s.devices <= 1) =>
                 {
                     "`mfpsync pair open`, then `mfpsync join` on the other devices"
+                }
+                Role::Server | Role::ServerClient if status.replica.is_none() => {
+                    "a second copy of the group's data: `mfpsync replication set DEVICE --kit FILE`"
                 }
                 Role::Unspecified
                 | Role::Server

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mfpsync_storage::model::Sequence;
 use mfpsync_storage::physical::Position;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -68,7 +69,7 @@ pub async fn promote(
     }
     may_sign(device).await?;
     let (position, way, known) = if order.server_is_lost {
-        (position, Way::Lost, report.server.map_or(position.sequence, |server| server.sequence))
+        (position, Way::Lost, last_known(device, &position, &report).await?)
     } else {
         let StoodDown { last, goes_on: swaps } = stand_down(device, &report).await?;
         (last, Way::HandedOver { swaps }, last.sequence)
@@ -144,6 +145,17 @@ async fn may_sign(device: &Device) -> Result<(), Status> {
              `mfpsync replication set --kit FILE`)"
         ))
     })
+}
+
+/// Up to where the lost server is known to have been: by its own word to the copy, or by what has come to this device's
+/// panel, which may be more.
+async fn last_known(device: &Device, position: &Position, report: &CopyReport) -> Result<Sequence, Status> {
+    let own = device.own.db().read(READ_DEADLINE, |read| read.device()).await;
+    let shown = own.map_err(|error| storage_fault::refusal(&error))?.cursor;
+    let told = report.server.map(|server| (server.epoch, server.sequence));
+    let known = [told, shown.map(|cursor| (cursor.epoch, cursor.sequence))];
+    let of_this_reign = known.into_iter().flatten().filter(|(epoch, _)| *epoch == position.epoch);
+    Ok(of_this_reign.map(|(_, sequence)| sequence).fold(position.sequence, Sequence::max))
 }
 
 /// Has the server stand down; where the copy stands then, which is all there was.

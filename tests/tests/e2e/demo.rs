@@ -19,11 +19,12 @@ struct Demo {
 }
 
 impl Demo {
-    fn begin() -> Self {
+    fn begin(options: &[&str]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let mut child = Command::new(command_path().unwrap())
             .args(["demo", "--daemon"])
             .arg(daemon_path().unwrap())
+            .args(options)
             .env("TMPDIR", home.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -89,19 +90,98 @@ fn runs_ours(process: Pid) -> bool {
 
 #[tokio::test]
 async fn the_demo_tells_its_story_to_the_end_and_leaves_nothing() {
-    let mut demo = Demo::begin();
+    let words = ["recovery kit written", "the same merged entry is on all three", "the whole story took"];
+    tells(&[], 3, &words).await;
+}
+
+/// A demo that is told to its end, of so many daemons' starts, and says all this.
+async fn tells(options: &[&str], starts: usize, words: &[&str]) {
+    let mut demo = Demo::begin(options);
     demo.listen(None);
-    assert_eq!(demo.daemons().len(), 3, "{}", demo.told.concat());
+    assert_eq!(demo.daemons().len(), starts, "{}", demo.told.concat());
     let (code, told) = demo.end().await;
     assert_eq!(code, 0, "{told}");
-    for words in ["recovery kit written", "the same merged entry is on all three", "the whole story took"] {
+    for words in words {
         assert!(told.contains(words), "{words:?} in:\n{told}");
     }
 }
 
 #[tokio::test]
+async fn procedure_p1_swaps_the_server_with_a_client() {
+    let words = [
+        "printer-2 is the server",
+        "scanner-3 follows, with no command",
+        "16 entries on copier-1, printer-2, scanner-3",
+        "Replica copier-1 follows every change",
+    ];
+    tells(&["--procedure", "P1"], 3, &words).await;
+}
+
+#[tokio::test]
+async fn procedure_p2_puts_a_machine_from_outside_in_the_servers_place() {
+    let words = [
+        "copier-5 is the server",
+        "printer-2 follows, with no command",
+        "16 entries on copier-1, printer-2, scanner-3, copier-5",
+        "Replica copier-1 follows every change",
+    ];
+    tells(&["--procedure", "P2"], 4, &words).await;
+}
+
+#[tokio::test]
+async fn procedure_p3_has_the_replica_take_over_and_the_old_server_come_back() {
+    let words = [
+        "if the server is lost: `mfpsync role promote --server-is-lost`",
+        "known to be missing, at the most:",
+        "the first change is accepted, at printer-2",
+        "fax-4 follows, with no command",
+        "31 entries on printer-2, scanner-3, fax-4",
+        "it does not serve again",
+        "F-SUPERSEDED",
+        "31 entries on copier-1, printer-2, scanner-3, fax-4",
+        "Replica copier-1 follows every change",
+    ];
+    tells(&["--procedure", "p3"], 5, &words).await;
+}
+
+#[tokio::test]
+async fn procedure_p4_rebuilds_the_server_on_another_machine() {
+    let words = [
+        "known to be missing, at the most:",
+        "31 entries on printer-2, scanner-3, fax-4",
+        "copier-5 serves",
+        "printer-2 goes on as the replica, with the copy it has",
+        "32 entries on copier-5, printer-2, scanner-3, fax-4",
+        "Replica printer-2 follows every change",
+    ];
+    tells(&["--procedure", "P4"], 5, &words).await;
+}
+
+#[tokio::test]
+async fn procedure_p5_replaces_clients() {
+    let words = [
+        "left the group, the data stays on this device",
+        "fax-4 is released",
+        "15 entries on copier-1, printer-2, copier-5",
+        "F-RELEASED",
+    ];
+    tells(&["--procedure", "P5"], 6, &words).await;
+}
+
+#[tokio::test]
+async fn a_demo_that_is_told_to_end_while_a_daemon_hangs_takes_it_along() {
+    let mut demo = Demo::begin(&["--procedure", "P3"]);
+    demo.listen(Some("printer-2 hangs"));
+    demo.listen(Some("written at the panel"));
+    assert_eq!(demo.daemons().len(), 4, "{}", demo.told.concat());
+    kill_process(demo.id(), Signal::TERM).unwrap();
+    let (code, told) = demo.end().await;
+    assert_eq!(code, 1, "{told}");
+}
+
+#[tokio::test]
 async fn a_demo_that_is_told_to_end_takes_its_daemons_along() {
-    let mut demo = Demo::begin();
+    let mut demo = Demo::begin(&[]);
     demo.listen(Some("scanner-3 is ready"));
     assert_eq!(demo.daemons().len(), 3, "{}", demo.told.concat());
     kill_process(demo.id(), Signal::TERM).unwrap();

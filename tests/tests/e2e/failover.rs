@@ -19,6 +19,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use mfpsync_proto::panel::client_status::Link;
 use mfpsync_proto::panel::{
     DevicesRequest, Durability, JoinPolicy, PromoteReply, PromoteRequest, RefoundRequest,
     ReleaseDeviceRequest, ReleaseReplicaRequest, ReplicationRequest, RetireServerRequest, Role, RolePhase,
@@ -199,10 +200,20 @@ async fn i_17_a_lost_servers_replica_takes_over_and_what_it_lacked_comes_back() 
     office.devices[3].kill().unwrap();
     office.devices[REPLICA].thaw().unwrap();
 
+    // Its panel may have seen more than its copy: that is known to be missing.
+    let lacks = eventually(PATIENCE, "the replica to miss its server", async || {
+        let status = office.devices[REPLICA].status().await?;
+        let (copy, client) = (status.copy.context("no copy")?, status.client.context("no client")?);
+        ensure!(!copy.connected && client.link() == Link::Waiting, "{copy:?} {client:?}");
+        let copied = copy.position.context("no position")?.sequence;
+        Ok(client.position.context("no position")?.sequence.saturating_sub(copied))
+    });
+    let lacks = lacks.await.unwrap();
     let refused = office.promote(REPLICA, false).await.unwrap_err();
     assert!(refused.message().contains("nothing was changed"), "{refused}");
     let promoted = office.promote(REPLICA, true).await.unwrap();
     assert!(!promoted.stood_down);
+    assert!(promoted.missing_at_most >= lacks, "{} of {lacks}", promoted.missing_at_most);
     assert_eq!(promoted.wanted(), Role::ServerClient);
     running(&office.devices[REPLICA], Role::ServerClient).await.unwrap();
     office.agree(REPLICA, &[REPLICA, 2, 4], 60).await;

@@ -1,6 +1,6 @@
 //! Text snapshots of the status screen: one per situation an operator meets.
 
-use mfpsync_proto::panel::Revision;
+use mfpsync_proto::panel::{CopyStatus, ReplicationStatus, Revision};
 
 use super::*;
 
@@ -95,6 +95,44 @@ Wrong   1 edit refused by the server
 Next    look at the refused edits: `mfpsync set-aside`
         check the network and the server; this device tries again by itself"
     );
+}
+
+#[test]
+fn a_replica_whose_server_is_gone_says_what_would_be_lost_and_how_to_take_over() {
+    let mut status = device(Role::ReplicaClient, RolePhase::Running);
+    status.client = Some(ClientStatus {
+        link: Link::Waiting.into(),
+        server_address: "192.0.2.1:7401".to_owned(),
+        position: revision_at(209),
+        ..ClientStatus::default()
+    });
+    status.copy = Some(CopyStatus {
+        position: revision_at(200),
+        server: revision_at(200),
+        database_bytes: 1 << 20,
+        ..CopyStatus::default()
+    });
+    let text = text(&status, 0);
+    let tail = text.split_once("Copy").unwrap().1;
+    assert_eq!(
+        tail,
+        "    this device holds a copy of 1.0 MiB, up to 1:200
+Safe    if the server is lost: the copy lacks 9 changes it was known to have, and they come back from the devices that \
+         made or saw them
+Waits   nothing
+Wrong   nothing
+Next    check the network and the server; this device tries again by itself
+        if the server is lost: `mfpsync role promote --server-is-lost`"
+    );
+}
+
+#[test]
+fn a_server_without_a_replica_says_how_to_get_one() {
+    let mut status = device(Role::ServerClient, RolePhase::Running);
+    status.server = Some(ServerStatus { devices: 3, head: revision_at(9), ..ServerStatus::default() });
+    assert!(text(&status, 0).contains("Next    a second copy of the group's data: `mfpsync replication set"));
+    status.replica = Some(ReplicationStatus::default());
+    assert!(text(&status, 0).contains("Next    nothing to do"));
 }
 
 #[test]
