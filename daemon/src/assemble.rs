@@ -90,6 +90,7 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
         link: watch::Sender::new(LinkReport::default()),
         copy: watch::Sender::new(CopyReport::default()),
         invited: Notify::new(),
+        serves: Notify::new(),
         signpost: Signpost::default(),
         discovery,
     }))

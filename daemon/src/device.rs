@@ -66,6 +66,8 @@ pub struct Device {
     pub link: watch::Sender<LinkReport>,
     /// How the replica part is doing.
     pub copy: watch::Sender<CopyReport>,
+    /// The server part has started: the client part need not wait for its next attempt.
+    pub serves: Notify,
     /// Says who serves while this device does not.
     pub signpost: Signpost,
     /// The server's operator hands over to this replica.

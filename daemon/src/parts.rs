@@ -37,6 +37,7 @@ impl DeviceParts {
                 let server = ServerPart::start(&self.device).await?;
                 let vital = server.vital.clone();
                 self.device.server.store(Some(Arc::new(server)));
+                self.device.serves.notify_one();
                 vital
             }
             Part::Client => {

@@ -154,6 +154,7 @@ impl Driver {
 
     /// Runs until the part is stopped or the round ends.
     pub(super) async fn run(mut self) {
+        let device = self.device.clone();
         let mut edits = self.device.own.edits();
         let mut settings = self.device.settings.watch();
         let mut confirmations = tokio::time::interval_at(self.began + CONFIRM_EVERY, CONFIRM_EVERY);
@@ -180,6 +181,10 @@ impl Driver {
                 Ok(()) = settings.changed() => {
                     self.renew_endpoints().await;
                     Some(Event::LongestWait(settings.borrow_and_update().reconnect_max))
+                }
+                () = device.serves.notified() => {
+                    self.renew_changed_endpoints().await;
+                    None
                 }
                 _ = confirmations.tick() => {
                     self.confirm_settled().await;
