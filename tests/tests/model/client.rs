@@ -9,7 +9,7 @@ use mfpsync_storage::model::{PublicKey, Sequence};
 use super::guard::Guard;
 use super::scope::Model;
 use super::state::{
-    Breach, Client, Db, EDITS, Edit, Edits, GROUP, Log, Made, Op, Push, Reign, State, Step, Who,
+    Breach, Client, Db, EDITS, Edit, Edits, GROUP, Ledger, Log, Made, Op, Push, Reign, State, Step, Who,
 };
 
 /// Why a device does not follow a server.
@@ -66,6 +66,13 @@ impl Model {
         if state.number(highest) > state.number(db.reign) {
             return self.show(state, who, highest);
         }
+        if state.number(highest) == state.number(db.reign)
+            && self.epoch(state, highest) != self.epoch(state, db.reign)
+            && self.keeps(Guard::ForksAreRefused)
+        {
+            state.base_mut(who).contested = true;
+            return true;
+        }
         let Ok(fork) = self.judge(state, client, &db) else { return false };
         let base = fork.map(|fork| {
             let epoch = self.lineage(state, db.reign).epoch_of(Sequence(fork.into()));
@@ -75,7 +82,7 @@ impl Model {
         (met.highest, met.followed, met.link) = (db.reign, db.reign, Some(who));
         if let Some(base) = base {
             if self.keeps(Guard::MetAndOfferedAtOnce) {
-                self.offer_again(state, client, base);
+                self.offer_again(state, client, base, db.ledger);
             } else {
                 state.client_mut(client).owes = Some(base.1);
             }
@@ -120,19 +127,21 @@ impl Model {
     }
 
     pub(super) fn offer_late(&self, state: &mut State, client: u8) -> bool {
-        let met = state.client_mut(client);
-        let Some(fork) = met.owes.take() else { return false };
+        let ledger = state.client(client).link.and_then(|who| state.served_by(who)).map(|db| db.ledger);
+        let (Some(ledger), Some(fork)) = (ledger, state.client_mut(client).owes.take()) else { return false };
         let epoch = self.lineage(state, state.client(client).followed).epoch_of(Sequence(fork.into()));
-        self.offer_again(state, client, (epoch as u8, fork));
+        self.offer_again(state, client, (epoch as u8, fork), ledger);
         true
     }
 
-    fn offer_again(&self, state: &mut State, client: u8, base: (u8, u8)) {
+    fn offer_again(&self, state: &mut State, client: u8, base: (u8, u8), ledger: Ledger) {
         let one_item = self.scope.one_item;
         let client = state.client_mut(client);
         for edit in 0..EDITS as u8 {
             let (own, offer) = (retained(client, edit, false), retained(client, edit, true));
-            if own > base.1 {
+            let decided = ledger.has(Op { edit, mirrored_by: None });
+            let undecided = own > 0 && !decided && self.keeps(Guard::UndecidedIsOffered);
+            if own > base.1 || undecided {
                 client.retained[usize::from(edit)] = 0;
                 if self.keeps(Guard::RetainedIsOffered) {
                     client.own = client.own.with(edit);

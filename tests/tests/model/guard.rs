@@ -35,7 +35,9 @@ pub enum Guard {
     RetainedUntilSafe,
     /// What was retained from beyond a fork is offered to the new reign.
     RetainedIsOffered,
-    /// What was mirrored from beyond it is, too.
+    /// And what was retained and its server has never decided, wherever the fork is.
+    UndecidedIsOffered,
+    /// What was mirrored from beyond the fork is offered, too.
     MirrorIsOffered,
     /// A new reign is met and the offers are made in one transaction.
     MetAndOfferedAtOnce,
@@ -45,6 +47,8 @@ pub enum Guard {
     AnswersBelongToAConnection,
     /// A device does not follow a reign that parted from its own, unless that knew of its own.
     ForksAreRefused,
+    /// A server that is shown another reign of its number takes nothing more.
+    ContestedTakesNothing,
     /// A device does not follow a server that has less than that reign had given it.
     LessThanBeforeIsRefused,
     /// Nor one that has forgotten what that reign had answered to it.
@@ -63,7 +67,7 @@ pub enum Guard {
 
 impl Guard {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::NonceTellsReignsApart,
         Self::SealIsDurable,
         Self::SealedTakesNothing,
@@ -80,11 +84,13 @@ impl Guard {
         Self::OperationsAreRemembered,
         Self::RetainedUntilSafe,
         Self::RetainedIsOffered,
+        Self::UndecidedIsOffered,
         Self::MirrorIsOffered,
         Self::MetAndOfferedAtOnce,
         Self::HeardIsNotMet,
         Self::AnswersBelongToAConnection,
         Self::ForksAreRefused,
+        Self::ContestedTakesNothing,
         Self::LessThanBeforeIsRefused,
         Self::ForgottenAnswersAreRefused,
         Self::OtherHistoryIsRefused,

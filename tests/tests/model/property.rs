@@ -5,7 +5,7 @@ use stateright::Property;
 use super::act::Act;
 use super::client::Refusal;
 use super::scope::Model;
-use super::state::{Breach, Db, Image, State, Takeover, Who};
+use super::state::{Breach, Db, Edits, Image, State, Takeover, Who};
 
 pub const ONE_WRITABLE: &str = "I-13 one writable server in an epoch";
 pub const ONE_SUCCESSOR: &str = "I-13 one reign of a number";
@@ -16,6 +16,7 @@ pub const SYNC_OUTLASTS: &str =
     "I-16, I-17 with sync a promotion loses nothing that was shown or acknowledged";
 pub const NOT_LOST: &str = "I-17 a device's acknowledged and seen edits reach the reign it follows";
 pub const PLAN_IS_LOSSLESS: &str = "I-17 a planned promotion leaves nothing behind";
+pub const CONTESTED_IS_STILL: &str = "I-13 a server that is shown another reign of its number takes nothing";
 pub const RECORD_IS_TRUE: &str = "I-13 a record says what its reign took over";
 pub const ONCE: &str = "I-03 no operation has an effect twice";
 pub const NO_REUSE: &str = "no sequence is knowingly given twice";
@@ -60,6 +61,7 @@ impl stateright::Model for Model {
             Property::always(SYNC_OUTLASTS, sync_outlasts),
             Property::always(NOT_LOST, not_lost),
             Property::always(PLAN_IS_LOSSLESS, |_, state| never(state, Breach::PlannedLoss)),
+            Property::always(CONTESTED_IS_STILL, |_, state| never(state, Breach::TookWhileContested)),
             Property::always(RECORD_IS_TRUE, |_, state| never(state, Breach::FalseRecord)),
             Property::always(ONCE, once),
             Property::always(NO_REUSE, |_, state| never(state, Breach::ReusedKnowingly)),
@@ -120,13 +122,19 @@ fn sync_outlasts(model: &Model, state: &State) -> bool {
 
 fn not_lost(model: &Model, state: &State) -> bool {
     // A replica whose disk was put back, besides a lost server, is one fault too many.
-    let excused = model.scope.put_back == Some(Who::Replica) && state.image == Image::Used;
-    excused
-        || state.clients.iter().all(|client| {
+    let put_back = |who| model.scope.put_back == Some(who) && state.image == Image::Used;
+    put_back(Who::Replica)
+        || state.clients.iter().zip(0..).all(|(client, number)| {
             let Some(db) = client.link.and_then(|who| state.served_by(who)) else { return true };
+            // Of a history that was given twice everybody answers for what was made there.
+            let made = |edit: &u8, number: u8| state.edits[usize::from(*edit)].by == number;
+            let holds = |holds: Edits, number: u8| {
+                let others = (0..state.made).filter(|edit| put_back(Who::Server) && !made(edit, number));
+                others.fold(holds, Edits::without)
+            };
             let done = client.push.is_none() && client.own.is_empty() && client.offers.is_empty();
             let there = client.at == db.reign && client.mirror == db.log;
-            !done || !there || client.owes.is_some() || client.holds.within(db.ledger.edits())
+            !done || !there || client.owes.is_some() || holds(client.holds, number).within(db.ledger.edits())
         })
 }
 
@@ -148,7 +156,13 @@ fn gets_there(model: &Model, state: &State) -> bool {
     let under_way = state.bases.iter().any(|base| base.disk.takeover != Takeover::None);
     // With `sync` a server holds what no replica confirms.
     let held = model.scope.sync && base.durable < db.log.len();
-    if under_way || held || base.told || base.standing_down || state.made < model.scope.edits {
+    if under_way
+        || held
+        || base.contested
+        || base.told
+        || base.standing_down
+        || state.made < model.scope.edits
+    {
         return true;
     }
     (0..model.scope.clients).all(|number| {

@@ -29,7 +29,8 @@ impl Model {
         let base = state.base(who);
         let told = base.told && self.keeps(Guard::RolledBackTakesNothing);
         let sealed = base.sealed && self.keeps(Guard::SealedTakesNothing);
-        !sealed && !base.standing_down && !told
+        let contested = base.contested && self.keeps(Guard::ContestedTakesNothing);
+        !sealed && !base.standing_down && !told && !contested
     }
 
     pub(super) fn write(&self, state: &mut State, client: u8) -> bool {
@@ -50,6 +51,7 @@ impl Model {
             let pushed = *state.client(client);
             let has_more = !push.stale && pushed.at == db.reign && pushed.mirror.len() > db.log.len();
             state.breaches.note_if(base.told || has_more, Breach::ReusedKnowingly);
+            state.breaches.note_if(base.contested, Breach::TookWhileContested);
             state.breaches.note_if(base.standing_down && self.is_planned(state), Breach::PlannedLoss);
             self.accept(state, &mut db, push.op);
             state.base_mut(push.to).disk.master = Some(db);

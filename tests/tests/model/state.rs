@@ -228,6 +228,8 @@ pub struct Base {
     pub standing_down: bool,
     /// A device has shown that this reign was longer than it is here.
     pub told: bool,
+    /// A device has shown it another reign of its number.
+    pub contested: bool,
     /// Up to where the replica has said to have everything.
     pub durable: u8,
     /// It has answered that another device reigns. The judge's.
@@ -243,6 +245,7 @@ impl Base {
             sealed: false,
             standing_down: false,
             told: false,
+            contested: false,
             durable: 0,
             answered: false,
         }
@@ -329,6 +332,8 @@ pub enum Breach {
     TookOfAnEndedReign,
     /// A sequence was given by a server that had been shown that it may have given it before.
     ReusedKnowingly,
+    /// A server took something although it had been shown another reign of its number.
+    TookWhileContested,
     /// A device took another history of one reign over the one it had.
     WentBack,
     /// Changes that a copy alone may have had were replaced.
@@ -496,6 +501,7 @@ impl Model {
                 transaction: 0,
                 page_digest: [0; 16],
             }),
+            ends: Vec::new(),
             device: DeviceId([1; 16]),
             operator: String::new(),
             reason: PromotionReason::Promoted,

@@ -2,17 +2,18 @@
 
 use std::num::NonZeroUsize;
 
+use mfpsync_tests::rounds;
 use stateright::{Checker, HasDiscoveries, Model as _};
 
 use super::act::Act;
 use super::guard::Guard;
 use super::property::{
-    ENDS_BY_SUCCESSOR, NEVER_BACK, NO_REUSE, NOT_DISCARDED, NOT_LOST, NOTHING_ENDED, ONCE, ONE_SUCCESSOR,
-    PLAN_IS_LOSSLESS, SEALED_IS_SILENT, SYNC_OUTLASTS,
+    CONTESTED_IS_STILL, ENDS_BY_SUCCESSOR, NEVER_BACK, NO_REUSE, NOT_DISCARDED, NOT_LOST, NOTHING_ENDED,
+    ONCE, ONE_SUCCESSOR, PLAN_IS_LOSSLESS, SEALED_IS_SILENT, SYNC_OUTLASTS,
 };
 use super::scope::{
     COMPETING, HEARD, Model, RECOVERY, RECOVERY_SYNC, REPLICA_PUT_BACK, RIVALS, SERVER_PUT_BACK, Scope,
-    TAKEOVER, TAKEOVER_SYNC,
+    TAKEOVER, TAKEOVER_SYNC, larger,
 };
 
 /// Leaves a guard out, and finds the shortest way on which the property falls.
@@ -123,6 +124,22 @@ fn i_17_needs_that_retained_until_safe() {
 #[test]
 fn i_17_needs_that_retained_is_offered() {
     falls(Guard::RetainedIsOffered, TAKEOVER, NOT_LOST, 13);
+}
+
+#[test]
+fn i_17_needs_that_undecided_is_offered() {
+    // That takes a put back server and a takeover behind it: more states than everybody has time for.
+    if rounds(0, 1) == 1 {
+        falls(Guard::UndecidedIsOffered, larger(SERVER_PUT_BACK), NOT_LOST, 0);
+    }
+}
+
+#[test]
+fn i_13_needs_that_contested_takes_nothing() {
+    // Two clients, which follow one reign each.
+    if rounds(0, 1) == 1 {
+        falls(Guard::ContestedTakesNothing, larger(REPLICA_PUT_BACK), CONTESTED_IS_STILL, 0);
+    }
 }
 
 #[test]
