@@ -120,7 +120,7 @@ fn sync_outlasts(model: &Model, state: &State) -> bool {
         })
 }
 
-fn not_lost(model: &Model, state: &State) -> bool {
+pub fn not_lost(model: &Model, state: &State) -> bool {
     // A replica whose disk was put back, besides a lost server, is one fault too many.
     let put_back = |who| model.scope.put_back == Some(who) && state.image == Image::Used;
     put_back(Who::Replica)

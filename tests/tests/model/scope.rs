@@ -104,7 +104,7 @@ pub fn larger(scope: Scope) -> Scope {
         "recovery" => Scope { clients: 2, ..scope },
         "recovery-sync" => Scope { clients: 2, reigns: 3, ..scope },
         "rivals" => Scope { clients: 2, losses: 3, ..scope },
-        "server-put-back" => Scope { promotion: true, ..scope },
+        "server-put-back" => Scope { edits: 1, promotion: true, losses: 1, ..scope },
         "replica-put-back" => Scope { clients: 2, ..scope },
         name => panic!("no scope is called {name}"),
     }

@@ -9,12 +9,14 @@ use super::act::Act;
 use super::guard::Guard;
 use super::property::{
     CONTESTED_IS_STILL, ENDS_BY_SUCCESSOR, NEVER_BACK, NO_REUSE, NOT_DISCARDED, NOT_LOST, NOTHING_ENDED,
-    ONCE, ONE_SUCCESSOR, PLAN_IS_LOSSLESS, SEALED_IS_SILENT, SYNC_OUTLASTS,
+    ONCE, ONE_SUCCESSOR, PLAN_IS_LOSSLESS, SEALED_IS_SILENT, SYNC_OUTLASTS, not_lost,
 };
 use super::scope::{
     COMPETING, HEARD, Model, RECOVERY, RECOVERY_SYNC, REPLICA_PUT_BACK, RIVALS, SERVER_PUT_BACK, Scope,
     TAKEOVER, TAKEOVER_SYNC, larger,
 };
+use super::state::State;
+use super::state::Who::{Replica, Server};
 
 /// Leaves a guard out, and finds the shortest way on which the property falls.
 fn falls(guard: Guard, scope: Scope, property: &'static str, steps: usize) {
@@ -42,7 +44,7 @@ fn path(guard: Guard, scope: Scope, property: &'static str, below: Option<NonZer
 fn every_guard_is_left_out_in_a_test() {
     let tests = include_str!("without.rs");
     for guard in Guard::ALL {
-        assert!(tests.contains(&format!("falls(Guard::{guard:?},")), "{guard:?} is never left out");
+        assert!(tests.contains(&format!("Guard::{guard:?}")), "{guard:?} is never left out");
     }
 }
 
@@ -126,19 +128,30 @@ fn i_17_needs_that_retained_is_offered() {
     falls(Guard::RetainedIsOffered, TAKEOVER, NOT_LOST, 13);
 }
 
+/// A put back server and a takeover behind it: more states than anybody has time for, so one way is followed.
 #[test]
 fn i_17_needs_that_undecided_is_offered() {
-    // That takes a put back server and a takeover behind it: more states than everybody has time for.
-    if rounds(0, 1) == 1 {
-        falls(Guard::UndecidedIsOffered, larger(SERVER_PUT_BACK), NOT_LOST, 0);
-    }
+    use Act::*;
+    let put_back = [Edit(0), Edit(1), Open(Server), Greet(0, Server), Push(0), Connect(Server), Copy(Server)];
+    let twice = [Write(0), Ship { heard: true }, PutBack(Server), Open(Server), Greet(1, Server), Push(1)];
+    let acknowledged = [Write(1), Settle(1), Promote { planned: false }, Decide, Place, Reign(Replica)];
+    let met = [Open(Replica), Greet(1, Replica), Pull(1)];
+    let way = [&put_back[..], &twice, &acknowledged, &met].concat();
+    let scope = Scope { promotion: true, ..SERVER_PUT_BACK };
+    let end = |without| {
+        let model = Model::new(scope, without);
+        let step = |state: State, act: &Act| model.after(&state, *act).expect("each act is possible");
+        not_lost(&model, &way.iter().fold(State::new(), step))
+    };
+    assert!(end(None));
+    assert!(!end(Some(Guard::UndecidedIsOffered)));
 }
 
 #[test]
 fn i_13_needs_that_contested_takes_nothing() {
     // Two clients, which follow one reign each.
     if rounds(0, 1) == 1 {
-        falls(Guard::ContestedTakesNothing, larger(REPLICA_PUT_BACK), CONTESTED_IS_STILL, 0);
+        falls(Guard::ContestedTakesNothing, larger(REPLICA_PUT_BACK), CONTESTED_IS_STILL, 17);
     }
 }
 
