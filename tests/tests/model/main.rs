@@ -115,8 +115,7 @@ fn i_13_two_reigns_of_one_number_are_noticed() {
     holds(REPLICA_PUT_BACK, &[SURPLUS, SEALED, OFFERED, FORK_REFUSED]);
 }
 
-/// Known: among edits of one item, what a device offers to a new reign under its own number may go over
-/// what somebody made who had seen it.
+/// Known: an edit whose answer was lost, and which others have seen, may go over what one of those made of it.
 #[test]
 fn i_17_an_edit_that_is_offered_late_may_go_over_its_successor() {
     let scope = Scope { promotion: true, ..COMPETING };
