@@ -15,8 +15,8 @@ pub enum Start {
     Resume,
     /// From nothing.
     Reset(ResetReason),
-    /// The follower has seen changes of this very reign that this server does not have: the
-    /// server's own disk was rolled back, and it must not serve.
+    /// The follower has seen changes of this very reign that this server does not have, or has others in
+    /// their place: the server's own disk was rolled back, and it must not serve.
     RolledBack,
 }
 
@@ -35,6 +35,12 @@ pub fn start(cursor: Option<&Cursor>, head: &Head, lineage: &Lineage, chain: Opt
         Standpoint::Unknown => Start::Reset(ResetReason::UnknownHistory),
         Standpoint::PastFork { .. } => Start::Reset(ResetReason::PastFork),
         Standpoint::Continue if cursor.sequence < head.tombstone_floor => Start::Reset(ResetReason::TooOld),
+        // The very sequence means something else here: what the follower has was made before the disk was put back.
+        Standpoint::Continue
+            if cursor.epoch == head.epoch && chain.is_some_and(|chain| chain != cursor.chain) =>
+        {
+            Start::RolledBack
+        }
         Standpoint::Continue if chain != Some(cursor.chain) => Start::Reset(ResetReason::UnknownHistory),
         Standpoint::Continue => Start::Resume,
     }

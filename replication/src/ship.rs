@@ -323,10 +323,14 @@ impl Shipping {
         }
     }
 
-    /// Whether the copy holds changes of the group that the database does not: its disk was put back.
+    /// Whether the copy holds changes of the group that the database does not, or others in their place: its disk
+    /// was put back.
     fn is_ahead(&self, position: &Position) -> bool {
         self.logical.is_some_and(|logical| {
-            position.group == logical.group && position.place() > (logical.epoch.number, logical.sequence)
+            let (theirs, ours) = (position.place(), (logical.epoch.number, logical.sequence));
+            position.group == logical.group
+                && (theirs > ours
+                    || theirs == ours && (position.epoch, position.chain) != (logical.epoch, logical.chain))
         })
     }
 

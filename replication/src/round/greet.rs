@@ -38,6 +38,11 @@ pub(super) fn judge(facts: &Facts, greeting: &Greeting) -> Result<Trusted, Troub
     if greeting.known_operation > facts.outbox.last_operation {
         return Err(Trouble::OwnHistory);
     }
+    // Answers of this very reign are stored here that it does not know of any more.
+    let same = facts.lineage.as_ref().is_some_and(|ours| ours.highest().epoch == lineage.highest().epoch);
+    if same && greeting.known_operation < facts.outbox.low_water {
+        return Err(Trouble::ServerRolledBack);
+    }
     check_head(facts, greeting, &lineage)?;
     Ok(Trusted { lineage, lost_beyond })
 }

@@ -43,11 +43,19 @@ impl LocalRead<'_> {
         Ok(report.flatten())
     }
 
-    fn retained_beyond(&self, fork: Sequence) -> Result<Vec<(Incarnation, Sequence, Vec<u8>)>> {
-        const SQL: &str =
-            "SELECT incarnation, sequence, record FROM retained WHERE sequence > ? ORDER BY operation";
+    /// What is kept from beyond the fork, and what the new reign has not decided although it lies before: its
+    /// parent had lost it, as when a disk was put back.
+    fn retained_beyond(
+        &self,
+        fork: Sequence,
+        own: Incarnation,
+        known: OperationNumber,
+    ) -> Result<Vec<(Incarnation, Sequence, Vec<u8>)>> {
+        const SQL: &str = "SELECT incarnation, sequence, record FROM retained
+            WHERE sequence > ?1 OR incarnation = ?2 AND operation > ?3 ORDER BY operation";
         let mut statement = self.connection.prepare_cached(SQL)?;
-        let rows = statement.query_map([fork.0 as i64], |row| {
+        let kept = params![fork.0 as i64, own.0 as i64, known.0 as i64];
+        let rows = statement.query_map(kept, |row| {
             let incarnation = Incarnation(row.get::<_, i64>(0)? as u64);
             Ok((incarnation, Sequence(row.get::<_, i64>(1)? as u64), row.get(2)?))
         })?;
@@ -152,7 +160,7 @@ impl LocalWrite<'_> {
     ) -> Result<()> {
         let device = self.device()?;
         let mut earlier = Vec::new();
-        for (incarnation, was, record) in self.retained_beyond(fork.sequence)? {
+        for (incarnation, was, record) in self.retained_beyond(fork.sequence, device.incarnation, known)? {
             let operation = Operation { was: Some(was), ..Operation::decode(&record)? };
             self.count_retained(-1, -(record.len() as i64))?;
             if incarnation != device.incarnation {
@@ -165,7 +173,10 @@ impl LocalWrite<'_> {
             }
             offered.own += 1;
         }
-        self.connection.execute("DELETE FROM retained WHERE sequence > ?", [fork.sequence.0 as i64])?;
+        self.connection.execute(
+            "DELETE FROM retained WHERE sequence > ?1 OR incarnation = ?2 AND operation > ?3",
+            params![fork.sequence.0 as i64, device.incarnation.0 as i64, known.0 as i64],
+        )?;
         let waiting = self.waiting_numbers()?;
         let nothing = ItemKey::parse("shared", ERASED_KIND, "", "none")
             .map_err(|_| DecodeError::Invalid("key of nothing"))?;
