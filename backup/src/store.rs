@@ -9,6 +9,8 @@
 mod cancel;
 mod error;
 pub mod local;
+#[cfg(test)]
+pub(crate) mod memory;
 mod name;
 pub mod smb;
 

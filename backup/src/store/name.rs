@@ -26,6 +26,12 @@ impl Name {
         if whole { Ok(Self(text.to_owned())) } else { Err(Error::new("take name", Kind::InvalidName)) }
     }
 
+    /// A name that is known to be one.
+    pub(crate) fn made(text: String) -> Self {
+        debug_assert!(Self::parse(&text).is_ok(), "{text} is no name");
+        Self(text)
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
