@@ -71,13 +71,34 @@ impl Plan {
     }
 }
 
+/// The most that is kept of what went to the server.
+const KEPT: usize = 64 << 10;
+
+/// What went by.
+#[derive(Debug, Default)]
+struct Traffic {
+    passed: AtomicU64,
+    there: Mutex<Vec<u8>>,
+}
+
+impl Traffic {
+    fn pass(&self, way: Way, bytes: &[u8]) {
+        self.passed.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if way == Way::There {
+            let mut there = self.there.lock().unwrap_or_else(PoisonError::into_inner);
+            let room = KEPT.saturating_sub(there.len()).min(bytes.len());
+            there.extend(&bytes[..room]);
+        }
+    }
+}
+
 /// A running relay; dropping it cuts for good.
 #[derive(Debug)]
 pub struct Relay {
     address: SocketAddr,
     state: watch::Sender<State>,
     plan: Plan,
-    passed: Arc<AtomicU64>,
+    traffic: Arc<Traffic>,
     task: JoinHandle<()>,
 }
 
@@ -90,9 +111,9 @@ impl Relay {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("open a relay")?;
         let address = listener.local_addr().context("open a relay")?;
         let state = State { target, whole: true, cuts: 0, silent: false, delay: Duration::ZERO, rate: None };
-        let ((state, seen), plan, passed) = (watch::channel(state), Plan::default(), Arc::default());
-        let task = tokio::spawn(pass_on(listener, seen, plan.clone(), Arc::clone(&passed)));
-        Ok(Self { address, state, plan, passed, task })
+        let ((state, seen), plan, traffic) = (watch::channel(state), Plan::default(), Arc::default());
+        let task = tokio::spawn(pass_on(listener, seen, plan.clone(), Arc::clone(&traffic)));
+        Ok(Self { address, state, plan, traffic, task })
     }
 
     /// Where to dial instead of the target.
@@ -140,7 +161,13 @@ impl Relay {
     /// Bytes that were passed on, both ways together.
     #[must_use]
     pub fn passed(&self) -> u64 {
-        self.passed.load(Ordering::Relaxed)
+        self.traffic.passed.load(Ordering::Relaxed)
+    }
+
+    /// The first 64 KiB that went to the server, on all connections together.
+    #[must_use]
+    pub fn there(&self) -> Vec<u8> {
+        self.traffic.there.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -150,19 +177,14 @@ impl Drop for Relay {
     }
 }
 
-async fn pass_on(
-    listener: TcpListener,
-    mut seen: watch::Receiver<State>,
-    plan: Plan,
-    passed: Arc<AtomicU64>,
-) {
+async fn pass_on(listener: TcpListener, mut seen: watch::Receiver<State>, plan: Plan, traffic: Arc<Traffic>) {
     let (mut connections, mut cuts) = (JoinSet::new(), 0);
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let state = *seen.borrow();
                 if let Ok((near, _peer)) = accepted && state.whole {
-                    connections.spawn(join(near, seen.clone(), plan.clone(), passed.clone()));
+                    connections.spawn(join(near, seen.clone(), plan.clone(), traffic.clone()));
                 }
             }
             changed = seen.changed() => {
@@ -180,14 +202,14 @@ async fn pass_on(
 }
 
 /// Either side may end at any time; the other then sees the end, as over a real cable.
-async fn join(near: TcpStream, seen: watch::Receiver<State>, plan: Plan, passed: Arc<AtomicU64>) {
+async fn join(near: TcpStream, seen: watch::Receiver<State>, plan: Plan, traffic: Arc<Traffic>) {
     let target = seen.borrow().target;
     let Ok(far) = TcpStream::connect(target).await else { return };
     let _no_matter = (near.set_nodelay(true), far.set_nodelay(true));
     let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
     tokio::select! {
-        () = copy(near_in, far_out, seen.clone(), (Way::There, &plan), &passed) => {}
-        () = copy(far_in, near_out, seen.clone(), (Way::Back, &plan), &passed) => {}
+        () = copy(near_in, far_out, seen.clone(), (Way::There, &plan), &traffic) => {}
+        () = copy(far_in, near_out, seen.clone(), (Way::Back, &plan), &traffic) => {}
     }
 }
 
@@ -196,7 +218,7 @@ async fn copy(
     mut to: OwnedWriteHalf,
     mut seen: watch::Receiver<State>,
     (way, plan): (Way, &Plan),
-    passed: &AtomicU64,
+    traffic: &Traffic,
 ) {
     let State { delay, rate, .. } = *seen.borrow();
     let mut buffer = vec![0; 64 << 10];
@@ -218,7 +240,7 @@ async fn copy(
                 return;
             }
         }
-        passed.fetch_add(count as u64, Ordering::Relaxed);
+        traffic.pass(way, &buffer[..count]);
         if to.write_all(&buffer[..count]).await.is_err() {
             return;
         }

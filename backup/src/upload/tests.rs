@@ -219,6 +219,19 @@ fn pruning_cut_off_anywhere_leaves_whole_archives_and_is_finished_by_the_next() 
 }
 
 #[test]
+fn there_is_no_survey_of_a_folder_that_was_read_in_part() -> Result<()> {
+    for doing in ["list", "open", "read"] {
+        let store = MemoryStore::new(move |call| if call == doing { Fate::AnswerLost } else { Fate::Done });
+        store.put(BTreeMap::from([
+            (ID(1).manifest().to_string(), vec![1]),
+            (ID(2).manifest().to_string(), vec![2]),
+        ]));
+        assert!(Survey::take(&mut *store.connect(&Cancel::new()?)?).is_err());
+    }
+    Ok(())
+}
+
+#[test]
 fn only_what_was_left_behind_long_ago_is_swept() -> Result<()> {
     let (old, live, young) = (ArchiveId::new(100, 1), ArchiveId::new(100, 2), ArchiveId::new(900, 3));
     let store = store_with(vec![]);

@@ -9,11 +9,11 @@ use anyhow::{Context, Result, ensure};
 use mfpsync_backup::prune;
 use mfpsync_backup::store::Cancel;
 use mfpsync_backup::survey::Survey;
-use mfpsync_backup::upload::Progress;
+use mfpsync_backup::upload::{Mark, Progress, Upload};
 use mfpsync_tests::{ShareServer, TestShare, skip};
 use rustix::process::{Signal, kill_process};
 
-use crate::archive::{Bytes, id, sound, upload, upload_with};
+use crate::archive::{Bytes, PATIENCE, id, sound, upload, upload_with};
 use crate::connect;
 use crate::hooked::{Hook, Hooked};
 
@@ -120,6 +120,36 @@ fn a_server_killed_while_an_archive_is_sent_gets_the_rest_of_it() -> Result<()> 
     })?;
     assert!(killed);
     assert_eq!(sound(&server.folder("backup").join("group"))?, [id(1)]);
+    Ok(())
+}
+
+#[test]
+fn a_job_that_was_begun_before_a_restart_goes_on_where_it_was() -> Result<()> {
+    let server = ShareServer::default().start()?;
+    let own = server.folder("backup").join("group");
+    let (cancel, archive) = (Cancel::new()?, &mut Bytes::new(9 << 20));
+    let mut left = None;
+    let store = server.store(server.target("backup")?)?;
+    let first = upload_with(&store, id(1), archive, &cancel, &mut |progress| {
+        if let Progress::Sending(mark) = progress {
+            left = Some(mark);
+            if mark.taken >= 4 << 20 {
+                cancel.cancel();
+            }
+        }
+    });
+    assert!(first.is_err() && sound(&own)?.is_empty());
+    let (cancel, mut begin) = (Cancel::new()?, None);
+    let observe = &mut |progress| {
+        if let Progress::Sending(mark) = progress {
+            begin.get_or_insert(mark);
+        }
+    };
+    let store = server.store(server.target("backup")?)?;
+    Upload { store: &store, cancel: &cancel, id: id(1), patience: PATIENCE, resume: left, observe }
+        .run(archive)?;
+    assert_eq!(begin, Some(Mark { turn: 0, taken: 5 << 20 }));
+    assert_eq!(sound(&own)?, [id(1)]);
     Ok(())
 }
 

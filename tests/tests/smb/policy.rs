@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use mfpsync_backup::smb::{Dialect, Encryption, Target};
 use mfpsync_backup::store::{Breach, Kind, Protection};
-use mfpsync_tests::ShareServer;
+use mfpsync_tests::{Relay, ShareServer};
 
 use crate::{connect, refused};
 
@@ -31,12 +31,22 @@ fn a_connection_is_signed_and_encrypted_as_the_server_sees_it() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_server_that_does_not_encrypt_gets_nothing_when_that_is_required() -> Result<()> {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_encrypt_gets_nothing_when_that_is_required() -> Result<()> {
     let server = ShareServer::default().with("server smb encrypt = off").start()?;
-    let store = server.store(Target { encryption: Encryption::Required, ..server.target("backup")? })?;
-    assert_eq!(refused(&store), Some(Kind::Policy(Breach::Encryption)));
-    assert!(!server.folder("backup").join("group").exists());
+    // SMB writes names in UTF-16.
+    let canary: Vec<u8> = "group".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (encryption, refusal) in
+        [(Encryption::Required, Some(Kind::Policy(Breach::Encryption))), (Encryption::Off, None)]
+    {
+        let relay = Relay::open(server.address()).await?;
+        let (host, port) = (relay.address().ip().to_string(), relay.address().port());
+        let store = server.store(Target { host, port, encryption, ..server.target("backup")? })?;
+        assert_eq!(tokio::task::block_in_place(|| refused(&store)), refusal);
+        let seen = relay.there().windows(canary.len()).any(|bytes| bytes == canary);
+        assert_eq!(seen, refusal.is_none(), "{encryption:?}");
+        assert_eq!(server.folder("backup").join("group").exists(), refusal.is_none());
+    }
     Ok(())
 }
 

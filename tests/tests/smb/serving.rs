@@ -1,12 +1,14 @@
 //! What a share does when nothing is wrong, and what it says to what cannot be.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 
 use anyhow::Result;
+use mfpsync_backup::prune;
 use mfpsync_backup::smb::Target;
 use mfpsync_backup::store::{CHUNK, Connection, Entry, Kind, Name};
 use mfpsync_backup::survey::Survey;
-use mfpsync_tests::ShareServer;
+use mfpsync_tests::{ShareServer, skip};
 
 use crate::archive::{Bytes, id, sound, upload};
 use crate::{connect, kind, refused};
@@ -147,5 +149,31 @@ fn what_is_not_allowed_is_said_and_changes_nothing() -> Result<()> {
     assert_eq!(kind(share.resume(&a, 0)), Some(Kind::Denied));
     assert_eq!(read(share, "a")?, b"a");
     assert_eq!(share.list()?.len(), 1);
+
+    fs::write(own.join(id(1).data().as_str()), "")?;
+    fs::write(own.join(id(1).manifest().as_str()), "")?;
+    let removed = &mut Vec::new();
+    assert_eq!(kind(prune::remove(share, &[id(1)], &mut |id| removed.push(id))), Some(Kind::Denied));
+    assert_eq!((removed.len(), share.list()?.len()), (0, 3));
+    Ok(())
+}
+
+#[test]
+fn a_file_that_may_not_be_read_is_said_to_be_so() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        skip("may not act as two users");
+        return Ok(());
+    }
+    let server = ShareServer::default().start()?;
+    let own = server.folder("noperm").join("group");
+    fs::create_dir(&own)?;
+    fs::set_permissions(&own, Permissions::from_mode(0o755))?;
+    fs::write(own.join("a"), "a")?;
+    fs::set_permissions(own.join("a"), Permissions::from_mode(0o600))?;
+    let share = &mut *connect(&server.store(server.target("noperm")?)?)?;
+    let a = Name::parse("a")?;
+    assert_eq!(share.size(&a)?, Some(1));
+    assert_eq!(kind(share.open(&a)), Some(Kind::Denied));
+    assert_eq!(kind(share.create(&Name::parse("b")?)), Some(Kind::Denied));
     Ok(())
 }
