@@ -2,6 +2,8 @@
 
 CARGO ?= cargo
 BIN := target/debug
+# The server that the tests of archives run against.
+SAMBA := smbd:samba
 BUILT := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help demo test campaign check bench build package package-test clean
@@ -13,16 +15,16 @@ demo: build ## Three daemons, one address book, a cut and a merge (PROCEDURE=P1 
 	$(BIN)/mfpsync demo --daemon $(BIN)/mfpsyncd $(if $(PROCEDURE),--procedure $(PROCEDURE)) $(if $(KEEP),--keep)
 
 build: tools
-	$(CARGO) build --locked -p mfpsync-daemon -p mfpsync-cli
+	$(CARGO) build --locked -p mfpsync-daemon -p mfpsync-cli -p mfpsync-backup
 
 test: tools ## All tests, over real files, sockets and processes (MFPSYNC_NO_SKIP=1, as root: none skipped)
-	@scripts/need ip:iproute2 nft:nftables openssl:openssl mount:mount unshare:util-linux sqlite3:sqlite3
+	@scripts/need ip:iproute2 nft:nftables openssl:openssl mount:mount unshare:util-linux sqlite3:sqlite3 $(SAMBA)
 	$(CARGO) build --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace
 
 campaign: tools ## The same for longer: more rounds, larger databases, 2,000 seeds (about an hour)
-	@scripts/need ip:iproute2 nft:nftables openssl:openssl mount:mount unshare:util-linux sqlite3:sqlite3
-	$(CARGO) build --locked -p mfpsync-daemon -p mfpsync-cli
+	@scripts/need ip:iproute2 nft:nftables openssl:openssl mount:mount unshare:util-linux sqlite3:sqlite3 $(SAMBA)
+	$(CARGO) build --locked -p mfpsync-daemon -p mfpsync-cli -p mfpsync-backup
 	MFPSYNC_CAMPAIGN=1 MFPSYNC_SEEDS=2000 $(CARGO) test --locked -p mfpsync-tests
 	MFPSYNC_CAMPAIGN=1 PROPTEST_CASES=2000 $(CARGO) test --locked -p mfpsync-replication -p mfpsync-storage
 
@@ -52,7 +54,7 @@ package-test: package ## Install, run, upgrade, remove and purge it in a Debian 
 
 .PHONY: tools
 tools:
-	@scripts/need cc:build-essential
+	@scripts/need cc:build-essential pkg-config:pkg-config smbclient.pc:libsmbclient-dev
 	@scripts/need-rust
 
 clean: ## Remove everything that was built

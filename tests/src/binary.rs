@@ -23,6 +23,14 @@ pub fn command_path() -> Result<PathBuf> {
     find("MFPSYNC", "mfpsync")
 }
 
+/// The helper program that reaches SMB shares.
+///
+/// # Errors
+/// It was not built.
+pub fn smb_helper_path() -> Result<PathBuf> {
+    find("MFPSYNC_SMB", "mfpsync-smb")
+}
+
 fn find(variable: &str, name: &str) -> Result<PathBuf> {
     if let Some(named) = env::var_os(variable) {
         return absolute(PathBuf::from(named), &format!("named by {variable}"));
@@ -36,8 +44,8 @@ fn find(variable: &str, name: &str) -> Result<PathBuf> {
         }
     }
     bail!(
-        "{name} is not built: run `cargo build -p mfpsync-daemon -p mfpsync-cli` first (`make test` does), \
-         or name it in {variable}"
+        "{name} is not built: run `cargo build -p mfpsync-daemon -p mfpsync-cli -p mfpsync-backup` first \
+         (`make test` does), or name it in {variable}"
     )
 }
 

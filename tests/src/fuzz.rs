@@ -10,6 +10,7 @@ mod books;
 mod mutation;
 mod process;
 mod records;
+mod shares;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 13] = [
     Target { name: "csv", run: books::csv, samples: books::csv_samples },
     Target { name: "abk", run: books::abk, samples: books::abk_samples },
     Target { name: "ldif", run: books::ldif, samples: books::ldif_samples },
@@ -39,6 +40,9 @@ pub const TARGETS: [Target; 10] = [
     Target { name: "config", run: process::config, samples: process::config_samples },
     Target { name: "debug", run: process::debug, samples: process::debug_samples },
     Target { name: "kit", run: process::kit, samples: process::kit_samples },
+    Target { name: "smb", run: shares::smb, samples: shares::smb_samples },
+    Target { name: "name", run: shares::name, samples: shares::name_samples },
+    Target { name: "helper", run: shares::helper, samples: shares::helper_samples },
 ];
 
 impl Target {

@@ -2,8 +2,8 @@
 //!
 //! Start at [`Fleet`], a server and its clients paired by code, or at [`TestDevice`] for a single
 //! one. [`Relay`] is the cable between a client and its server, [`eventually`] the only place that
-//! waits, [`item`] builds edits, [`clock`] turns a device's clock, [`volume`] fills its disk, [`read_only`] stops its writes, [`power`] fails,
-//! [`lan`] is an office network of its own.
+//! waits, [`item`] builds edits, [`clock`] turns a device's clock, [`volume`] fills its
+//! disk, [`read_only`] stops its writes, [`power`] fails, [`lan`] is an office network of its own, [`TestShare`] a real SMB server.
 //! [`sim`] is a fleet without any of these: one process, virtual time, luck from a seed.
 //! No product crate may depend on this one.
 
@@ -24,12 +24,13 @@ pub mod power;
 mod preload;
 pub mod read_only;
 mod relay;
+mod share;
 pub mod sim;
 mod skip;
 pub mod volume;
 mod wait;
 
-pub use binary::{command_path, daemon_path};
+pub use binary::{command_path, daemon_path, smb_helper_path};
 pub use campaign::{rounds, seed};
 pub use contents::{Contents, fields};
 pub use debug::Hashes;
@@ -38,7 +39,8 @@ pub use fleet::{Fleet, PASSPHRASE, current, join, open_pairing, running, start_s
 pub use locks::locks;
 pub use log::Log;
 pub use port::Port;
-pub use relay::Relay;
+pub use relay::{Mishap, Relay, Way};
+pub use share::{SHARE_PASSWORD, Session, ShareServer, TestShare};
 pub use skip::skip;
 pub use wait::{PATIENCE, eventually};
 

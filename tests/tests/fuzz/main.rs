@@ -53,7 +53,7 @@ macro_rules! targets {
     };
 }
 
-targets! { csv abk ldif vcard record message control config debug kit }
+targets! { csv abk ldif vcard record message control config debug kit smb name helper }
 
 #[test]
 fn every_target_is_run() {
