@@ -3,6 +3,7 @@
 
 use mfpsync_replication::follow::{self, Start};
 use mfpsync_replication::lineage::{Relation, Standpoint};
+use mfpsync_replication::message::ResetReason;
 use mfpsync_storage::master::Head;
 use mfpsync_storage::model::{PublicKey, Sequence};
 
@@ -171,9 +172,6 @@ impl Model {
         let same_reign = self.epoch(state, at) == self.epoch(state, db.reign);
         match self.where_to_start(state, at, mirror, &db) {
             Start::RolledBack => return self.is_told(state, who),
-            Start::Reset(_) if same_reign && self.keeps(Guard::OtherHistoryIsRefused) => {
-                return self.is_told(state, who);
-            }
             // A reset ends no earlier than where the same reign had brought the mirror.
             Start::Reset(_) if same_reign && shown.len() < mirror.len() => return false,
             Start::Reset(_) => {}
@@ -209,7 +207,12 @@ impl Model {
         let known = mirror.len() <= db.log.len();
         let chain = known.then(|| self.cursor(state, db.reign, db.log.prefix(mirror.len())).chain);
         let cursor = self.cursor(state, at, mirror);
-        follow::start(Some(&cursor), &head, &self.lineage(state, db.reign), chain)
+        match follow::start(Some(&cursor), &head, &self.lineage(state, db.reign), chain) {
+            Start::RolledBack if known && !self.keeps(Guard::OtherHistoryIsRefused) => {
+                Start::Reset(ResetReason::UnknownHistory)
+            }
+            start => start,
+        }
     }
 
     /// Up to where a server may show its changes.
