@@ -64,8 +64,15 @@ pub async fn keep(device: Arc<Device>, supervisor: SupervisorHandle, stop: Cance
         let changed = async {
             let again = async {
                 match standing {
-                    Ok(()) => std::future::pending().await,
-                    Err(_) => tokio::time::sleep(AGAIN).await,
+                    Ok(None) => std::future::pending().await,
+                    Ok(Some(standing)) => {
+                        if standing.lost().await.is_none() {
+                            // Taken down.
+                            std::future::pending::<()>().await;
+                        }
+                        device.signpost.take_down().await;
+                    }
+                    Err(Unopened) => tokio::time::sleep(AGAIN).await,
                 }
             };
             tokio::select! {
@@ -84,7 +91,11 @@ pub async fn keep(device: Arc<Device>, supervisor: SupervisorHandle, stop: Cance
 /// The port cannot be opened now.
 struct Unopened;
 
-async fn stand_or_fall(device: &Arc<Device>, supervisor: &SupervisorHandle) -> Result<(), Unopened> {
+/// The tasks of the signpost that stands then.
+async fn stand_or_fall(
+    device: &Arc<Device>,
+    supervisor: &SupervisorHandle,
+) -> Result<Option<Vital>, Unopened> {
     let own = device.roster.member(device.identity.device());
     let may_serve = own.is_some_and(|row| !row.released && row.capabilities.contains(Capabilities::SERVE));
     let mut standing = device.signpost.0.lock().await;
@@ -94,22 +105,20 @@ async fn stand_or_fall(device: &Arc<Device>, supervisor: &SupervisorHandle) -> R
     if serves || !may_serve {
         drop(standing);
         device.signpost.take_down().await;
-        return Ok(());
+        return Ok(None);
     }
-    if standing.is_some() {
-        return Ok(());
+    if let Some(standing) = &*standing {
+        return Ok(Some(standing.clone()));
     }
     let vital = Vital::new(&TaskTracker::new(), &CancellationToken::new());
     let opened = open(device, &vital).await;
-    match opened {
-        Ok(()) => *standing = Some(vital),
-        Err(error) => {
-            tracing::debug!(%error, "open the port to say who serves");
-            vital.stop().cancel();
-            return Err(Unopened);
-        }
+    if let Err(error) = opened {
+        tracing::debug!(%error, "open the port to say who serves");
+        vital.stop().cancel();
+        return Err(Unopened);
     }
-    Ok(())
+    *standing = Some(vital.clone());
+    Ok(Some(vital))
 }
 
 async fn open(device: &Arc<Device>, vital: &Vital) -> std::io::Result<()> {
@@ -138,7 +147,7 @@ async fn open(device: &Arc<Device>, vital: &Vital) -> std::io::Result<()> {
             ReceiverStream::new(incoming.sync).map(Ok::<_, Status>),
             stop.cancelled_owned(),
         );
-        vital.tasks().spawn(async move {
+        vital.spawn("directions", async move {
             if let Err(error) = serve.await {
                 tracing::warn!(%error, "say who serves");
             }
