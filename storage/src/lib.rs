@@ -27,7 +27,7 @@ mod users;
 mod writer;
 
 pub use error::{Class, Error, Result};
-pub use open::{FileKind, retire, set_aside};
+pub use open::{FileKind, place, retire, set_aside};
 pub use readers::SHORT_READ;
 pub use snapshot::Snapshot;
 pub use store::{Database, Inline, Priority, Store};

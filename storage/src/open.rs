@@ -219,6 +219,18 @@ pub fn retire(path: &Path) -> std::io::Result<PathBuf> {
     move_aside(path, "retired")
 }
 
+/// Moves a closed database to its place, as a whole and at once.
+///
+/// # Errors
+/// The place is taken, or the database is not closed; the file system's.
+pub fn place(database: &Path, path: &Path) -> Result<()> {
+    let taken = SUFFIXES.iter().any(|suffix| with_suffix(path, suffix).exists());
+    if taken || with_suffix(database, "-wal").exists() {
+        return Err(std::io::Error::from(ErrorKind::AlreadyExists).into());
+    }
+    Ok(durable::rename(database, path)?)
+}
+
 fn move_aside(path: &Path, why: &str) -> std::io::Result<PathBuf> {
     let free = (1..)
         .map(|n| with_suffix(path, &format!(".{why}-{n}")))

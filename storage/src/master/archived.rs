@@ -21,6 +21,9 @@ use crate::physical::PAGE_BYTES;
 use crate::schema::MASTER;
 use crate::store::Database;
 
+/// The newest schema that is read.
+pub const SCHEMA: u32 = MASTER.migrations.len() as u32;
+
 /// Virtual-machine steps between two looks whether to stop.
 const STEPS: i32 = 10_000;
 
@@ -129,10 +132,9 @@ impl Archived {
         {
             return Err(ArchivedError::Foreign);
         }
-        let known = MASTER.migrations.len() as u32;
         let found = u32::try_from(pragma("user_version")?).map_err(|_| ArchivedError::Foreign)?;
-        if found > known {
-            return Err(ArchivedError::Newer { found, known });
+        if found > SCHEMA {
+            return Err(ArchivedError::Newer { found, known: SCHEMA });
         }
         let expected = open::in_memory(MASTER).map_err(ArchivedError::Storage)?;
         let same = tables(&self.connection).map_err(unreadable)?
