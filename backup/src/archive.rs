@@ -17,7 +17,7 @@ use mfpsync_storage::model::{Promotion, Signed};
 use thiserror::Error;
 use zstd::stream::write::Encoder;
 
-pub use digest::Digested;
+pub(crate) use digest::Digested;
 pub use lock::{Key, KeyError, Lock, PASSPHRASE_CHARS};
 
 use crate::manifest::File;

@@ -27,6 +27,8 @@ const WRITABLE: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::S
 const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
 /// Page cache of one connection, in KiB: small devices; more gained 10 % at eight times the memory.
 const CACHE_KIB: i64 = 2000;
+/// That of one that is filled: rows come in one order and go into indexes in others.
+const FILLING_KIB: i64 = 64_000;
 /// A database's files: its log, the log's index, where it stood, itself.
 const SUFFIXES: [&str; 4] = ["-wal", "-shm", "-anchor", ""];
 /// Length to which the log's file is cut when the log starts over.
@@ -95,6 +97,7 @@ pub(crate) fn make_filled<T, E: From<Error> + From<rusqlite::Error> + From<std::
     }
     let mut connection = Connection::open_with_flags(&draft, WRITABLE | OpenFlags::SQLITE_OPEN_CREATE)?;
     // Of use to nobody before it is whole: no journal, and one sync at its end.
+    connection.pragma_update(None, "cache_size", -FILLING_KIB)?;
     connection.pragma_update(None, "journal_mode", "off")?;
     connection.pragma_update(None, "synchronous", "off")?;
     migrate(&mut connection, kind)?;

@@ -8,7 +8,7 @@ use crate::manifest::File;
 
 /// A reader or writer, with how much passed through it and the SHA-256 of that.
 #[derive(Debug)]
-pub struct Digested<T> {
+pub(crate) struct Digested<T> {
     inner: T,
     hasher: Sha256,
     bytes: u64,
@@ -16,17 +16,17 @@ pub struct Digested<T> {
 
 impl<T> Digested<T> {
     /// Nothing has passed yet.
-    pub fn new(inner: T) -> Self {
+    pub(crate) fn new(inner: T) -> Self {
         Self { inner, hasher: Sha256::new(), bytes: 0 }
     }
 
     /// How much has passed.
-    pub fn passed(&self) -> u64 {
+    pub(crate) fn passed(&self) -> u64 {
         self.bytes
     }
 
     /// What has passed, and what it passed to or from.
-    pub fn finish(self) -> (File, T) {
+    pub(crate) fn finish(self) -> (File, T) {
         (File { bytes: self.bytes, sha256: self.hasher.finalize().into() }, self.inner)
     }
 

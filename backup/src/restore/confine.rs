@@ -123,3 +123,76 @@ fn forbidden() -> Vec<libc::c_long> {
 fn refused(error: impl Display) -> RestoreError {
     RestoreError::Unconfined(error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::path::PathBuf;
+    use std::process::{Command, ExitStatus};
+
+    use landlock::{CompatLevel, Compatible};
+
+    use super::*;
+
+    /// What a confined process is to try, and where it may write.
+    const TRY: &str = "MFPSYNC_TRY";
+    const SCRATCH: &str = "MFPSYNC_TRY_IN";
+
+    /// Not a test by itself: the process that the others start.
+    #[test]
+    fn try_it() {
+        let (Ok(what), Some(scratch)) = (std::env::var(TRY), std::env::var_os(SCRATCH)) else { return };
+        let scratch = PathBuf::from(scratch);
+        confine(&scratch, 1 << 20).unwrap();
+        match what.as_str() {
+            "write" => std::fs::write(scratch.join("a"), b"own").unwrap(),
+            "read" => drop(std::fs::read("/etc/passwd").unwrap_err()),
+            "socket" => drop(std::net::TcpStream::connect("127.0.0.1:1")),
+            "datagram" => drop(std::net::UdpSocket::bind("127.0.0.1:0")),
+            "program" => drop(Command::new("/bin/true").status()),
+            "thread" => drop(std::thread::Builder::new().spawn(|| {})),
+            "long file" => drop(std::fs::write(scratch.join("a"), vec![1; 19 << 20])),
+            "memory" => drop(std::hint::black_box(vec![1u8; 1 << 30])),
+            other => panic!("{other}"),
+        }
+        std::process::exit(7);
+    }
+
+    fn tried(what: &str) -> ExitStatus {
+        let scratch = tempfile::tempdir().unwrap();
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "restore::confine::tests::try_it"])
+            .env(TRY, what)
+            .env(SCRATCH, scratch.path())
+            .output()
+            .unwrap()
+            .status
+    }
+
+    #[test]
+    fn whoever_tries_the_network_or_another_program_is_killed() {
+        for what in ["socket", "datagram", "program", "thread"] {
+            assert_eq!(tried(what).signal(), Some(libc::SIGSYS), "{what}");
+        }
+    }
+
+    #[test]
+    fn more_than_its_share_is_refused() {
+        assert_eq!(tried("long file").signal(), Some(libc::SIGXFSZ));
+        assert_eq!(tried("memory").signal(), Some(libc::SIGABRT));
+    }
+
+    #[test]
+    fn it_writes_where_it_may() {
+        assert_eq!(tried("write").code(), Some(7));
+    }
+
+    #[test]
+    fn it_reads_nothing_else_where_the_kernel_has_landlock() {
+        let required = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+        let rules = required.handle_access(AccessFs::from_all(ABI::V1)).and_then(|rules| rules.create());
+        if rules.is_ok() {
+            assert_eq!(tried("read").code(), Some(7));
+        }
+    }
+}

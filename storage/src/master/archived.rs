@@ -147,14 +147,12 @@ impl Archived {
     /// # Errors
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), ArchivedError> {
-        for check in ["PRAGMA quick_check(1)", "PRAGMA integrity_check(1)"] {
-            let found = self.connection.query_row(check, [], |row| row.get::<_, String>(0));
-            let found = found.map_err(|error| unreadable(error.into()))?;
-            if found != "ok" {
-                return Err(ArchivedError::Damaged(found));
-            }
+        let found = self.connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0));
+        match found {
+            Ok(found) if found == "ok" => Ok(()),
+            Ok(found) => Err(ArchivedError::Damaged(found)),
+            Err(error) => Err(unreadable(error.into())),
         }
-        Ok(())
     }
 
     /// What it holds.

@@ -7,8 +7,8 @@ use super::{Author, Head, ItemWrite, MasterRead, MasterWrite, OperatorAct, Reign
 use crate::codec::DecodeError;
 use crate::error::{Error, Result};
 use crate::model::{
-    ERASED_KIND, ErasedMark, Fields, IssuingCertificate, ItemKey, Kind, Member, Parent, PromotionReason,
-    Scope, Signed, erasure_key, limit,
+    DeviceId, ERASED_KIND, ErasedMark, Fields, IssuingCertificate, ItemKey, Kind, Member, Parent,
+    PromotionReason, Scope, Signed, erasure_key, limit,
 };
 
 /// What is known of the time after the archive, wherever from: the master that is replaced, this device's
@@ -32,6 +32,31 @@ pub struct Reapplied {
     pub erasures: u64,
     /// Items that were deleted for it.
     pub items: u64,
+}
+
+impl Since {
+    /// What a master knows that is to be replaced.
+    ///
+    /// # Errors
+    /// The database's, or a damaged record.
+    pub fn of(read: &MasterRead<'_>) -> Result<Self> {
+        let erasures = read.erasures()?.into_iter().map(|(id, erasure)| (id, erasure.mark)).collect();
+        Ok(Self { issuers: read.issuers()?, members: read.members()?, erasures })
+    }
+
+    /// What either knows: of two marks of a user the later one, of two rows of a device the one that counts.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.issuers.extend(other.issuers);
+        self.members.extend(other.members);
+        for (id, mark) in other.erasures {
+            let known = self.erasures.entry(id).or_insert(mark);
+            if known.generation < mark.generation {
+                *known = mark;
+            }
+        }
+        self
+    }
 }
 
 impl Head {
@@ -62,8 +87,9 @@ impl MasterWrite<'_> {
         if !follows {
             return Err(Error::Record(DecodeError::Invalid("reign does not follow what was restored")));
         }
-        self.begin_reign(reign)?;
         let mut reapplied = Reapplied { releases: self.put_rows(since)?, ..Reapplied::default() };
+        // Behind those: the certificate and row of the device that reigns are the ones that count.
+        self.begin_reign(reign)?;
         let author = Author::operator(record.device, OperatorAct::Erase, record.operator.clone(), now);
         self.erase_again(&author, since, &mut reapplied)?;
         Ok(reapplied)
@@ -77,7 +103,7 @@ impl MasterWrite<'_> {
         Ok(self.released()?.difference(&before).count() as u64)
     }
 
-    fn released(&self) -> Result<BTreeSet<crate::model::DeviceId>> {
+    fn released(&self) -> Result<BTreeSet<DeviceId>> {
         let released = self.members()?.into_iter().filter(|member| member.record.released);
         Ok(released.map(|member| member.record.device).collect())
     }

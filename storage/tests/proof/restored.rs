@@ -127,8 +127,10 @@ fn i_19_a_device_released_since_the_archive_stays_released() {
         })
         .unwrap();
     let reign = reign(&server.0, 2);
+    let replaced = IssuingCertificate { group: GROUP, device: SERVER, public_key: PublicKey([5; 32]) };
     let since = Since {
         members: vec![row(two, 2, true), row(three, 2, true), row(four, 1, false)],
+        issuers: vec![signed(replaced.clone(), replaced.body())],
         ..Since::default()
     };
     let reapplied = server.0.write(|to| to.begin_restored_reign(&reign, &since, 1)).unwrap();
@@ -136,6 +138,8 @@ fn i_19_a_device_released_since_the_archive_stays_released() {
     let members = server.0.read(|read| read.members()).unwrap();
     let released = |device| members.iter().find(|row| row.record.device == device).unwrap().record.released;
     assert_eq!([two, three, four].map(released), [true, false, false]);
+    let issuers = server.0.read(|read| read.issuers()).unwrap();
+    assert!(issuers.contains(&reign.issuer), "the key that signs now is certified");
 }
 
 #[test]
@@ -168,6 +172,26 @@ fn i_19_a_user_erased_since_the_archive_is_in_no_page_of_what_serves() {
         }
         assert!(bytes.windows(5).any(|window| window == b"other"), "others' data is");
     }
+}
+
+#[test]
+fn what_two_know_together_is_the_later_of_each() {
+    let of = |generation, readmitted| Since {
+        erasures: BTreeMap::from([mark(&yamada(), generation, readmitted)]),
+        members: vec![row(SERVER, generation, false)],
+        ..Since::default()
+    };
+    for (one, other) in [(of(1, false), of(2, true)), (of(2, true), of(1, false))] {
+        let both = one.and(other);
+        let mark = both.erasures.values().next().unwrap();
+        assert_eq!((mark.generation, mark.readmitted, both.members.len()), (2, true, 2));
+    }
+    let mut server = filled();
+    let reign = reign(&server.0, 2);
+    server.0.write(|to| to.begin_restored_reign(&reign, &of(3, false), 1)).unwrap();
+    let known = server.0.read(Since::of).unwrap();
+    assert_eq!(known.erasures, of(3, false).erasures);
+    assert_eq!((known.issuers.len(), known.members.len()), (2, 2));
 }
 
 #[test]

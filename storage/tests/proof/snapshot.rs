@@ -70,7 +70,7 @@ fn i_20_a_snapshot_is_one_revision_while_edits_and_folds_go_on() {
     let (mut snapshot, expected) = store.snapshot(stand).unwrap();
     let bytes = snapshot.bytes();
     let mut read = Vec::new();
-    while let Some(portion) = snapshot.next() {
+    for portion in &mut snapshot {
         read.extend(portion.unwrap());
         // A page near the end has changed before its turn, some of them after a fold.
         let wait = made.load(Ordering::Relaxed) + 20;
