@@ -33,7 +33,7 @@ pub struct File {
 
 /// What a database holds: what it is proven by.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct Inventory {
     /// Where it stands.
     pub at: Cursor,
     /// The group's root key.
@@ -59,7 +59,7 @@ pub struct Began {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     /// What the database inside holds.
-    pub held: Held,
+    pub held: Inventory,
     /// The reigns up to there, oldest first; at most the last 256.
     pub reigns: Vec<Began>,
     /// The database's schema.
@@ -90,7 +90,7 @@ pub struct Maker {
 impl Manifest {
     /// Describes an archive that was taken and proven to hold this.
     #[must_use]
-    pub fn of(taken: &Taken, held: Held, maker: Maker) -> Self {
+    pub fn of(taken: &Taken, held: Inventory, maker: Maker) -> Self {
         let began = taken.lineage.iter().map(|promotion| {
             let promotion = &promotion.record;
             let (sequence, chain) = promotion

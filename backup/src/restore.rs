@@ -20,7 +20,7 @@ use mfpsync_storage::master::{Master, MasterRead, Reapplied, Reign, Since};
 use mfpsync_storage::model::Cursor;
 
 use crate::archive::{Key, Taken};
-use crate::manifest::{File, Held, Manifest};
+use crate::manifest::{File, Inventory, Manifest};
 use protocol::{Request, Task};
 use scratch::Scratch;
 
@@ -39,7 +39,7 @@ pub struct Sought {
     database: File,
     archive: File,
     at: Cursor,
-    held: Option<Held>,
+    held: Option<Inventory>,
 }
 
 impl From<&Taken> for Sought {
@@ -57,7 +57,7 @@ impl From<&Manifest> for Sought {
 }
 
 impl Sought {
-    fn check(&self, held: &Held) -> Result<(), RestoreError> {
+    fn check(&self, held: &Inventory) -> Result<(), RestoreError> {
         let is = held.at == self.at && self.held.as_ref().is_none_or(|sought| sought == held);
         if is { Ok(()) } else { Err(RestoreError::Differs) }
     }
@@ -84,7 +84,7 @@ impl Helper {
         key: &Key,
         directory: &Path,
         stop: &dyn Fn() -> bool,
-    ) -> Result<Held, RestoreError> {
+    ) -> Result<Inventory, RestoreError> {
         let scratch = Scratch::new(directory)?;
         self.run(Task::Prove, archive, sought, key, &scratch, stop)
     }
@@ -115,7 +115,7 @@ impl Helper {
         key: &Key,
         scratch: &Scratch,
         stop: &dyn Fn() -> bool,
-    ) -> Result<Held, RestoreError> {
+    ) -> Result<Inventory, RestoreError> {
         let Sought { database, archive: file, .. } = *sought;
         let request = Request { task, database, archive: file, scratch: scratch.path().to_owned() };
         let held = child::run(&self.program, &request.encode(key), archive, stop)?;
@@ -128,13 +128,13 @@ impl Helper {
 #[derive(Debug)]
 pub struct Restored {
     scratch: Scratch,
-    held: Held,
+    held: Inventory,
 }
 
 impl Restored {
     /// What it holds.
     #[must_use]
-    pub fn held(&self) -> &Held {
+    pub fn held(&self) -> &Inventory {
         &self.held
     }
 

@@ -8,7 +8,7 @@ use mfpsync_storage::model::{
 };
 use ring::signature::{ED25519, UnparsedPublicKey};
 
-use super::{Began, Counts, File, Held, Manifest, ManifestError};
+use super::{Began, Counts, File, Inventory, Manifest, ManifestError};
 
 const MAGIC: [u8; 4] = *b"MFPV";
 const VERSION: u8 = 1;
@@ -70,7 +70,7 @@ impl Manifest {
 fn parse(body: &[u8]) -> Result<Manifest, DecodeError> {
     let mut from = Decoder::record(body, MAGIC, VERSION, NAME)?;
     let manifest = Manifest {
-        held: Held::decode(&mut from)?,
+        held: Inventory::decode(&mut from)?,
         reigns: reigns(&mut from)?,
         schema: u32::try_from(from.varint()?).map_err(|_| DecodeError::Invalid("schema"))?,
         database: File::decode(&mut from)?,
@@ -103,7 +103,7 @@ fn program(from: &mut Decoder<'_>) -> Result<String, DecodeError> {
     Ok(text.to_owned())
 }
 
-impl Held {
+impl Inventory {
     pub(crate) fn encode(&self, to: &mut Encoder) {
         to.bytes(&self.at.encode()).fixed(&self.root_key.0);
         to.varint(self.content.items).fixed(&self.content.hash);

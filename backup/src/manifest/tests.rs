@@ -42,7 +42,7 @@ fn manifest() -> Manifest {
     };
     let content = ContentHash { hash: [6; 32], items: 521 };
     Manifest {
-        held: Held { at, root_key: public(&key(1)), content, counts },
+        held: Inventory { at, root_key: public(&key(1)), content, counts },
         reigns: vec![
             Began { epoch: Epoch { number: 1, nonce: [8; 16] }, sequence: Sequence(0), chain: Chain::START },
             Began { epoch, sequence: Sequence(200), chain: Chain([4; 32]) },

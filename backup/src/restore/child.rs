@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::error::RestoreError;
 use super::protocol::{decode_answer, read_frame};
-use crate::manifest::Held;
+use crate::manifest::Inventory;
 
 /// Bytes that are handed on at once.
 const CHUNK: usize = 64 << 10;
@@ -34,7 +34,7 @@ pub(super) fn run(
     request: &[u8],
     archive: impl Read,
     stop: &dyn Fn() -> bool,
-) -> Result<Held, RestoreError> {
+) -> Result<Inventory, RestoreError> {
     let child = Command::new(program)
         .env_clear()
         .stdin(Stdio::piped())

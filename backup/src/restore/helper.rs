@@ -12,7 +12,7 @@ use super::protocol::{Request, Task, answer};
 use super::scratch::{archived, fresh};
 use super::unpack::unpack;
 use crate::archive::Key;
-use crate::manifest::{Counts, Held};
+use crate::manifest::{Counts, Inventory};
 
 /// Serves one request on standard input and output. Fails without an answer if nobody asked.
 #[must_use]
@@ -25,7 +25,7 @@ pub fn main() -> ExitCode {
     if told.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn serve(request: &Request, key: &Key, archive: impl Read) -> Result<Held, RestoreError> {
+fn serve(request: &Request, key: &Key, archive: impl Read) -> Result<Inventory, RestoreError> {
     confine(&request.scratch, request.database.bytes)?;
     let path = archived(&request.scratch);
     unpack(request, key, archive, &path)?;
@@ -39,8 +39,8 @@ fn serve(request: &Request, key: &Key, archive: impl Read) -> Result<Held, Resto
     Ok(held(&contents))
 }
 
-fn held(contents: &Contents) -> Held {
-    Held {
+fn held(contents: &Contents) -> Inventory {
+    Inventory {
         at: contents.head.cursor(),
         root_key: contents.head.root_key,
         content: contents.content,

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::error::RestoreError;
 use crate::archive::Key;
-use crate::manifest::{File, Held};
+use crate::manifest::{File, Inventory};
 
 const REQUEST: [u8; 4] = *b"MFPJ";
 const ANSWER: [u8; 4] = *b"MFPN";
@@ -72,7 +72,7 @@ impl Request {
 }
 
 /// The helper's answer as a frame.
-pub(super) fn answer(answer: &Result<Held, RestoreError>) -> Vec<u8> {
+pub(super) fn answer(answer: &Result<Inventory, RestoreError>) -> Vec<u8> {
     let mut to = Encoder::record(ANSWER, VERSION);
     match answer {
         Ok(held) => held.encode(to.fixed(&[0])),
@@ -82,11 +82,11 @@ pub(super) fn answer(answer: &Result<Held, RestoreError>) -> Vec<u8> {
 }
 
 /// Parses an answer.
-pub(super) fn decode_answer(record: &[u8]) -> Result<Held, RestoreError> {
+pub(super) fn decode_answer(record: &[u8]) -> Result<Inventory, RestoreError> {
     let mut from = Decoder::record(record, ANSWER, VERSION, "restore answer")?;
     let rest = from.clone();
     if from.byte()? == 0 {
-        let held = Held::decode(&mut from)?;
+        let held = Inventory::decode(&mut from)?;
         from.finish()?;
         return Ok(held);
     }

@@ -26,6 +26,7 @@ fn reign(archive: &Archive, number: u64, sequence: Sequence) -> Reign {
         group: GROUP,
         epoch: Epoch { number, nonce: [3; 16] },
         parent: Some(parent),
+        ends: Vec::new(),
         device: SERVER,
         operator: "tanaka".to_owned(),
         reason: PromotionReason::Restored,
@@ -36,6 +37,7 @@ fn reign(archive: &Archive, number: u64, sequence: Sequence) -> Reign {
         promotion: signed(&issuing(), promotion, body),
         issuer: issuer(),
         member: member(SERVER, 2, false),
+        known: sequence,
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use age::secrecy::ExposeSecret;
 use age::x25519;
 use mfpsync_backup::archive::{self, Key, Lock, Taken};
-use mfpsync_backup::manifest::{Held, Maker, Manifest};
+use mfpsync_backup::manifest::{Inventory, Maker, Manifest};
 use mfpsync_backup::restore::{Helper, RestoreError, Restored, Sought};
 use mfpsync_storage::Store;
 use mfpsync_storage::master::{Author, Founding, ItemWrite, Master};
@@ -109,6 +109,7 @@ pub(crate) fn master(path: &Path, items: u64) -> Store<Master> {
         group: GROUP,
         epoch: Epoch { number: 1, nonce: [9; 16] },
         parent: None,
+        ends: Vec::new(),
         device: SERVER,
         operator: "tanaka".to_owned(),
         reason: PromotionReason::Founded,
@@ -157,7 +158,7 @@ pub(crate) fn identity() -> Key {
     Key::identity(&identity_text()).unwrap()
 }
 
-pub(crate) fn manifest(taken: &Taken, held: Held) -> Manifest {
+pub(crate) fn manifest(taken: &Taken, held: Inventory) -> Manifest {
     let maker = Maker { program: "0.1.0".to_owned(), made_at: 5_000, issuer: issuer() };
     Manifest::of(taken, held, maker)
 }

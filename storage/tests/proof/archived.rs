@@ -10,7 +10,7 @@ use mfpsync_storage::local::Local;
 use mfpsync_storage::master::archived::{Archived, ArchivedError};
 use mfpsync_storage::master::{Durability, Loss, Master, Progress, Replication, Switching};
 use mfpsync_storage::model::{
-    Choice, DeviceId, Incarnation, Outcome, Place, RejectReason, Sequence, Tally, Target,
+    Choice, DeviceId, Held, Incarnation, Outcome, Place, RejectReason, Sequence, Tally, Target,
 };
 use rusqlite::Connection;
 
@@ -35,6 +35,8 @@ fn archived(directory: &Path) -> PathBuf {
                 durability: Durability::Async,
             }))?;
             to.begin_unprotected(Sequence(3), 4)?;
+            to.begin_succession(Sequence(5))?;
+            to.report(DeviceId([2; 16]), &Held::of(Sequence(9), vec![Sequence(8)]))?;
             (0..24).try_for_each(|_| to.pass_hour().map(drop))?;
             to.put_switching(Some(&Switching {
                 kind: key("every").kind,
@@ -110,7 +112,7 @@ fn every_row_arrives_and_the_new_file_is_of_our_making() {
     let copied = dump(&fresh);
     assert_eq!(copied, dump(&path));
     let filled: BTreeSet<&str> = copied.lines().filter_map(|line| line.split(' ').next()).collect();
-    assert_eq!(filled.len(), 14, "an empty table proves nothing");
+    assert_eq!(filled.len(), 16, "an empty table proves nothing");
     // It serves like any other.
     let mut master = Inline::<Master>::open(&fresh, false).unwrap();
     let revision = master.write(|to| to.accept(&author(99), &[write("new", &[("x", "1")])])).unwrap();
@@ -175,10 +177,12 @@ fn a_row_that_no_device_wrote_is_refused_with_its_table() {
         ("issuers", "UPDATE issuers SET record = x'00'"),
         ("members", "UPDATE members SET device = randomblob(16)"),
         ("replication", "UPDATE replication SET device = 'text'"),
-        ("progress", "UPDATE progress SET sequence = 1 << 40"),
+        ("progress", "UPDATE progress SET sequence = -1"),
         ("marks", "UPDATE marks SET sequence = 1 << 40"),
         ("switching", "UPDATE switching SET target = 9"),
-        ("unprotected", "UPDATE unprotected SET after_sequence = 1 << 40"),
+        ("unprotected", "UPDATE unprotected SET after_sequence = -1"),
+        ("succession", "UPDATE succession SET known_sequence = 'many'"),
+        ("reports", "UPDATE reports SET held = x'00'"),
         ("head", "UPDATE head SET nonce = x'00'"),
         ("head", "UPDATE head SET group_name = printf('%.300c', 'x')"),
         ("head", "DELETE FROM head"),

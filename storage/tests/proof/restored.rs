@@ -20,6 +20,7 @@ fn reign(master: &Inline<Master>, number: u64) -> Reign {
         group: GROUP,
         epoch: Epoch { number, nonce: [number as u8; 16] },
         parent,
+        ends: Vec::new(),
         device: SERVER,
         operator: "admin".to_owned(),
         reason: PromotionReason::Restored,
@@ -31,6 +32,7 @@ fn reign(master: &Inline<Master>, number: u64) -> Reign {
         promotion: signed(promotion.clone(), promotion.body()),
         issuer: signed(issuer.clone(), issuer.body()),
         member,
+        known: Sequence(0),
     }
 }
 

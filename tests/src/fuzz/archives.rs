@@ -59,6 +59,7 @@ fn founding() -> Founding {
         group,
         epoch: Epoch { number: 1, nonce: [9; 16] },
         parent: None,
+        ends: Vec::new(),
         device,
         operator: "admin".to_owned(),
         reason: PromotionReason::Founded,

@@ -9,8 +9,8 @@ use super::{ArchivedError, row};
 use crate::codec::DecodeError;
 use crate::error::{Error, Result};
 use crate::model::{
-    DeviceId, FieldSequences, Fields, IssuingCertificate, ItemKey, Kind, Member, Promotion, Scope, Sequence,
-    Tally, Target, limit,
+    DeviceId, FieldSequences, Fields, Held, IssuingCertificate, ItemKey, Kind, Member, Promotion, Scope,
+    Sequence, Tally, Target, limit,
 };
 
 /// One table: its columns in order, and how a row of them is read.
@@ -75,7 +75,7 @@ fn own(error: rusqlite::Error) -> ArchivedError {
     ArchivedError::Storage(error.into())
 }
 
-const TABLES: [Table; 13] = [
+const TABLES: [Table; 15] = [
     Table {
         name: "head",
         columns: &[
@@ -264,7 +264,20 @@ const TABLES: [Table; 13] = [
     Table {
         name: "unprotected",
         columns: &["after_sequence", "through_sequence", "began_at"],
-        read: |at| Ok(vec![at.sequence(0)?, at.optional(1, Columns::sequence)?, at.bits(2)?]),
+        read: |at| Ok(vec![at.whole(0)?, at.optional(1, Columns::whole)?, at.bits(2)?]),
+    },
+    Table {
+        name: "succession",
+        columns: &["id", "known_sequence"],
+        read: |at| Ok(vec![at.whole(0)?, at.bits(1)?]),
+    },
+    Table {
+        name: "reports",
+        columns: &["device", "held"],
+        read: |at| {
+            let held = at.decoded(1, |bytes| Held::decode(bytes).map(|held| held.encode()))?;
+            Ok(vec![at.fixed::<16>(0)?, held])
+        },
     },
     Table {
         name: "switching",
@@ -304,7 +317,7 @@ const TABLES: [Table; 13] = [
     Table {
         name: "progress",
         columns: &["device", "incarnation", "sequence", "settled", "quarantined"],
-        read: |at| Ok(vec![at.fixed::<16>(0)?, at.bits(1)?, at.sequence(2)?, at.sequence(3)?, at.flag(4)?]),
+        read: |at| Ok(vec![at.fixed::<16>(0)?, at.bits(1)?, at.whole(2)?, at.whole(3)?, at.flag(4)?]),
     },
 ];
 
@@ -411,5 +424,30 @@ impl Columns<'_, '_> {
     fn optional(&self, at: usize, read: impl FnOnce(&Self, usize) -> Result<Value>) -> Result<Value> {
         let absent = matches!(self.row.get_ref(at)?, rusqlite::types::ValueRef::Null);
         if absent { Ok(Value::Null) } else { read(self, at) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::open;
+    use crate::schema::MASTER;
+
+    #[test]
+    fn no_table_or_column_of_the_schema_is_left_out() {
+        let schema = open::in_memory(MASTER).unwrap();
+        let sql = "SELECT tables.name, columns.name FROM sqlite_schema AS tables, pragma_table_info(tables.name) AS columns
+            WHERE tables.type = 'table' AND tables.name <> 'sqlite_sequence' ORDER BY 1, columns.cid";
+        let mut statement = schema.prepare(sql).unwrap();
+        let declared =
+            statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
+        let declared: Vec<(String, String)> = declared.unwrap().map(std::result::Result::unwrap).collect();
+        let mut copied: Vec<(String, String)> = Vec::new();
+        let mut tables: Vec<&Table> = TABLES.iter().collect();
+        tables.sort_by_key(|table| table.name);
+        for Table { name, columns, .. } in tables {
+            copied.extend(columns.iter().map(|column| ((*name).to_owned(), (*column).to_owned())));
+        }
+        assert_eq!(copied, declared);
     }
 }
