@@ -94,13 +94,24 @@ fn i_20_a_snapshot_is_one_revision_while_edits_and_folds_go_on() {
     assert!(store.read_and_wait(mfpsync_storage::SHORT_READ, stand).unwrap().0 > expected.0);
 }
 
+/// Whether this process has a file open, below a directory, that has no name any more.
+fn puts_aside(directory: &Path) -> bool {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap();
+    open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
+        .any(|file| file.starts_with(directory) && file.to_string_lossy().ends_with("-aside (deleted)"))
+}
+
 #[test]
 fn there_is_one_snapshot_at_a_time_and_it_ends_with_its_reader() {
     let directory = tempfile::tempdir().unwrap();
     let store = master(&directory.path().join("master.db"), 400);
     let (snapshot, ()) = store.snapshot(|_| Ok(())).unwrap();
     assert!(matches!(store.snapshot(|_| Ok(())), Err(Error::Busy)));
+    assert!(puts_aside(directory.path()));
     drop(snapshot);
+    // Seen behind a commit, so at the latest when the next one is answered.
+    (1..3).for_each(|number| edit(&store, number, 400));
+    assert!(!puts_aside(directory.path()), "nothing is put aside for nobody");
     let (snapshot, expected) = store.snapshot(stand).unwrap();
     let contents = file(snapshot, &directory.path().join("archived.db"));
     assert_eq!((contents.head.sequence, contents.content), expected);
