@@ -16,7 +16,7 @@ use rusqlite::Connection;
 
 use crate::golden::every_value;
 use crate::snapshot::{file, master};
-use crate::support::{author, key, removal, write};
+use crate::support::{EPOCH, author, key, removal, write};
 
 /// An archived database with rows in every table.
 fn archived(directory: &Path) -> PathBuf {
@@ -35,8 +35,6 @@ fn archived(directory: &Path) -> PathBuf {
                 durability: Durability::Async,
             }))?;
             to.begin_unprotected(Sequence(3), 4)?;
-            to.begin_succession(Sequence(5))?;
-            to.report(DeviceId([2; 16]), &Held::of(Sequence(9), vec![Sequence(8)]))?;
             (0..24).try_for_each(|_| to.pass_hour().map(drop))?;
             to.put_switching(Some(&Switching {
                 kind: key("every").kind,
@@ -64,6 +62,11 @@ fn archived(directory: &Path) -> PathBuf {
     let path = directory.join("archived.db");
     let (snapshot, ()) = store.snapshot(|_| Ok(())).unwrap();
     file(snapshot, &path);
+    // Only a reign that took over has these.
+    let held = Held { highest: Sequence(9), runs: vec![(Sequence(8), Sequence(8))], ended: EPOCH };
+    let connection = Connection::open(&path).unwrap();
+    connection.execute("INSERT INTO succession VALUES (1, 5)", []).unwrap();
+    connection.execute("INSERT INTO reports VALUES (?, ?)", (DeviceId([2; 16]).0, held.encode())).unwrap();
     path
 }
 
