@@ -75,7 +75,7 @@ fn own(error: rusqlite::Error) -> ArchivedError {
     ArchivedError::Storage(error.into())
 }
 
-const TABLES: [Table; 15] = [
+const TABLES: [Table; 16] = [
     Table {
         name: "head",
         columns: &[
@@ -270,6 +270,14 @@ const TABLES: [Table; 15] = [
         name: "succession",
         columns: &["id", "known_sequence"],
         read: |at| Ok(vec![at.whole(0)?, at.bits(1)?]),
+    },
+    Table {
+        name: "offered",
+        columns: &["scope", "kind", "device", "id", "was", "position"],
+        read: |at| {
+            let [scope, kind, device, id] = at.key(0)?;
+            Ok(vec![scope, kind, device, id, at.whole(4)?, at.whole(5)?])
+        },
     },
     Table {
         name: "reports",
