@@ -18,15 +18,18 @@ build: tools
 	$(CARGO) build --locked -p mfpsync-daemon -p mfpsync-cli -p mfpsync-backup
 
 test: tools ## All tests, over real files, sockets and processes (MFPSYNC_NO_SKIP=1, as root: none skipped)
-	@scripts/need ip:iproute2 nft:nftables openssl:openssl mount:mount unshare:util-linux sqlite3:sqlite3 $(SAMBA)
+	@scripts/need ip:iproute2 nft:nftables openssl:openssl mount:mount unshare:util-linux sqlite3:sqlite3 $(SAMBA) \
+		age:age zstd:zstd strace:strace script:bsdutils
 	$(CARGO) build --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace
 
 campaign: tools ## The same for longer: more rounds, larger databases, 2,000 seeds (about an hour)
-	@scripts/need ip:iproute2 nft:nftables openssl:openssl mount:mount unshare:util-linux sqlite3:sqlite3 $(SAMBA)
+	@scripts/need ip:iproute2 nft:nftables openssl:openssl mount:mount unshare:util-linux sqlite3:sqlite3 $(SAMBA) \
+		age:age zstd:zstd strace:strace script:bsdutils
 	$(CARGO) build --locked -p mfpsync-daemon -p mfpsync-cli -p mfpsync-backup
 	MFPSYNC_CAMPAIGN=1 MFPSYNC_SEEDS=2000 $(CARGO) test --locked -p mfpsync-tests
-	MFPSYNC_CAMPAIGN=1 PROPTEST_CASES=2000 $(CARGO) test --locked -p mfpsync-replication -p mfpsync-storage
+	MFPSYNC_CAMPAIGN=1 PROPTEST_CASES=2000 $(CARGO) test --locked -p mfpsync-replication -p mfpsync-storage \
+		-p mfpsync-backup
 
 check: tools ## Formatting, lints as errors, documentation, invariants; with cargo-deny also licences
 	scripts/invariants

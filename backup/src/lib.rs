@@ -1,13 +1,23 @@
-//! Archives of the master database on a share: putting them there, proving them, keeping the right ones.
+//! Archives of a group's master database: how one is made while the server serves, how it gets to a share and is
+//! kept there, and how it becomes a database again. Never the wire protocol, never roles.
 //!
-//! Start with [`store`], what a share can do and what goes wrong with it, and [`layout`], what lies there; then
-//! [`upload`], how an archive becomes one that exists. [`survey`] is what there is, [`retention`] decides which
+//! Start with [`manifest`] for what an archive is known by, then [`archive`] (making one) and [`restore`]
+//! (proving one, and beginning a reign over what it holds).
+//!
+//! For shares start with [`store`], what a share can do and what goes wrong with it, and [`layout`], what lies there;
+//! then [`upload`], how an archive becomes one that exists. [`survey`] is what there is, [`retention`] decides which
 //! archives may go, [`prune`] removes them. [`smb`] is what this library and the helper program `mfpsync-smb` say to
 //! each other; that program alone links libsmbclient and speaks to a server.
 
+pub mod archive;
 mod calendar;
+#[cfg(test)]
+#[path = "../../storage/tests/proof/frozen.rs"]
+mod frozen;
 pub mod layout;
+pub mod manifest;
 pub mod prune;
+pub mod restore;
 pub mod retention;
 pub mod smb;
 pub mod store;

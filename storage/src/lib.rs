@@ -20,14 +20,16 @@ pub mod physical;
 mod readers;
 mod roster;
 mod schema;
+mod snapshot;
 mod store;
 pub mod tap;
 mod users;
 mod writer;
 
 pub use error::{Class, Error, Result};
-pub use open::{FileKind, retire, set_aside};
+pub use open::{FileKind, place, retire, set_aside};
 pub use readers::SHORT_READ;
+pub use snapshot::Snapshot;
 pub use store::{Database, Inline, Priority, Store};
 pub use users::{DISPLAY_NAME, User};
 pub use writer::Published;

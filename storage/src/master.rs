@@ -5,6 +5,7 @@
 
 mod accept;
 mod age;
+pub mod archived;
 mod browse;
 mod group;
 mod history;
@@ -12,6 +13,7 @@ mod ledger;
 mod operator;
 mod read;
 mod replication;
+mod restored;
 mod sharing;
 mod succession;
 mod switching;
@@ -34,6 +36,7 @@ pub use ledger::Ledger;
 pub use operator::{OPERATOR, OperatorAct, Pruned};
 pub use read::{ChangesRead, Head, MasterItem};
 pub use replication::{Durability, Replication, Unprotected};
+pub use restored::{Reapplied, Since};
 pub use sharing::{KindCount, Setting};
 pub use succession::{OfferedAgain, Succession};
 pub use switching::{Portion, Switching};

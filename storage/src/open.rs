@@ -1,11 +1,13 @@
 //! Opening database files: pragmas with their reasons, identity and schema checks, setting a
 //! damaged file aside. The only place where connections are made.
 
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
+use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::durable;
@@ -25,10 +27,17 @@ const WRITABLE: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::S
 const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
 /// Page cache of one connection, in KiB: small devices; more gained 10 % at eight times the memory.
 const CACHE_KIB: i64 = 2000;
+/// That of one that is filled: rows come in one order and go into indexes in others.
+const FILLING_KIB: i64 = 64_000;
 /// A database's files: its log, the log's index, where it stood, itself.
 const SUFFIXES: [&str; 4] = ["-wal", "-shm", "-anchor", ""];
 /// Length to which the log's file is cut when the log starts over.
 const LOG_BYTES: i64 = 16 << 20;
+/// Longest value or row of a database that anybody may have made: 64 outcomes of a ledger, each of the
+/// largest operation, are below it.
+const FOREIGN_VALUE_BYTES: i32 = 128 << 20;
+/// Longest statement there: our longest table is below 1 KiB.
+const FOREIGN_SQL_BYTES: i32 = 16 << 10;
 /// SQLite before this loses committed pages when a checkpoint meets a log restart.
 const OLDEST_SQLITE: i32 = 3_053_002;
 
@@ -66,6 +75,18 @@ pub(crate) fn writable(path: &Path, kind: FileKind, create: bool) -> Result<Conn
 /// Makes an empty database beside its place and moves it there: a name that is there stands for a whole
 /// database, whenever the power fails.
 fn make(path: &Path, kind: FileKind) -> Result<()> {
+    make_filled(path, kind, |_| Ok(()))
+}
+
+/// As [`make`], with what `fill` writes, in one transaction.
+///
+/// # Errors
+/// As `fill`; those of making it.
+pub(crate) fn make_filled<T, E: From<Error> + From<rusqlite::Error> + From<std::io::Error>>(
+    path: &Path,
+    kind: FileKind,
+    fill: impl FnOnce(&Connection) -> std::result::Result<T, E>,
+) -> std::result::Result<T, E> {
     let draft = with_suffix(path, ".new");
     for suffix in ["-journal", ""] {
         // What an earlier attempt left behind.
@@ -75,10 +96,61 @@ fn make(path: &Path, kind: FileKind) -> Result<()> {
         }
     }
     let mut connection = Connection::open_with_flags(&draft, WRITABLE | OpenFlags::SQLITE_OPEN_CREATE)?;
-    connection.pragma_update(None, "synchronous", "full")?;
+    // Of use to nobody before it is whole: no journal, and one sync at its end.
+    connection.pragma_update(None, "cache_size", -FILLING_KIB)?;
+    connection.pragma_update(None, "journal_mode", "off")?;
+    connection.pragma_update(None, "synchronous", "off")?;
     migrate(&mut connection, kind)?;
+    let transaction = connection.transaction()?;
+    let filled = fill(&transaction)?;
+    transaction.commit()?;
     connection.close().map_err(|(_connection, error)| error)?;
-    Ok(durable::rename(&draft, path)?)
+    File::open(&draft)?.sync_all()?;
+    durable::rename(&draft, path)?;
+    Ok(filled)
+}
+
+/// Opens a database that anybody may have made, for reading: nothing in it is run, nothing beside it is
+/// read, and what is malformed is not worked around.
+///
+/// # Errors
+/// As [`writable`].
+pub(crate) fn foreign(path: &Path) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    // Immutable: neither a journal nor a log of its name is looked for.
+    let connection = Connection::open_with_flags(format!("file:{}?immutable=1", in_uri(path)), flags)?;
+    for (setting, on) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+        (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
+        (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
+    ] {
+        connection.set_db_config(setting, on)?;
+    }
+    connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, FOREIGN_VALUE_BYTES)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, FOREIGN_SQL_BYTES)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "temp_store", "memory")?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "mmap_size", 0)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+/// A path as part of a URI.
+fn in_uri(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let escaped = |byte: &u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => char::from(*byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    path.as_os_str().as_bytes().iter().map(escaped).collect()
 }
 
 /// A database in memory, for simulations.
@@ -148,6 +220,18 @@ pub fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
 /// The file system's.
 pub fn retire(path: &Path) -> std::io::Result<PathBuf> {
     move_aside(path, "retired")
+}
+
+/// Moves a closed database to its place, as a whole and at once.
+///
+/// # Errors
+/// The place is taken, or the database is not closed; the file system's.
+pub fn place(database: &Path, path: &Path) -> Result<()> {
+    let taken = SUFFIXES.iter().any(|suffix| with_suffix(path, suffix).exists());
+    if taken || with_suffix(database, "-wal").exists() {
+        return Err(std::io::Error::from(ErrorKind::AlreadyExists).into());
+    }
+    Ok(durable::rename(database, path)?)
 }
 
 fn move_aside(path: &Path, why: &str) -> std::io::Result<PathBuf> {

@@ -5,6 +5,7 @@
 
 pub(crate) mod anchor;
 pub(crate) mod held;
+pub(crate) mod moment;
 pub mod page;
 pub mod page_set;
 pub mod pages;

@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::figures::Figures;
 use crate::open::{self, FileKind};
 use crate::physical::Pages;
+use crate::physical::moment::Claim;
 use crate::readers::Readers;
+use crate::snapshot::Snapshot;
 use crate::tap::Tap;
-use crate::writer::{Published, Writer};
+use crate::writer::{PagesWork, Published, Writer};
 
 /// What one kind of database can do inside a transaction.
 pub trait Database: Send + Sync + 'static {
@@ -148,7 +151,38 @@ impl<D: Database> Store<D> {
     /// Gives work to the tap: `job` runs on the writer thread with the pages at rest, and must be short.
     /// It gets an error if there is no tap, or the files cannot be read.
     pub fn with_pages(&self, job: impl FnOnce(Result<(&mut Pages, D::Read<'_>)>) + Send + 'static) {
-        self.inner.writer.with_pages(Box::new(job));
+        self.inner.writer.with_pages(PagesWork { job: Box::new(job), anyway: false });
+    }
+
+    /// As [`Store::with_pages`], also without a tap.
+    pub(crate) fn with_pages_anyway(
+        &self,
+        job: impl FnOnce(Result<(&mut Pages, D::Read<'_>)>) + Send + 'static,
+    ) {
+        self.inner.writer.with_pages(PagesWork { job: Box::new(job), anyway: true });
+    }
+
+    /// The pages as of now, to be read at leisure, and what `read` finds in them. For callers with a thread
+    /// of their own.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while another snapshot is being read; the file system's; as the closure.
+    pub fn snapshot<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&D::Read<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<(Snapshot<D>, T)> {
+        let (claim, path) = (Claim::default(), self.inner.path.clone());
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let held = claim.clone();
+        self.with_pages_anyway(move |pages| {
+            let begun = pages.and_then(|(pages, state)| {
+                let found = read(&state)?;
+                Ok((pages.hold_moment(&path, held)?, found))
+            });
+            drop(tell.send(begun));
+        });
+        let (pages, found) = told.recv().unwrap_or(Err(Error::Closed))?;
+        Ok((Snapshot::new(self.clone(), claim, pages), found))
     }
 
     /// Size of the database and its log, in bytes.
@@ -217,6 +251,17 @@ impl<D: Database> Inline<D> {
         let result = write(&D::write(&transaction))?;
         transaction.commit()?;
         Ok(result)
+    }
+
+    /// Folds the log back and closes the file, which then stands alone.
+    ///
+    /// # Errors
+    /// A device that fails, or [`Error::Busy`] while somebody else reads it.
+    pub fn close(self) -> Result<()> {
+        if !checkpoint::at_close(&self.connection)? {
+            return Err(Error::Busy);
+        }
+        self.connection.close().map_err(|(_connection, error)| error.into())
     }
 
     /// Reads the current state.

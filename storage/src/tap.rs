@@ -65,12 +65,53 @@ pub(crate) struct Tapped<D: Database, J> {
     held: VecDeque<Held<J>>,
     /// What tells that another connection wrote; none before it was asked.
     version: Option<i64>,
+    /// Nobody set it: it is there for a snapshot.
+    for_a_moment: bool,
+}
+
+/// Follows nothing: the pages are asked for, and the commits are nobody's business.
+struct Nobody;
+
+impl<D: Database> Tap<D> for Nobody {
+    fn name(&mut self) -> LogId {
+        LogId([0; 16])
+    }
+
+    fn begin(&mut self, _pages: &mut Pages, _kept: Option<&[u8]>, _read: &D::Read<'_>) {}
+
+    fn changed(&mut self, _changed: Changed<'_>) {}
+
+    fn committed(&mut self, _pages: &mut Pages, _read: &D::Read<'_>) {}
+
+    fn verdict(&self) -> Verdict {
+        Verdict::ALL
+    }
+
+    fn keep(&self) -> Vec<u8> {
+        Vec::new()
+    }
 }
 
 impl<D: Database, J> Tapped<D, J> {
     /// A tap on the database at `path`.
     pub(crate) fn new(path: &Path, tap: Box<dyn Tap<D>>) -> Self {
-        Self { database: path.to_owned(), pages: None, tap, held: VecDeque::new(), version: None }
+        let (held, database) = (VecDeque::new(), path.to_owned());
+        Self { database, pages: None, tap, held, version: None, for_a_moment: false }
+    }
+
+    /// What has the pages of the database at `path`, and holds up nobody.
+    pub(crate) fn for_a_moment(path: &Path) -> Self {
+        Self { for_a_moment: true, ..Self::new(path, Box::new(Nobody)) }
+    }
+
+    /// Whether nobody set it.
+    pub(crate) fn is_for_a_moment(&self) -> bool {
+        self.for_a_moment
+    }
+
+    /// Whether nobody set it, and what it is there for is read or lost.
+    pub(crate) fn is_moment_over(&mut self) -> bool {
+        self.for_a_moment && self.pages.as_mut().is_none_or(|pages| !pages.has_moment())
     }
 
     /// The pages at rest; found out anew where the database stands if need be.

@@ -85,10 +85,17 @@ where
 /// Work with the pages of a database at rest; an error if there is no tap, or they cannot be read.
 type PagesJob<D> = Box<dyn FnOnce(Result<(&mut Pages, <D as Database>::Read<'_>)>) + Send>;
 
+/// Work with the pages.
+pub(crate) struct PagesWork<D: Database> {
+    pub(crate) job: PagesJob<D>,
+    /// It is done although nobody set a tap.
+    pub(crate) anyway: bool,
+}
+
 struct Queue<D: Database> {
     panel: VecDeque<Box<dyn Job<D>>>,
     sync: VecDeque<Box<dyn Job<D>>>,
-    pages: VecDeque<PagesJob<D>>,
+    pages: VecDeque<PagesWork<D>>,
     /// A tap to be set, or to be taken off.
     tap: Option<Option<Box<dyn Tap<D>>>>,
     /// Work with the pages was done last: a commit comes before more of it.
@@ -99,7 +106,7 @@ struct Queue<D: Database> {
 /// What the writer does next.
 enum Work<D: Database> {
     Tap(Option<Box<dyn Tap<D>>>),
-    Pages(PagesJob<D>),
+    Pages(PagesWork<D>),
     Commit(Vec<Box<dyn Job<D>>>),
 }
 
@@ -112,9 +119,9 @@ impl<D: Database> Queue<D> {
         let nothing_to_commit = self.panel.is_empty() && self.sync.is_empty();
         self.rested = !self.rested || nothing_to_commit;
         if self.rested
-            && let Some(job) = self.pages.pop_front()
+            && let Some(work) = self.pages.pop_front()
         {
-            return Some(Work::Pages(job));
+            return Some(Work::Pages(work));
         }
         self.rested = false;
         let from_panel = self.panel.len().min(GROUP);
@@ -212,18 +219,18 @@ impl<D: Database> Writer<D> {
     }
 
     /// Queues work with the pages at rest.
-    pub(crate) fn with_pages(&self, job: PagesJob<D>) {
+    pub(crate) fn with_pages(&self, work: PagesWork<D>) {
         let refused = {
             let mut queue = self.shared.queue();
             if queue.open && queue.pages.len() < QUEUE {
-                queue.pages.push_back(job);
+                queue.pages.push_back(work);
                 None
             } else {
-                Some((job, if queue.open { Error::Busy } else { Error::Closed }))
+                Some((work, if queue.open { Error::Busy } else { Error::Closed }))
             }
         };
         match refused {
-            Some((job, error)) => job(Err(error)),
+            Some((work, error)) => (work.job)(Err(error)),
             None => self.shared.filled.notify_one(),
         }
     }
@@ -273,7 +280,7 @@ impl<D: Database> Worker<D> {
         while let Some(work) = self.next_work() {
             match work {
                 Work::Tap(tap) => self.tap(tap),
-                Work::Pages(job) => self.with_pages(job),
+                Work::Pages(work) => self.with_pages(work),
                 Work::Commit(jobs) => self.commit(jobs),
             }
         }
@@ -297,8 +304,7 @@ impl<D: Database> Worker<D> {
     }
 
     fn tap(&mut self, tap: Option<Box<dyn Tap<D>>>) {
-        // How that ends is seen when the pages are asked for.
-        self.held = self.held.take().or_else(|| held::open(&self.path).ok());
+        self.hold_file();
         let tapped = tap.map(|tap| Tapped::new(&self.path, tap));
         if let Some(before) = std::mem::replace(&mut self.tapped, tapped) {
             before.end().into_iter().for_each(|job| job.answer(Ok(())));
@@ -309,11 +315,22 @@ impl<D: Database> Worker<D> {
             tracing::warn!(%error, "forget where the database stands");
         }
         // Finds out where the database stands.
-        self.with_pages(Box::new(|_| {}));
+        self.with_pages(PagesWork { job: Box::new(|_| {}), anyway: false });
     }
 
-    fn with_pages(&mut self, job: PagesJob<D>) {
-        match (self.open_connection(), &mut self.tapped) {
+    /// How that ends is seen when the pages are asked for.
+    fn hold_file(&mut self) {
+        self.held = self.held.take().or_else(|| held::open(&self.path).ok());
+    }
+
+    fn with_pages(&mut self, PagesWork { job, anyway }: PagesWork<D>) {
+        if anyway && self.tapped.is_none() {
+            self.hold_file();
+            self.tapped = Some(Tapped::for_a_moment(&self.path));
+        }
+        let opened = self.open_connection();
+        let tapped = self.tapped.as_mut().filter(|tapped| anyway || !tapped.is_for_a_moment());
+        match (opened, tapped) {
             (Ok(()), Some(tapped)) => {
                 let Some(connection) = &self.connection else { return job(Err(Error::Closed)) };
                 job(tapped.pages(connection).map(|pages| (pages, D::read(connection))));
@@ -321,6 +338,14 @@ impl<D: Database> Worker<D> {
             }
             (Ok(()), None) => job(Err(Error::Closed)),
             (Err(error), _) => job(Err(error)),
+        }
+        self.end_moment();
+    }
+
+    /// Takes off the tap that was there for a snapshot alone, when that is read or lost.
+    fn end_moment(&mut self) {
+        if let Some(tapped) = self.tapped.take_if(|tapped| tapped.is_moment_over()) {
+            tapped.end().into_iter().for_each(|job| job.answer(Ok(())));
         }
     }
 
@@ -374,6 +399,7 @@ impl<D: Database> Worker<D> {
                 jobs.into_iter().for_each(|job| job.answer(Ok(())));
             }
         }
+        self.end_moment();
         let before_folding = || anchor(&self.path, self.tapped.as_ref());
         if let Some(connection) = &self.connection
             && let Err(error) = self.checkpointer.after_commit(connection, before_folding)

@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "to panic is how a target tells what it found")]
 
+mod archives;
 mod books;
 mod mutation;
 mod process;
@@ -29,7 +30,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 15] = [
     Target { name: "csv", run: books::csv, samples: books::csv_samples },
     Target { name: "abk", run: books::abk, samples: books::abk_samples },
     Target { name: "ldif", run: books::ldif, samples: books::ldif_samples },
@@ -43,6 +44,8 @@ pub const TARGETS: [Target; 13] = [
     Target { name: "smb", run: shares::smb, samples: shares::smb_samples },
     Target { name: "name", run: shares::name, samples: shares::name_samples },
     Target { name: "helper", run: shares::helper, samples: shares::helper_samples },
+    Target { name: "manifest", run: archives::manifest, samples: archives::manifest_samples },
+    Target { name: "archived", run: archives::archived, samples: archives::archived_samples },
 ];
 
 impl Target {

@@ -5,6 +5,8 @@
 //! not removed: its record becomes one that asks for nothing, and the server answers it from the
 //! ledger or refuses it.
 
+use std::collections::BTreeMap;
+
 use rusqlite::params;
 
 use super::edit::EditContext;
@@ -12,8 +14,8 @@ use super::{LocalRead, LocalWrite};
 use crate::codec::DecodeError;
 use crate::error::{Error, Result};
 use crate::model::{
-    Action, Base, Change, ERASED_KIND, Edit, ErasedMark, Erasure, ItemKey, Operation, OperationNumber,
-    Outcome, Scope, erasure_key,
+    Action, Base, Change, ERASED_KIND, Edit, ErasedMark, Erasure, Fields, ItemKey, Operation,
+    OperationNumber, Outcome, Scope, erasure_key,
 };
 
 /// Who stands as the author of what is left of a withdrawn operation.
@@ -35,6 +37,23 @@ impl LocalRead<'_> {
             let mark = ErasedMark::of(row.mirror.as_ref()?);
             Some(Erasure { mark, sequence: row.mirror_sequence? })
         }))
+    }
+
+    /// The marks this device has heard of, by their ids: what a restore elsewhere may lack.
+    ///
+    /// # Errors
+    /// The database's, or a damaged record.
+    pub fn erasures(&self) -> Result<BTreeMap<String, ErasedMark>> {
+        const SQL: &str = "SELECT id, mirror_fields FROM items
+            WHERE scope = 'shared' AND kind = ? AND device = '' AND mirror_deleted = 0";
+        let mut statement = self.connection.prepare_cached(SQL)?;
+        let mut rows = statement.query([ERASED_KIND])?;
+        let mut marks = BTreeMap::new();
+        while let Some(row) = rows.next()? {
+            let fields = Fields::decode(row.get_ref(1)?.as_blob().unwrap_or_default())?;
+            marks.insert(row.get(0)?, ErasedMark::of(&fields));
+        }
+        Ok(marks)
     }
 
     /// Whether a change is news of an erasure or readmission.

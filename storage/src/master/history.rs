@@ -94,7 +94,7 @@ pub(super) fn entry(row: &Row<'_>) -> Result<HistoryEntry> {
 }
 
 /// A list of names as [`MasterWrite::accept`](super::MasterWrite::accept) writes it.
-fn names(bytes: &[u8]) -> Result<Vec<String>> {
+pub(super) fn names(bytes: &[u8]) -> Result<Vec<String>> {
     let mut from = Decoder::new(bytes);
     let names = (0..from.count()?).map(|_| Ok(from.text()?.to_owned())).collect::<Result<_>>()?;
     from.finish()?;

@@ -99,6 +99,17 @@ impl Ledger {
         }
     }
 
+    /// A row's outcomes as they were, if every one of them is an outcome.
+    pub(super) fn checked(
+        block: i64,
+        confirmed: i64,
+        bytes: &[u8],
+    ) -> std::result::Result<Vec<u8>, DecodeError> {
+        let ledger = Self::decode(block, confirmed, bytes)?;
+        ledger.entries.iter().try_for_each(|entry| Outcome::decode(&entry.outcome).map(drop))?;
+        Ok(encode(&ledger.entries))
+    }
+
     fn decode(block: i64, confirmed: i64, bytes: &[u8]) -> std::result::Result<Self, DecodeError> {
         let mut from = Decoder::new(bytes);
         let first = from.varint()?;

@@ -106,7 +106,11 @@ impl<T> Signed<T> {
         [self.body.as_slice(), &self.signature].concat()
     }
 
-    pub(crate) fn split(
+    /// Parses a record with the signature behind it; that is still to be verified.
+    ///
+    /// # Errors
+    /// Too short, or as `parse`.
+    pub fn split(
         bytes: &[u8],
         parse: impl FnOnce(&[u8]) -> Result<T, DecodeError>,
     ) -> Result<Self, DecodeError> {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::anchor::{Anchor, Evidence};
 use super::held;
+use super::moment::{Claim, Moment};
 use super::page::{PAGE_BYTES, Page, PageDigest, PageHash, PageNumber};
 use super::position::LogId;
 use super::wal::{
@@ -45,6 +46,8 @@ pub struct Pages {
     transaction: u64,
     digest: PageDigest,
     hashed: Hashed,
+    /// What somebody reads at leisure.
+    moment: Option<Moment>,
 }
 
 /// Which pages the digest has.
@@ -93,6 +96,7 @@ impl Pages {
             transaction: 0,
             digest: PageDigest::EMPTY,
             hashed: Hashed::UpTo(0),
+            moment: None,
         };
         let committed = pages.log.committed()?;
         match anchor.and_then(|anchor| Some((anchor, pages.base(anchor, committed)?))) {
@@ -191,7 +195,7 @@ impl Pages {
             let page = header.page;
             let exists = page.0 <= self.count || self.log.index.contains_key(&page);
             let old = exists.then(|| self.page(page)).transpose()?;
-            self.exchange(page, old.as_ref(), &new);
+            self.exchange(page, old.as_ref(), Some(&new));
             heard(Changed { page, old: old.as_ref(), new: &new });
             self.log.accept(page);
             top = top.max(page.0);
@@ -210,7 +214,7 @@ impl Pages {
         for page in (self.count + 1..=count).map(PageNumber) {
             if page != PageNumber::LOCK && !self.log.index.contains_key(&page) {
                 let new = self.page(page)?;
-                self.exchange(page, None, &new);
+                self.exchange(page, None, Some(&new));
                 heard(Changed { page, old: None, new: &new });
             }
         }
@@ -221,9 +225,13 @@ impl Pages {
     fn cut(&mut self, count: u32, top: u32) -> Result<()> {
         for page in (count + 1..=top).map(PageNumber) {
             let existed = page.0 <= self.count || self.log.index.contains_key(&page);
-            if existed && page != PageNumber::LOCK && self.hashed.has(page) {
-                let hash = PageHash::of(page, &self.page(page)?);
-                self.digest.toggle(hash);
+            if !existed || page == PageNumber::LOCK {
+                continue;
+            }
+            let wanted = self.moment.as_ref().is_some_and(|moment| moment.wants(page));
+            if self.hashed.has(page) || wanted {
+                let content = self.page(page)?;
+                self.exchange(page, Some(&content), None);
             }
         }
         if count < top {
@@ -233,10 +241,42 @@ impl Pages {
         Ok(())
     }
 
-    fn exchange(&mut self, page: PageNumber, old: Option<&Page>, new: &Page) {
-        if self.hashed.has(page) {
-            old.into_iter().chain([new]).for_each(|content| self.digest.toggle(PageHash::of(page, content)));
+    fn exchange(&mut self, page: PageNumber, old: Option<&Page>, new: Option<&Page>) {
+        if let (Some(moment), Some(old)) = (&mut self.moment, old) {
+            moment.put_aside(page, old);
         }
+        if self.hashed.has(page) {
+            old.into_iter().chain(new).for_each(|content| self.digest.toggle(PageHash::of(page, content)));
+        }
+    }
+
+    /// From here on the pages of this moment can be read, until the claim is dropped. How many there are.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while another moment is being read; the file system's.
+    pub(crate) fn hold_moment(&mut self, path: &Path, claim: Claim) -> Result<u32> {
+        if self.has_moment() {
+            return Err(Error::Busy);
+        }
+        self.moment = Some(Moment::new(path, claim, self.count)?);
+        Ok(self.count)
+    }
+
+    /// Whether somebody still wants a moment; one that nobody wants ends here.
+    pub(crate) fn has_moment(&mut self) -> bool {
+        self.moment.take_if(|moment| moment.is_over());
+        self.moment.is_some()
+    }
+
+    /// The next pages of a moment; nothing at its end.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if the moment was lost; a page cannot be read.
+    pub(crate) fn portion(&mut self, claim: &Claim, pages: u32) -> Result<Vec<u8>> {
+        let mut moment = self.moment.take_if(|moment| moment.is_of(claim)).ok_or(Error::Busy)?;
+        let portion = moment.portion(pages, |page| self.page(page));
+        self.moment = Some(moment);
+        portion
     }
 
     /// Whether the log goes on behind what was read of it.

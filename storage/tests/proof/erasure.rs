@@ -40,6 +40,20 @@ fn the_news_takes_everything_of_the_user_along_and_nothing_else() {
 }
 
 #[test]
+fn a_device_tells_a_restore_of_whom_it_has_heard() {
+    let mut device = Device::in_group();
+    assert!(device.0.read(|read| read.erasures()).unwrap().is_empty());
+    device.apply(&[mark(4, false)], 4);
+    device.apply(&[mark(5, true)], 5);
+    let known = device.0.read(|read| read.erasures()).unwrap();
+    let (id, mark) = known.first_key_value().unwrap();
+    assert_eq!(
+        (id, mark.readmitted, mark.generation, known.len()),
+        (&self::mark(4, true).key.id, true, 2, 1)
+    );
+}
+
+#[test]
 fn what_stood_beside_the_users_edit_is_offered_anew() {
     let mut device = Device::in_group();
     device.edit(vec![put("b", &[("x", "1")]), shared("s")]);

@@ -9,6 +9,7 @@
     reason = "a test tells its failure by panicking, and why it was skipped by printing"
 )]
 
+mod archived;
 mod codec;
 mod crash;
 mod edits;
@@ -30,6 +31,8 @@ mod plans;
 mod pragmas;
 mod readers;
 mod reoffer;
+mod restored;
+mod snapshot;
 mod standby;
 mod support;
 mod switching;

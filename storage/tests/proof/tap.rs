@@ -235,3 +235,26 @@ fn following_a_database_and_ending_that_gives_up_none_of_its_locks() {
     assert_eq!(all(), before, "followed again");
     is_the_file(&store, &heard, &path);
 }
+
+#[test]
+fn a_snapshot_beside_a_replica_disturbs_neither() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bare.db");
+    let (store, heard) = open(&path, true);
+    (0..400).for_each(|number| write(&store, number));
+    let (snapshot, ()) = store.snapshot(|_| Ok(())).unwrap();
+    let mut bytes = Vec::new();
+    for (turn, portion) in snapshot.enumerate() {
+        bytes.extend(portion.unwrap());
+        (0..40).for_each(|number| write(&store, 10 * number + turn as i64));
+        write(&store, 1_000 + turn as i64);
+    }
+    let other = directory.path().join("snapshot.db");
+    std::fs::write(&other, bytes).unwrap();
+    let connection = Connection::open(&other).unwrap();
+    let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!((count("SELECT count(*) FROM kept"), count("SELECT max(number) FROM kept")), (400, 399));
+    assert_eq!(runs(&heard), 1, "the run of transactions goes on");
+    is_copied(&store, &heard);
+    is_the_file(&store, &heard, &path);
+}

@@ -53,7 +53,7 @@ macro_rules! targets {
     };
 }
 
-targets! { csv abk ldif vcard record message control config debug kit smb name helper }
+targets! { csv abk ldif vcard record message control config debug kit smb name helper manifest archived }
 
 #[test]
 fn every_target_is_run() {
