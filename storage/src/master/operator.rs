@@ -111,6 +111,7 @@ impl MasterWrite<'_> {
         self.connection
             .prepare_cached("UPDATE superseded SET actor = '' WHERE actor = ?")?
             .execute([actor])?;
+        self.connection.prepare_cached("DELETE FROM offered WHERE scope = ?")?.execute([scope.as_str()])?;
         Ok(())
     }
 }

@@ -1,6 +1,8 @@
 //! The history as a whole: walking over it, and wiping it.
 
-use mfpsync_storage::master::{Author, Before, HistoryFilter, HistoryLine, HistoryPlace, Loss, OperatorAct};
+use mfpsync_storage::master::{
+    Author, Before, HistoryFilter, HistoryLine, HistoryPlace, Loss, OfferedAgain, OperatorAct,
+};
 use mfpsync_storage::model::{DeviceId, ItemKey, Scope, Sequence};
 
 use crate::support::{Server, author, fields, key, removal, write};
@@ -71,6 +73,8 @@ fn a_wiped_scope_leaves_no_value_and_no_name_but_a_whole_chain() {
     by_sato.key = other.clone();
     server.accept(5, &[by_sato]);
     let (scope, stand_in) = (key("a").scope, Scope::user("0123").unwrap());
+    let offered = OfferedAgain { was: Sequence(9), position: Sequence(1) };
+    server.0.write(|write| write.put_offered_again(&key("a"), offered)).unwrap();
     server.0.write(|write| write.wipe_history(&scope, &stand_in, "sato")).unwrap();
     let wiped = HistoryFilter { scope: Some(scope), ..HistoryFilter::default() };
     assert!(lines(&server, &wiped, 9, 9).is_empty());
@@ -80,6 +84,7 @@ fn a_wiped_scope_leaves_no_value_and_no_name_but_a_whole_chain() {
     assert_eq!(history.len(), 2);
     assert!(history.iter().all(|entry| entry.before.fields().is_none() && entry.lost.is_none()));
     let elsewhere = server.0.read(|read| read.history(&other, 9)).unwrap();
+    assert_eq!(server.0.read(|read| read.offered_again(&key("a"))).unwrap(), None);
     assert_eq!(elsewhere[0].actor, "", "the name as an actor is gone too");
 }
 
