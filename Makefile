@@ -23,11 +23,11 @@ test: tools ## All tests, over real files, sockets and processes (MFPSYNC_NO_SKI
 	$(CARGO) build --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace
 
-campaign: tools ## The same for longer: more rounds, larger databases, 2,000 seeds (about an hour)
+campaign: tools ## The same for longer: more rounds, larger databases, 10,000 seeds (about two hours)
 	@scripts/need ip:iproute2 nft:nftables openssl:openssl mount:mount unshare:util-linux sqlite3:sqlite3 $(SAMBA) \
 		age:age zstd:zstd strace:strace script:bsdutils
 	$(CARGO) build --locked -p mfpsync-daemon -p mfpsync-cli -p mfpsync-backup
-	MFPSYNC_CAMPAIGN=1 MFPSYNC_SEEDS=2000 $(CARGO) test --locked -p mfpsync-tests
+	MFPSYNC_CAMPAIGN=1 MFPSYNC_SEEDS=10000 $(CARGO) test --locked -p mfpsync-tests
 	MFPSYNC_CAMPAIGN=1 PROPTEST_CASES=2000 $(CARGO) test --locked -p mfpsync-replication -p mfpsync-storage \
 		-p mfpsync-backup
 

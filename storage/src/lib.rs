@@ -9,6 +9,7 @@ mod content;
 mod durable;
 mod error;
 pub mod figures;
+mod followed;
 #[cfg(test)]
 #[path = "../tests/proof/frozen.rs"]
 mod frozen;
@@ -27,6 +28,7 @@ mod users;
 mod writer;
 
 pub use error::{Class, Error, Result};
+pub use followed::Followed;
 pub use open::{FileKind, place, retire, set_aside};
 pub use readers::SHORT_READ;
 pub use snapshot::Snapshot;

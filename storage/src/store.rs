@@ -264,6 +264,18 @@ impl<D: Database> Inline<D> {
         self.connection.close().map_err(|(_connection, error)| error.into())
     }
 
+    /// A database in memory that holds what is here now: what an image of a disk would.
+    ///
+    /// # Errors
+    /// What is here cannot be read.
+    pub fn image(&self) -> Result<Self> {
+        let mut connection = open::in_memory(D::KIND)?;
+        let copying = rusqlite::backup::Backup::new(&self.connection, &mut connection)?;
+        copying.step(-1)?;
+        drop(copying);
+        Ok(Self { connection, database: std::marker::PhantomData })
+    }
+
     /// Reads the current state.
     ///
     /// # Errors

@@ -184,8 +184,10 @@ impl LocalWrite<'_> {
             let operation = withdrawn(OperationNumber(number), now, &nothing);
             self.queue(&operation, &operation.encode(), &[])?;
         }
-        self.connection
-            .execute("UPDATE device SET low_water = min(low_water, ?) WHERE id = 1", [known.0 as i64])?;
+        // Also below what they build on: the new server is to keep those outcomes.
+        const LOW_WATER: &str = "UPDATE device SET low_water =
+            min(low_water, ?, coalesce((SELECT min(builds_on) FROM outbox) - 1, low_water)) WHERE id = 1";
+        self.connection.execute(LOW_WATER, [known.0 as i64])?;
         // An earlier life of this device cannot push any more.
         for operation in earlier {
             let number = OperationNumber(self.device()?.last_operation.0 + 1);

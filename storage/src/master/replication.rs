@@ -101,7 +101,10 @@ impl MasterWrite<'_> {
     /// # Errors
     /// The database's.
     pub fn begin_unprotected(&self, after: Sequence, now: u64) -> Result<()> {
-        const ADD: &str = "INSERT OR IGNORE INTO unprotected (after_sequence, through_sequence, began_at) VALUES (?, NULL, ?)";
+        // A range that began at the same change, perhaps with another replica, goes on.
+        const ADD: &str =
+            "INSERT INTO unprotected (after_sequence, through_sequence, began_at) VALUES (?, NULL, ?)
+            ON CONFLICT (after_sequence) DO UPDATE SET through_sequence = NULL";
         self.connection.execute(ADD, params![after.0 as i64, now as i64])?;
         const BOUND: &str = "DELETE FROM unprotected WHERE after_sequence NOT IN
             (SELECT after_sequence FROM unprotected ORDER BY 1 DESC LIMIT ?)";

@@ -20,6 +20,23 @@ fn one_operation_gives_one_sequence_to_all_its_writes() {
     assert_eq!(server.0.read(|read| read.item_count()).unwrap(), 3);
 }
 
+/// I-16: with another replica, that has nothing yet either, it begins where it began before.
+#[test]
+fn i_16_what_is_unprotected_again_from_the_same_change_on_is_on_record() {
+    let mut server = Server::founded();
+    let ranges = |server: &Server| {
+        let ranges = server.0.read(|read| read.unprotected()).unwrap();
+        ranges.iter().map(|range| (range.after.0, range.through.map(|through| through.0))).collect::<Vec<_>>()
+    };
+    let begin =
+        |server: &mut Server| server.0.write(|write| write.begin_unprotected(Sequence(3), 9)).unwrap();
+    begin(&mut server);
+    server.0.write(|write| write.end_unprotected(Sequence(5))).unwrap();
+    assert_eq!(ranges(&server), [(3, Some(5))]);
+    begin(&mut server);
+    assert_eq!(ranges(&server), [(3, None)]);
+}
+
 #[test]
 fn a_group_is_founded_once_and_an_empty_file_has_no_head() {
     let mut database = Inline::<Master>::in_memory().unwrap();

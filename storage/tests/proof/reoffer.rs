@@ -71,6 +71,19 @@ fn what_the_new_reign_has_is_not_offered_again() {
 }
 
 #[test]
+fn i_03_outcomes_that_what_is_offered_again_builds_on_stay_above_the_low_water_mark() {
+    let mut device = Device::in_group();
+    device.edit(vec![put("a", &[("x", "first")])]);
+    device.edit(vec![patch("a", &[("x", "second")])]);
+    device.settle(&[accepted(1, 1), accepted(2, 2)]);
+    device.apply(&[change("a", 2, &[("x", "second")])], 2);
+    assert_eq!(device.low_water(), 2);
+    assert_eq!(offer(&mut device, 1, 1), Offered { own: 1, mirrored: 1 });
+    assert_eq!(device.outbox()[0].edits[0].base.after, Some(OperationNumber(1)));
+    assert_eq!(device.low_water(), 0);
+}
+
+#[test]
 fn a_deletion_beyond_the_fork_is_offered_as_one() {
     let mut device = Device::in_group();
     device.apply(&[change("a", 2, &[("x", "old")])], 2);

@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use mfpsync_proto::sync;
-use mfpsync_replication::message::Push;
+use mfpsync_replication::merge::is_written_by_devices;
+use mfpsync_replication::message::{Claim, Push};
 use mfpsync_replication::round::{
-    At, Effect, Event as RoundEvent, Failure, LinkEvent, LinkId, LinkState, Moment, Outbox, PushOrder, Round,
-    Start, Stored, Timing,
+    AdoptGreeting, At, Effect, Event as RoundEvent, Failure, LinkEvent, LinkId, LinkState, Moment, Outbox,
+    PushOrder, Round, Start, Stored, Timing,
 };
 use mfpsync_replication::wire;
 use mfpsync_storage::local::{Local, LocalRead, LocalWrite, RetainedLimits};
@@ -19,19 +20,18 @@ use mfpsync_storage::{Inline, Result};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use super::house::{GROUP, endpoint, house_at, issuing_key};
 use super::network::{Down, Message, Up};
-use super::server::GROUP;
 use super::swarm::{Defect, SECOND};
 use super::world::{Event, World};
 
-const SERVER: &str = "server.example.com:7310";
 /// Push requests remembered to be sent again.
 const REMEMBERED: usize = 3;
 
 /// A connection as its client sees it.
 pub(super) struct Client {
     link: LinkId,
-    connection: u64,
+    pub connection: u64,
     inbox: VecDeque<std::result::Result<sync::FollowEvent, sync::Refusal>>,
 }
 
@@ -40,13 +40,19 @@ pub(super) struct Device {
     pub db: Inline<Local>,
     pub incarnation: Incarnation,
     pub joined: bool,
+    pub joined_at: u64,
     pub round: Option<Round>,
     /// Rises whenever the program starts or ends.
     pub boot: u64,
     effects: VecDeque<Effect>,
     wake_at: Option<u64>,
     pub(super) client: Option<Client>,
-    pub pushed: VecDeque<(sync::PushRequest, Vec<OperationNumber>)>,
+    /// To which machine.
+    pub pushed: VecDeque<(usize, sync::PushRequest, Vec<OperationNumber>)>,
+    /// Where it looks for its server.
+    endpoints: Vec<String>,
+    /// Its disk was put back to an earlier image in this life.
+    pub put_back: bool,
     pub full_until: u64,
     pub clock_error: i64,
     /// The highest cursor outside a reset, for I-04.
@@ -65,12 +71,15 @@ impl Device {
             db,
             incarnation,
             joined: false,
+            joined_at: 0,
             round: None,
             boot: 0,
             effects: VecDeque::new(),
             wake_at: None,
             client: None,
             pushed: VecDeque::new(),
+            endpoints: Vec::new(),
+            put_back: false,
             full_until: 0,
             clock_error: 0,
             floor: None,
@@ -96,10 +105,13 @@ impl World {
     /// The program starts: everything it knows is in its database.
     pub(super) fn start_round(&mut self, device: usize) {
         let at = self.at();
+        let (endpoints, off) = (self.endpoints(device), self.houses.get(device).is_some_and(|own| own.off));
+        let machine = device < self.houses.len();
         let own = &mut self.devices[device];
-        if !own.joined || own.round.is_some() {
+        if !own.joined || own.round.is_some() || off {
             return;
         }
+        own.endpoints.clone_from(&endpoints);
         let (state, outbox, lineage) = own.read(|read| Ok((read.device()?, outbox(read)?, read.lineage()?)));
         let start = Start {
             group: GROUP,
@@ -109,9 +121,9 @@ impl World {
             cursor: state.cursor,
             resetting: state.resetting,
             outbox,
-            endpoints: vec![SERVER.to_owned()],
-            own_endpoints: Vec::new(),
-            issuing_key: None,
+            endpoints,
+            own_endpoints: if machine { vec![endpoint(device)] } else { Vec::new() },
+            issuing_key: machine.then(|| issuing_key(device)),
             version: "1".to_owned(),
             timing: Timing::default(),
         };
@@ -196,12 +208,18 @@ impl World {
             return self.store(device, effect);
         }
         match effect {
-            Effect::Dial { link, .. } => {
-                let connection = self.connect(device, link, true);
+            Effect::Dial { link, endpoint } => {
+                let connection = self.connect(device, house_at(&endpoint), Some(link), true);
                 self.devices[device].client = Some(Client { link, connection, inbox: VecDeque::new() });
                 self.send(connection, Message::Up(Up::Dial));
             }
-            Effect::Hello(link, hello) => self.call(device, link, Up::Hello(wire::hello_to_wire(&hello))),
+            Effect::Hello(link, mut hello) => {
+                // With what proves its claim to whoever has not met the device that reigns.
+                let own = &self.devices[device];
+                let (issuers, members) = own.read(|read| Ok((read.issuers()?, read.members()?)));
+                hello.claim = hello.claim.map(|claim| Claim::of(claim.promotion, &issuers, &members));
+                self.call(device, link, Up::Hello(wire::hello_to_wire(&hello)));
+            }
             Effect::Follow(link, follow) => {
                 self.call(device, link, Up::Follow(wire::follow_to_wire(&follow)));
                 self.maybe_replay(device);
@@ -221,12 +239,24 @@ impl World {
             }
             Effect::Report(state) => {
                 self.note(format_args!("device {device} {state:?}"));
+                if matches!(state, LinkState::Offline { .. }) {
+                    let endpoints = self.endpoints(device);
+                    if self.devices[device].endpoints != endpoints {
+                        self.dial_these(device, endpoints);
+                    }
+                }
                 if matches!(state, LinkState::Following { caught_up: true, .. }) {
                     self.enter(device);
                 }
             }
             _ => {}
         }
+    }
+
+    /// Where a device looks for its server from now on.
+    pub(super) fn dial_these(&mut self, device: usize, endpoints: Vec<String>) {
+        self.devices[device].endpoints.clone_from(&endpoints);
+        self.step(device, RoundEvent::Endpoints(endpoints));
     }
 
     fn call(&mut self, device: usize, link: LinkId, up: Up) {
@@ -252,7 +282,10 @@ impl World {
             operations,
         };
         let request = wire::push_to_wire(push);
-        own.pushed.push_back((request.clone(), numbers.clone()));
+        if let Some(client) = &own.client {
+            let house = self.network.connections.get(&client.connection).map_or(0, |known| known.house);
+            own.pushed.push_back((house, request.clone(), numbers.clone()));
+        }
         if own.pushed.len() > REMEMBERED {
             own.pushed.pop_front();
         }
@@ -277,6 +310,15 @@ impl World {
     pub(super) fn client_takes(&mut self, connection: u64, down: Down) {
         let Some(device) = self.network.connections.get(&connection).map(|known| known.device) else {
             return;
+        };
+        let down = match down {
+            Down::Shipped(message) => return self.copy_takes(device, connection, message),
+            Down::ShipEnded => return self.copy_ends(device, connection),
+            Down::Drained(last) => {
+                self.hang_up(connection, true);
+                return self.stood_down(device, last);
+            }
+            down => down,
         };
         let Some(client) = self.devices[device].client.as_mut().filter(|one| one.connection == connection)
         else {
@@ -303,16 +345,18 @@ impl World {
                 Err(_) => LinkEvent::Failed(Failure::Malformed),
             },
             Down::Pushed(_, Err(refusal)) => LinkEvent::PushFailed(refused(&refusal)),
+            Down::Shipped(_) | Down::ShipEnded | Down::Drained(_) => return,
         };
         self.give(device, RoundEvent::Link(link, event));
     }
 
     pub(super) fn client_hears_break(&mut self, connection: u64) {
         let Some(known) = self.network.connections.remove(&connection) else { return };
+        let Some(link) = known.link else { return self.copy_ends(known.device, connection) };
         let current = self.devices[known.device].client.as_ref().map(|client| client.connection);
         if current == Some(connection) {
             let event = LinkEvent::Failed(Failure::Transport);
-            self.give(known.device, RoundEvent::Link(known.link, event));
+            self.give(known.device, RoundEvent::Link(link, event));
         }
     }
 
@@ -327,8 +371,11 @@ impl World {
             self.counters.sometimes("client crash before a commit");
             return self.crash(device);
         }
-        let adopts = matches!(effect, Effect::AdoptGreeting(_) | Effect::AdoptMembership { .. });
-        let stored = self.commit(device, effect);
+        let adopts = matches!(
+            effect,
+            Effect::AdoptGreeting(_) | Effect::AdoptMembership { .. } | Effect::NoteClaim(_)
+        );
+        let stored = self.carry_into(device, effect);
         self.check_device(device);
         if falls {
             self.counters.sometimes("client crash between commit and its event");
@@ -336,31 +383,74 @@ impl World {
         }
         self.step(device, RoundEvent::Stored(stored));
         if adopts {
-            self.step(device, RoundEvent::Endpoints(vec![SERVER.to_owned()]));
+            let endpoints = self.endpoints(device);
+            self.dial_these(device, endpoints);
+            self.follow_capabilities(device);
         }
     }
 
-    fn commit(&mut self, device: usize, effect: Effect) -> Stored {
-        let now = self.wall_clock(self.devices[device].clock_error);
-        if let Effect::Settle(outcomes) = effect {
-            return self.settle(device, outcomes, now);
+    /// A device hears who reigns, and where.
+    pub(super) fn adopt_claim(&mut self, device: usize, claim: &Claim) {
+        let Claim { promotion, issuer, member } = claim.clone();
+        let own = &mut self.devices[device];
+        if own.joined {
+            own.db
+                .write(|write| write.adopt_roster(&[promotion], issuer.as_slice(), member.as_slice()))
+                .expect("adopt a claim");
         }
+    }
+
+    /// Takes what a greeting brought, as the daemon's driver does, and offers again what a new reign lacks.
+    fn adopt_greeting(&mut self, device: usize, greeting: &AdoptGreeting, now: u64) -> Stored {
+        let highest = greeting.lineage.last().map(|signed| signed.record.epoch);
+        if let (Some(own), Some(epoch)) = (self.houses.get(device), highest)
+            && own.control.see_epoch(epoch).is_err()
+        {
+            self.counters.sometimes("epoch refused by a device's control file");
+            return Stored::Failed;
+        }
+        let number = highest.map_or(0, |epoch| epoch.number);
+        let lost_beyond = greeting.lost_beyond.filter(|_| self.options.defect != Some(Defect::OffersNothing));
+        let stored = self.devices[device].db.write(|write| {
+            write.adopt_lineage(&greeting.lineage)?;
+            write.adopt_roster(&[], &greeting.issuers, &greeting.members)?;
+            write.follow_reign(number)?;
+            let offered = match lost_beyond {
+                Some(fork) => {
+                    Some(write.offer_again(fork, greeting.known_operation, now, is_written_by_devices)?)
+                }
+                None => None,
+            };
+            Ok((outbox(write)?, offered))
+        });
+        let (outbox, offered) = stored.expect("adopt a greeting");
+        if let (Some(offered), Some(fork)) = (offered, lost_beyond) {
+            self.note(format_args!("device {device} meets reign {number} and offers {offered:?}"));
+            self.offered_again(device, fork.sequence);
+            self.check_offers(device, fork);
+        }
+        Stored::GreetingAdopted(outbox)
+    }
+
+    fn carry_into(&mut self, device: usize, effect: Effect) -> Stored {
+        let now = self.wall_clock(self.devices[device].clock_error);
+        let effect = match effect {
+            Effect::Settle(outcomes) => return self.settle(device, outcomes, now),
+            Effect::AdoptGreeting(greeting) => return self.adopt_greeting(device, &greeting, now),
+            effect => effect,
+        };
         let begins = matches!(effect, Effect::BeginReset(_));
         let shown = |world: &Self| world.devices[device].read(|read| read.visible_hashes());
         let before = begins.then(|| shown(self));
         let defect = self.options.defect;
         let stored = self.devices[device].db.write(|write| match effect {
-            Effect::AdoptGreeting(greeting) => {
-                write.adopt_lineage(&greeting.lineage)?;
-                write.adopt_roster(&[], &greeting.issuers, &greeting.members)?;
-                Ok(Stored::GreetingAdopted(outbox(write)?))
-            }
             Effect::AdoptMembership { members, issuers } => {
                 write.adopt_roster(&[], &issuers, &members)?;
                 Ok(Stored::Noted)
             }
             Effect::NoteClaim(claim) => {
-                write.adopt_roster(std::slice::from_ref(&claim.promotion), &[], &[])?;
+                let Claim { promotion, issuer, member } = *claim;
+                write.adopt_roster(&[promotion], issuer.as_slice(), member.as_slice())?;
                 Ok(Stored::Noted)
             }
             Effect::ApplyBatch { mut changes, cursor } => {
@@ -401,7 +491,10 @@ impl World {
                 }
             }
         }
-        self.history.settled(self.devices[device].incarnation, &outcomes);
+        let waiting = self.devices[device].read(|read| read.outbox(usize::MAX >> 1, usize::MAX));
+        let waits = |number: &OperationNumber| waiting.iter().any(|(waiting, _)| waiting == number);
+        let news: Vec<_> = outcomes.iter().filter(|(number, _)| waits(number)).cloned().collect();
+        self.history.settled(self.devices[device].incarnation, &news);
         let settled = self.devices[device].db.write(|write| {
             write.settle(&outcomes, now, RetainedLimits::default())?;
             outbox(write)

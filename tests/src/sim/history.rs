@@ -2,6 +2,7 @@
 //! every outcome the server decided, every outcome a device was told.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use mfpsync_replication::accept::Submission;
 use mfpsync_storage::local::SetAside;
@@ -10,6 +11,7 @@ use mfpsync_storage::model::{
 };
 
 use super::model::{Key, Refused};
+use super::reigns::{Line, wrote_nothing};
 use super::swarm::Defect;
 use super::translate;
 use super::world::World;
@@ -21,8 +23,16 @@ pub(super) type OperationId = (u64, u64);
 pub(super) struct Acknowledged {
     pub device: usize,
     pub record: Vec<u8>,
-    /// Its device left the group before it knew the outcome.
+    /// Its device left the group before it knew the outcome, or nobody has to keep it any more.
     pub withdrawn: bool,
+    /// The life of its device is over.
+    pub ended: bool,
+    /// The disk that knew what became of it is gone.
+    pub forgotten: bool,
+    /// Offered for what the mirror has, and gives way to anybody.
+    pub yields: bool,
+    /// Stands in the place of one that came to nothing, and asks for nothing.
+    pub void: bool,
 }
 
 /// What the server made of an operation.
@@ -43,10 +53,6 @@ pub(super) enum Done {
 #[derive(Default)]
 pub(super) struct History {
     pub acknowledged: BTreeMap<OperationId, Acknowledged>,
-    pub decisions: BTreeMap<OperationId, Decision>,
-    pub order: Vec<Done>,
-    /// Sequences that switches took.
-    pub switches: BTreeSet<u64>,
     pub told: BTreeMap<OperationId, Outcome>,
 }
 
@@ -58,8 +64,26 @@ impl History {
         number: OperationNumber,
         record: Vec<u8>,
     ) {
-        self.acknowledged
-            .insert((incarnation.0, number.0), Acknowledged { device, record, withdrawn: false });
+        let new = Acknowledged {
+            device,
+            record,
+            withdrawn: false,
+            ended: false,
+            forgotten: false,
+            yields: false,
+            void: false,
+        };
+        self.acknowledged.insert((incarnation.0, number.0), new);
+    }
+
+    /// A disk has forgotten the operations behind this one.
+    pub(super) fn forget_behind(&mut self, incarnation: Incarnation, last: OperationNumber) {
+        for (id, edit) in &mut self.acknowledged {
+            if id.0 == incarnation.0 && id.1 > last.0 {
+                (edit.withdrawn, edit.ended) = (true, true);
+                self.told.remove(id);
+            }
+        }
     }
 
     pub(super) fn settled(&mut self, incarnation: Incarnation, outcomes: &[(OperationNumber, Outcome)]) {
@@ -68,9 +92,22 @@ impl History {
         }
     }
 
-    pub(super) fn withdraw(&mut self, incarnation: Incarnation) {
+    /// The disk of a device is gone, or a person separated it from its past.
+    pub(super) fn forget_all(&mut self, device: usize) {
+        self.acknowledged
+            .values_mut()
+            .filter(|edit| edit.device == device)
+            .for_each(|edit| edit.forgotten = true);
+    }
+
+    /// A life of a device is over. What it was not told the outcome of, or the present server does not
+    /// have, nobody keeps any more.
+    pub(super) fn withdraw(&mut self, incarnation: Incarnation, present: Option<&Line>) {
         for (id, edit) in &mut self.acknowledged {
-            edit.withdrawn |= id.0 == incarnation.0 && !self.told.contains_key(id);
+            if id.0 == incarnation.0 {
+                let held = present.is_some_and(|line| line.decisions.contains_key(id));
+                (edit.ended, edit.withdrawn) = (true, edit.withdrawn || !self.told.contains_key(id) || !held);
+            }
         }
     }
 }
@@ -79,14 +116,15 @@ impl World {
     /// The server has answered a push; holds each answer against the past and against the model.
     pub(super) fn decided(
         &mut self,
+        house: usize,
         device: usize,
         submission: &Submission,
         outcomes: &[(OperationNumber, Outcome)],
     ) {
         for ((number, outcome), record) in outcomes.iter().zip(&submission.operations) {
             let id = (submission.incarnation.0, number.0);
-            if let Some(known) = self.history.decisions.get(&id) {
-                let same = known.record == *record && known.outcome == *outcome;
+            if let Some(known) = self.houses[house].line.decisions.get(&id) {
+                let same = (known.record == *record || is_withdrawn(record)) && known.outcome == *outcome;
                 self.counters.sometimes("push answered from the ledger");
                 self.require(
                     same,
@@ -94,22 +132,28 @@ impl World {
                     format_args!("operation {} of {device} got a second answer", number.0),
                 );
                 if self.options.defect == Some(Defect::AppliesTwice) {
-                    self.decide_again(submission, record);
+                    self.decide_again(house, submission, record);
                 }
                 continue;
             }
             let promised = self.history.acknowledged.get(&id).is_some_and(|edit| edit.record == *record);
-            self.require(promised, "I-03", format_args!("{device} pushed what nobody made: {}", number.0));
-            let places = self.places(device, record);
-            self.history.order.push(Done::Decided(id));
+            // Old requests arrive late, also such as were made before a disk was put back.
+            self.require(
+                promised || self.devices[device].put_back,
+                "I-03",
+                format_args!("{device} pushed what nobody made: {}", number.0),
+            );
+            let places = self.places(house, device, record);
+            let line = self.houses[house].line();
+            line.order.push(Rc::new(Done::Decided(id)));
             let decision = Decision { record: record.clone(), outcome: outcome.clone(), places };
-            self.history.decisions.insert(id, decision);
-            self.ask_model(device, id, record, outcome);
+            line.decisions.insert(id, Rc::new(decision));
+            self.ask_model(house, device, id, record, outcome);
         }
     }
 
     /// [`Defect::AppliesTwice`].
-    fn decide_again(&mut self, submission: &Submission, record: &[u8]) {
+    fn decide_again(&mut self, house: usize, submission: &Submission, record: &[u8]) {
         let mut operation = Operation::decode(record).expect("a decided operation");
         operation.number = OperationNumber(1);
         operation.edits.iter_mut().for_each(|edit| edit.base = Default::default());
@@ -121,16 +165,18 @@ impl World {
         };
         let limits = mfpsync_replication::accept::Limits::default();
         let accept = mfpsync_replication::accept::accept;
-        drop(self.server.master.write(|write| accept(write, &again, limits)).expect("accept"));
+        drop(self.commit(house, Vec::new(), |write| accept(write, &again, limits)));
     }
 
-    fn ask_model(&mut self, device: usize, id: OperationId, record: &[u8], outcome: &Outcome) {
+    fn ask_model(&mut self, house: usize, device: usize, id: OperationId, record: &[u8], outcome: &Outcome) {
         let operation = Operation::decode(record).expect("an acknowledged operation");
-        self.count(&operation, outcome);
-        let before = self.model.head;
+        self.count(house, &operation, outcome);
         let of = self.devices[device].id.to_string();
-        let expected = self.model.apply(id.0, &of, id.1, &translate::changes(&operation, 1));
-        let rises = self.model.head == before || self.model.head == before + 1;
+        let line = self.houses[house].line();
+        let before = line.model.head;
+        let changes = translate::changes(&operation, line);
+        let expected = line.model.apply(id.0, &of, id.1, &changes);
+        let rises = line.model.head == before || line.model.head == before + 1;
         self.require(rises, "I-04", format_args!("sequences do not rise by one"));
         let answered = translate::outcome(outcome);
         self.require(
@@ -140,7 +186,7 @@ impl World {
         );
     }
 
-    fn count(&mut self, operation: &Operation, outcome: &Outcome) {
+    fn count(&mut self, house: usize, operation: &Operation, outcome: &Outcome) {
         match outcome {
             Outcome::Rejected { .. } => {
                 self.counters.sometimes("operation rejected");
@@ -155,7 +201,8 @@ impl World {
                         EditOutcome::Merged { .. } => self.counters.sometimes("edit merged"),
                         EditOutcome::Applied | EditOutcome::Unchanged => {}
                     }
-                    let stood = self.model.items.get(&translate::key(&edit.key));
+                    let line = &self.houses[house].line;
+                    let stood = line.model.items.get(&translate::key(&edit.key));
                     if edit.action != Action::Delete && stood.is_some_and(|item| item.deleted) {
                         self.counters.sometimes("deleted item made anew");
                     }
@@ -168,8 +215,9 @@ impl World {
     pub(super) fn check_history(&mut self) {
         let mut faults = Vec::new();
         let mut expected = Expected::default();
-        for done in &self.history.order {
-            let id = match done {
+        let line = self.last_line();
+        for done in &line.order {
+            let id = match &**done {
                 Done::Decided(id) => id,
                 Done::Switched(kind) => {
                     // What its items hold now the model knows, and `check_kept` where the rest is.
@@ -177,7 +225,7 @@ impl World {
                     continue;
                 }
             };
-            let Decision { record, outcome, places } = &self.history.decisions[id];
+            let Decision { record, outcome, places } = &*line.decisions[id];
             if let Outcome::Accepted { edits, .. } = outcome {
                 let operation = Operation::decode(record).expect("an acknowledged operation");
                 for ((edit, outcome), place) in operation.edits.iter().zip(edits).zip(places) {
@@ -206,9 +254,16 @@ impl World {
         aside: &[SetAside],
     ) -> Option<(&'static str, String)> {
         let who = format!("operation {} of device {}", id.1, edit.device);
-        let Some(decision) = self.history.decisions.get(&id) else {
-            return (!edit.withdrawn).then(|| ("I-02", format!("{who} never reached the server")));
+        let line = self.last_line();
+        let Some(decision) = line.decisions.get(&id) else {
+            let excused = edit.withdrawn || (edit.ended && self.reigns.forked) || self.reigns.counted_on(id);
+            return (!excused).then(|| ("I-02", format!("{who} never reached the server")));
         };
+        // What another reign told a life that is over does not count.
+        let elsewhere = (edit.withdrawn && self.swarm.houses > 1) || (edit.ended && self.reigns.forked);
+        if edit.void || elsewhere {
+            return None;
+        }
         if !edit.withdrawn && self.history.told.get(&id) != Some(&decision.outcome) {
             return Some(("I-02", format!("the device was not told what became of {who}")));
         }
@@ -218,7 +273,10 @@ impl World {
             Outcome::Accepted { edits, .. } => {
                 for ((edit, outcome), place) in operation.edits.iter().zip(edits).zip(&decision.places) {
                     let key = place.as_ref().map_or_else(|| edit.key.clone(), super::sharing::parsed);
+                    // A deletion that is set aside for its author holds nothing to be kept.
+                    let nothing = place.is_none() && edit.action == Action::Delete;
                     if let EditOutcome::Superseded { fields, by } = outcome
+                        && !nothing
                         && !self.loss_is_kept(id, &Edit { key, ..edit.clone() }, fields, by.sequence)
                     {
                         return Some(("I-05", format!("what {who} lost is not in the history")));
@@ -228,7 +286,7 @@ impl World {
             }
         };
         let kept = aside.iter().any(|one| one.operation == operation && one.outcome == decision.outcome);
-        (lost && !edit.withdrawn && !kept)
+        (lost && !edit.withdrawn && !edit.forgotten && !edit.yields && !kept)
             .then(|| ("I-05", format!("{who} lost and was not set aside for a person")))
     }
 
@@ -247,11 +305,11 @@ impl World {
         if due.is_empty() || edit.key.kind.as_str() == "keychain" {
             return true;
         }
-        let (superseded, history) = self.server.read(|read| {
+        let (superseded, history) = self.last_server().read(|read| {
             Ok((read.superseded_operations(Incarnation(id.0))?, read.history(&edit.key, u32::MAX)?))
         });
         // The history of what was deleted and forgotten is out of the undo window.
-        self.model.forgotten.contains(&translate::key(&edit.key))
+        self.last_line().model.forgotten.contains(&translate::key(&edit.key))
             || superseded.contains(&OperationNumber(id.1))
             || history.iter().any(|entry| {
                 entry.operation.0 == id.1
@@ -267,6 +325,54 @@ fn own<'a>(
     (name, value): (&'a str, &mfpsync_storage::model::Value),
 ) -> (&'a str, mfpsync_storage::model::Value) {
     (name, value.clone())
+}
+
+fn is_withdrawn(record: &[u8]) -> bool {
+    Operation::decode(record).is_ok_and(|operation| operation.is_withdrawn())
+}
+
+impl World {
+    /// A device met another reign: what waits now is promised to reach that.
+    pub(super) fn offered_again(&mut self, device: usize, fork: Sequence) {
+        let own = &self.devices[device];
+        let (incarnation, put_back) = (own.incarnation, own.put_back);
+        for (number, record) in own.read(|read| read.outbox(usize::MAX >> 1, usize::MAX)) {
+            let id = (incarnation.0, number.0);
+            let told = self.history.told.remove(&id);
+            match self.history.acknowledged.get_mut(&id) {
+                None => {
+                    self.counters.sometimes("edit of a mirror offered to a new reign");
+                    self.history.acknowledged(device, incarnation, number, record);
+                    if let Some(edit) = self.history.acknowledged.get_mut(&id) {
+                        edit.yields = true;
+                    }
+                }
+                Some(edit) if edit.record == record => {
+                    if told.is_some() {
+                        self.counters.sometimes("retained edit offered to a new reign");
+                    }
+                }
+                Some(edit) if !is_withdrawn(&record) => {
+                    // Made to what the new reign does not have, it counts as made to what both have.
+                    self.counters.sometimes("waiting edit rebased on a fork");
+                    edit.record = record;
+                }
+                Some(edit) => {
+                    // Taken at the very change the copy ends with, it wrote nothing: what it lost to stands.
+                    let at_fork = |told: &Outcome| told.revision().is_some_and(|at| at.sequence <= fork);
+                    let nothing = told.as_ref().is_none_or(|told| wrote_nothing(told) || at_fork(told));
+                    let excused = nothing || edit.withdrawn || put_back || self.reigns.counted_on(id);
+                    (edit.record, edit.void) = (record, true);
+                    self.counters.sometimes("operation that came to nothing filled in");
+                    self.require(
+                        excused,
+                        "I-17",
+                        format_args!("operation {} of device {device} was given up: {told:?}", number.0),
+                    );
+                }
+            }
+        }
+    }
 }
 
 /// What the answers alone say about the end, without knowing any rule.
@@ -326,7 +432,7 @@ impl Expected {
         for (key, living) in &self.living {
             let [scope, kind, device, id] = key;
             let parsed = mfpsync_storage::model::ItemKey::parse(scope, kind, device, id).expect("a key");
-            let item = world.server.read(|read| read.item(&parsed)).filter(|item| !item.deleted);
+            let item = world.last_server().read(|read| read.item(&parsed)).filter(|item| !item.deleted);
             if item.is_some() != *living {
                 let how = if *living { "is gone without a deletion" } else { "came back without an edit" };
                 faults.push(("I-07", format!("item {parsed:?} {how}")));

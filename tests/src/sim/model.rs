@@ -43,6 +43,10 @@ pub struct Change {
     pub base: u64,
     /// The author's own operation this one builds on.
     pub after: Option<u64>,
+    /// It gives way to whatever changed since.
+    pub yields: bool,
+    /// It is offered again: the sequence it had in a reign that ended.
+    pub was: Option<u64>,
     /// What it does.
     pub act: Act,
 }
@@ -93,7 +97,7 @@ pub struct Item {
 }
 
 /// All items in the server's order.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Model {
     /// By key, tombstones included.
     pub items: BTreeMap<Key, Item>,
@@ -107,6 +111,9 @@ pub struct Model {
     /// The switch that is under way.
     pub(super) moving: Option<Moving>,
     pub(super) authors: BTreeMap<u64, u64>,
+    /// Items that were offered again in this reign: what their value was in the one before, and where it
+    /// stands here.
+    pub(super) offered: BTreeMap<Key, (u64, u64)>,
     rejected: BTreeSet<(u64, u64)>,
 }
 
@@ -122,7 +129,7 @@ enum Clash {
 fn policy(kind: &str) -> Option<(Clash, bool)> {
     const EDIT_BEATS_DELETE: bool = true;
     Some(match kind {
-        "group.settings" | "group.limits" | "group.sharing" | "network" => return None,
+        "group.settings" | "group.limits" | "group.sharing" | "group.erased" | "network" => return None,
         "address.shared" | "button.shared" => (Clash::First, !EDIT_BEATS_DELETE),
         "keychain" => (Clash::Later, !EDIT_BEATS_DELETE),
         "ui.accessibility" => (Clash::On, EDIT_BEATS_DELETE),
@@ -185,6 +192,7 @@ impl Model {
         number: u64,
         changes: &[Change],
     ) -> Result<(u64, Vec<Verdict>), Refused> {
+        let (changes, offered) = self.as_offered(device, changes);
         let effects: Result<Vec<Effect>, Refused> =
             changes.iter().map(|change| self.decide(author, device, change)).collect();
         let effects = effects.inspect_err(|_| {
@@ -204,7 +212,33 @@ impl Model {
             self.head = sequence;
             self.authors.insert(sequence, author);
         }
+        for (key, was) in offered {
+            if self.items.get(&key).is_some_and(|item| item.sequence == self.head) {
+                self.offered.insert(key, (was, self.head));
+            }
+        }
         Ok((self.head, verdicts))
+    }
+
+    /// Of several that offer one item, what was later there is later here, where nobody edited it since.
+    fn as_offered(&self, device: &str, changes: &[Change]) -> (Vec<Change>, Vec<(Key, u64)>) {
+        let mut offered = Vec::new();
+        let as_offered = changes.iter().map(|change| {
+            let mut change = change.clone();
+            let (Some(was), Some(key)) = (change.was, self.place(device, &change.key)) else { return change };
+            let stands = self.items.get(&key).map(|item| item.sequence);
+            match self.offered.get(&key).filter(|(_, position)| stands == Some(*position)) {
+                Some((earlier, position)) if was > *earlier => {
+                    (change.base, change.after, change.yields) = (*position, None, false);
+                    offered.push((key, was));
+                }
+                Some(_) => change.yields = true,
+                None => offered.push((key, was)),
+            }
+            change
+        });
+        let changes = as_offered.collect();
+        (changes, offered)
     }
 
     fn decide(&self, author: u64, device: &str, change: &Change) -> Result<Effect, Refused> {
@@ -221,7 +255,11 @@ impl Model {
                 return Err(Refused::OverLimit);
             }
         }
-        let (clash, edit_beats_delete) = policy(&change.key[1]).ok_or(Refused::ReadOnly)?;
+        let (mut clash, mut edit_beats_delete) = policy(&change.key[1]).ok_or(Refused::ReadOnly)?;
+        if change.yields {
+            // Whichever it is, an edit or a deletion: the other one stands.
+            (clash, edit_beats_delete) = (Clash::First, matches!(change.act, Act::Delete));
+        }
         let given = match &change.act {
             Act::Put(fields) | Act::Patch(fields, _) => fields.clone(),
             Act::Delete => FieldMap::new(),

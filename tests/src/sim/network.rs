@@ -1,11 +1,12 @@
-//! Connections between devices and the server: streams keep their order, connections break as a
-//! whole, cuts hold back what is on its way, and what was sent may arrive after its sender left.
+//! Connections between devices and the machines that may serve them: streams keep their order, connections
+//! break as a whole, cuts hold back what is on its way, and what was sent may arrive after its sender left.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use mfpsync_proto::sync;
+use mfpsync_proto::{replica, sync};
 use mfpsync_replication::round::LinkId;
 use mfpsync_storage::model::OperationNumber;
+use mfpsync_storage::physical::Position;
 use rand::RngExt;
 
 use super::swarm::SECOND;
@@ -18,6 +19,10 @@ pub(super) enum Up {
     Hello(sync::HelloRequest),
     Follow(sync::FollowRequest),
     Push(sync::PushRequest, Vec<OperationNumber>),
+    /// What the replica says on its stream.
+    Said(replica::FromReplica),
+    /// The replica asks its server to stand down.
+    StandDown,
     Close,
 }
 
@@ -29,6 +34,12 @@ pub(super) enum Down {
     Followed(sync::FollowEvent),
     FollowEnded(sync::Refusal),
     Pushed(Vec<OperationNumber>, Result<sync::PushReply, sync::Refusal>),
+    /// For the replica.
+    Shipped(replica::ToReplica),
+    /// The replica's stream ended.
+    ShipEnded,
+    /// Where the server stood when it stood down; none if it goes on.
+    Drained(Option<Position>),
 }
 
 #[derive(Debug, Clone)]
@@ -43,7 +54,7 @@ impl Message {
         match self {
             Self::Up(Up::Push(..)) => 1,
             Self::Up(_) => 0,
-            Self::Down(Down::Followed(_) | Down::FollowEnded(_)) => 2,
+            Self::Down(Down::Followed(_) | Down::FollowEnded(_) | Down::Shipped(_) | Down::ShipEnded) => 2,
             Self::Down(_) => 3,
         }
     }
@@ -54,12 +65,17 @@ impl Message {
             Self::Up(Up::Hello(_)) => "hello",
             Self::Up(Up::Follow(_)) => "follow",
             Self::Up(Up::Push(..)) => "push",
+            Self::Up(Up::Said(_)) => "word of the replica",
+            Self::Up(Up::StandDown) => "stand down",
             Self::Up(Up::Close) => "close",
             Self::Down(Down::Dialled) => "dialled",
             Self::Down(Down::Greeted(_)) => "greeting",
             Self::Down(Down::Followed(_)) => "event",
             Self::Down(Down::FollowEnded(_)) => "stream ends",
             Self::Down(Down::Pushed(..)) => "outcomes",
+            Self::Down(Down::Shipped(_)) => "pages",
+            Self::Down(Down::ShipEnded) => "pages end",
+            Self::Down(Down::Drained(_)) => "stood down",
         }
     }
 }
@@ -68,7 +84,10 @@ impl Message {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub device: usize,
-    pub link: LinkId,
+    /// The machine it leads to.
+    pub house: usize,
+    /// Of the device's round; none of its replica part.
+    pub link: Option<LinkId>,
     /// The client still listens.
     pub client: bool,
     /// Nothing arrives any more.
@@ -92,10 +111,19 @@ pub(super) struct Network {
     pub cuts: BTreeMap<usize, [u64; 2]>,
 }
 
+impl Network {
+    /// Until when nothing arrives between a device and a machine, in one direction.
+    pub(super) fn held_until(&self, device: usize, house: usize, down: bool) -> u64 {
+        let cut = |of: usize, down: bool| self.cuts.get(&of).map_or(0, |cut| cut[usize::from(down)]);
+        // What comes down to the device goes up from the machine.
+        if device == house { 0 } else { cut(device, down).max(cut(house, !down)) }
+    }
+}
+
 impl World {
-    pub(super) fn connect(&mut self, device: usize, link: LinkId, client: bool) -> u64 {
+    pub(super) fn connect(&mut self, device: usize, house: usize, link: Option<LinkId>, client: bool) -> u64 {
         self.network.last += 1;
-        let connection = Connection { device, link, client, broken: false, lanes: Default::default() };
+        let connection = Connection { device, house, link, client, broken: false, lanes: Default::default() };
         self.network.connections.insert(self.network.last, connection);
         self.network.last
     }
@@ -107,7 +135,9 @@ impl World {
 
     pub(super) fn send(&mut self, connection: u64, message: Message) {
         let delay = self.delay();
-        if !self.healed && self.chance(self.swarm.lose) {
+        let within =
+            self.network.connections.get(&connection).is_some_and(|known| known.device == known.house);
+        if !self.healed && !within && self.chance(self.swarm.lose) {
             return self.break_connection(connection, "lost");
         }
         let now = self.now;
@@ -131,8 +161,8 @@ impl World {
             return;
         };
         known.broken = true;
-        let device = known.device;
-        self.server.streams.remove(&connection);
+        let (device, house) = (known.device, known.house);
+        self.server_loses(house, connection);
         self.note(format_args!("connection {connection} of device {device} breaks: {why}"));
         if heard {
             self.schedule(delay, Event::Broken { connection });
@@ -143,12 +173,11 @@ impl World {
 
     /// The oldest message of a lane has come as far as it can.
     pub(super) fn arrives(&mut self, connection: u64, lane: usize) {
-        let Some(known) = self.network.connections.get_mut(&connection) else { return };
-        if known.broken {
+        let Some(known) = self.network.connections.get(&connection).filter(|known| !known.broken) else {
             return;
-        }
-        let (device, listens) = (known.device, known.client);
-        let until = self.network.cuts.get(&device).map_or(0, |cut| cut[usize::from(lane >= 2)]);
+        };
+        let (device, house, listens) = (known.device, known.house, known.client);
+        let until = self.network.held_until(device, house, lane >= 2);
         if until > self.now {
             // A cut holds packets back until it heals, or the connection breaks over it.
             return match self.rng.random_bool(0.15) {
@@ -156,21 +185,22 @@ impl World {
                 false => self.schedule_at(until, Event::Net { connection, lane }),
             };
         }
-        let Some(message) = known.lanes[lane].messages.pop_front() else { return };
+        let known = self.network.connections.get_mut(&connection);
+        let Some(message) = known.and_then(|known| known.lanes[lane].messages.pop_front()) else { return };
         self.note(format_args!("{} on connection {connection} of device {device}", message.name()));
         match message {
-            Message::Up(_) if self.server.down_until > self.now => {
-                self.break_connection(connection, "server is down");
+            Message::Up(up) if self.houses[house].serving.is_none() => {
+                if !self.signpost_takes(connection, house, &up) {
+                    self.break_connection(connection, "nobody serves there");
+                }
             }
             Message::Up(up) => {
                 if !listens && matches!(up, Up::Push(..)) {
                     self.counters.sometimes("old push delivered late or again");
                 }
-                self.server_takes(connection, up);
+                self.server_takes(connection, house, up);
             }
-            Message::Down(_) if !listens => {
-                self.server.streams.remove(&connection);
-            }
+            Message::Down(_) if !listens => self.server_loses(house, connection),
             Message::Down(down) => self.client_takes(connection, down),
         }
     }
@@ -190,9 +220,9 @@ impl World {
             return;
         }
         let choice = self.rng.random_range(0..self.devices[device].pushed.len());
-        let (request, numbers) = self.devices[device].pushed[choice].clone();
+        let (house, request, numbers) = self.devices[device].pushed[choice].clone();
         let wait = self.rng.random_range(0..20 * SECOND);
-        let connection = self.connect(device, LinkId(0), false);
+        let connection = self.connect(device, house, Some(LinkId(0)), false);
         if let Some(known) = self.network.connections.get_mut(&connection) {
             // Sent on behind the wait.
             known.lanes[1].until = self.now + wait;

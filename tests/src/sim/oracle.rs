@@ -1,8 +1,12 @@
 //! What must hold at a device after each commit, and between all devices at the end.
 
+use std::rc::Rc;
+
 use mfpsync_replication::round::{End, LinkState};
 use mfpsync_storage::model::{ItemKey, Operation, Sequence};
 
+use super::house::House;
+use super::reigns::Line;
 use super::translate;
 use super::world::World;
 
@@ -20,16 +24,21 @@ impl World {
         if !state.resetting {
             own.floor = state.cursor.or(own.floor);
         }
+        // A new reign takes back what was settled in the one before.
+        let same_reign = floor.is_none_or(|floor| floor.epoch.number >= state.followed);
         self.require(
-            state.low_water >= low_water && state.low_water <= state.last_operation,
+            (state.low_water >= low_water || !same_reign) && state.low_water <= state.last_operation,
             "I-03",
             format_args!("low water of device {device} fell, or passed its last operation"),
         );
         if let (Some(floor), false) = (floor, state.resetting) {
-            let rose = state
-                .cursor
-                .is_some_and(|cursor| cursor.epoch == floor.epoch && cursor.sequence >= floor.sequence);
-            self.require(rose, "I-04", format_args!("cursor of device {device} went back"));
+            // Whoever meets another reign with changes that it lacks reads everything anew.
+            let anew = state.cursor.is_none() && state.followed > floor.epoch.number;
+            let rose = state.cursor.is_some_and(|cursor| {
+                (cursor.epoch == floor.epoch && cursor.sequence >= floor.sequence)
+                    || cursor.epoch.number > floor.epoch.number
+            });
+            self.require(rose || anew, "I-04", format_args!("cursor of device {device} went back"));
         }
         for (number, record) in waiting {
             let operation = Operation::decode(&record).expect("a waiting operation");
@@ -47,13 +56,16 @@ impl World {
     }
 
     /// I-07: what is forgotten up to here lives on at no device, not even beneath what it shows.
-    pub(super) fn check_all_saw(&mut self, through: Sequence) {
-        let gone = self.model.items.iter().filter(|(_, item)| item.deleted && item.sequence <= through.0);
+    pub(super) fn check_all_saw(&mut self, house: usize, through: Sequence) {
+        let line = self.houses[house].line.clone();
+        let gone = line.model.items.iter().filter(|(_, item)| item.deleted && item.sequence <= through.0);
         let gone: Vec<ItemKey> = gone
             .map(|([scope, kind, device, id], _)| ItemKey::parse(scope, kind, device, id).expect("a key"))
             .collect();
         for device in 0..self.devices.len() {
-            for key in self.devices[device].joined.then_some(&gone).into_iter().flatten() {
+            let own = &self.devices[device];
+            let counts = own.joined && !own.put_back && self.houses[house].member(device).is_some();
+            for key in counts.then_some(&gone).into_iter().flatten() {
                 let mirrored = self.devices[device].read(|read| read.mirrored(key));
                 let lives = mirrored.is_some_and(|mirrored| mirrored.fields.is_some());
                 self.require(!lives, "I-07", format_args!("device {device} has not seen {key:?} deleted"));
@@ -68,7 +80,11 @@ impl World {
 
     /// Who does not agree yet, and how.
     pub(super) fn disagreement(&self) -> String {
-        let (head, hashes) = self.server.read(|read| Ok((read.founded_head()?, read.content_hashes()?)));
+        if self.servers().len() != 1 || !self.all_right {
+            return "the operator has not put everything right".to_owned();
+        }
+        let (head, hashes) =
+            self.last_server().read(|read| Ok((read.founded_head()?, read.content_hashes()?)));
         for (number, device) in self.devices.iter().enumerate() {
             let (state, waiting) = device.read(|read| Ok((read.device()?, read.waiting()?)));
             let link = device.round.as_ref().map(|round| round.link_state());
@@ -82,7 +98,7 @@ impl World {
             if mirror != hashes {
                 return format!("the mirror of device {number} holds something else, {link:?}");
             }
-            if self.history.switches.is_empty() && visible != hashes {
+            if self.last_line().switches.is_empty() && visible != hashes {
                 return format!("device {number} shows something else than its mirror, {link:?}");
             }
             if !self.shows_what_is_its_own(number) {
@@ -93,6 +109,15 @@ impl World {
             }
         }
         String::new()
+    }
+
+    /// The server there is in the end.
+    pub(super) fn last_server(&self) -> &House {
+        &self.houses[self.present_server().expect("a server in the end")]
+    }
+
+    pub(super) fn last_line(&self) -> &Rc<Line> {
+        &self.last_server().line
     }
 
     /// After the end: the model, the history and the chain.
@@ -113,19 +138,20 @@ impl World {
 
     /// Every item as the model has it, tombstones and sequences included; none besides.
     fn check_model(&mut self) {
-        let items = std::mem::take(&mut self.model.items);
+        let line = self.last_line().clone();
+        let items = &line.model.items;
         let living = items.values().filter(|item| !item.deleted).count() as u64;
-        let (head, count) = self.server.read(|read| Ok((read.founded_head()?, read.item_count()?)));
-        let (gave, modelled) = (head.sequence.0, self.model.head);
+        let (head, count) = self.last_server().read(|read| Ok((read.founded_head()?, read.item_count()?)));
+        let (gave, modelled) = (head.sequence.0, line.model.head);
         self.require(
             gave == modelled,
             "I-03",
             format_args!("the master gave {gave} sequences, the model {modelled}"),
         );
         self.require(count == living, "I-03", format_args!("{count} items live, {living} in the model"));
-        for ([scope, kind, device, id], item) in &items {
+        for ([scope, kind, device, id], item) in items {
             let key = ItemKey::parse(scope, kind, device, id).expect("a key");
-            let held = self.server.read(|read| read.item(&key));
+            let held = self.last_server().read(|read| read.item(&key));
             let same = held.is_some_and(|held| {
                 held.deleted == item.deleted
                     && held.sequence.0 == item.sequence
@@ -133,21 +159,22 @@ impl World {
             });
             self.require(same, "I-05", format_args!("item {key:?} of kind {kind} is not as in the model"));
         }
-        self.model.items = items;
     }
 
     /// I-04: every sequence up to the head was given once, to one operation, and has its chain.
     fn check_sequences(&mut self) {
-        let head = self.server.head();
-        let mut given: Vec<u64> = self.history.switches.iter().copied().collect();
-        for decision in self.history.decisions.values() {
+        let head = self.last_server().head();
+        let line = self.last_line().clone();
+        let mut given: Vec<u64> = line.switches.iter().copied().collect();
+        for decision in line.decisions.values() {
             if let Some(revision) = decision.outcome.revision() {
                 given.push(revision.sequence.0);
             }
         }
         for sequence in 1..=head.sequence.0 {
             let at = Sequence(sequence);
-            let (chain, author) = self.server.read(|read| Ok((read.chain_at(at)?, read.author_of(at)?)));
+            let (chain, author) =
+                self.last_server().read(|read| Ok((read.chain_at(at)?, read.author_of(at)?)));
             let known = chain.is_some() && author.is_some() && given.contains(&sequence);
             self.require(known, "I-04", format_args!("sequence {sequence} belongs to no accepted operation"));
         }

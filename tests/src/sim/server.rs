@@ -1,42 +1,34 @@
-//! The server: real `accept` and `follow` on a real database, behind handlers that do what the
+//! What a server answers: real `accept` and `follow` on a real database, behind handlers that do what the
 //! daemon's do, and follow streams with the daemon's window and live ring.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use mfpsync_proto::sync;
 use mfpsync_replication::accept::{self, Answer, Submission, accept, lineage};
 use mfpsync_replication::follow::{self, Noted, Start};
-use mfpsync_replication::message::{Greeting, PushAnswer, Refusal, RefusalReason, ResetReason};
-use mfpsync_replication::wire;
-use mfpsync_storage::Inline;
-use mfpsync_storage::master::{Founding, Head, Master, MasterRead};
-use mfpsync_storage::model::{
-    Capabilities, Cursor, DeviceId, Epoch, GroupId, Incarnation, IssuingCertificate, Member, Promotion,
-    PromotionReason, PublicKey, Sequence, Signed,
+use mfpsync_replication::message::{
+    Claim, Follow, Greeting, PushAnswer, Refusal, RefusalReason, ResetReason,
 };
+use mfpsync_replication::wire;
+use mfpsync_storage::master::{Durability, Head, MasterRead};
+use mfpsync_storage::model::{
+    Capabilities, Cursor, IssuingCertificate, Member, OperationNumber, Outcome, Sequence, Signed,
+};
+use mfpsync_storage::tap::Verdict;
 use rand::RngExt;
-use rand::rngs::StdRng;
 
+use super::history::OperationId;
+use super::house::{Live, device_id, endpoint, records};
 use super::network::{Down, Message, Up};
-use super::swarm::SECOND;
+use super::swarm::{Defect, SECOND};
 use super::world::{Event, World};
 
 /// Events on their way to a follower and not yet taken: the daemon's look-ahead at both ends.
 const WINDOW: usize = 3;
-const HEARTBEAT: u64 = 10 * SECOND;
+pub(super) const HEARTBEAT: u64 = 10 * SECOND;
 /// As the daemon's hub.
 const LIVE_BYTES: usize = mfpsync_proto::limit::BATCH_BYTES;
-
-pub(super) const GROUP: GroupId = GroupId([7; 16]);
-pub(super) const ROOT: PublicKey = PublicKey([9; 32]);
-
-/// A commit as it goes out to all followers.
-struct Live {
-    previous: Sequence,
-    event: sync::FollowEvent,
-    cursor: Cursor,
-}
 
 /// One follow stream.
 pub(super) struct Stream {
@@ -55,100 +47,37 @@ impl Stream {
     }
 }
 
-pub(super) struct Server {
-    pub master: Inline<Master>,
-    pub streams: BTreeMap<u64, Stream>,
-    published: Sequence,
-    /// The version of the last membership row.
-    row: u64,
-    /// Who is behind this reads everything anew, whatever was collected.
-    pub floor: Sequence,
-    pub down_until: u64,
-    pub full_until: u64,
-    pub clock_error: i64,
+/// A call whose commit is not confirmed yet.
+pub(super) enum Waiting {
+    Push {
+        connection: u64,
+        numbers: Vec<OperationNumber>,
+        outcomes: Vec<(OperationNumber, Outcome)>,
+        ids: Vec<OperationId>,
+    },
+    Follow {
+        connection: u64,
+        device: usize,
+        stream: Box<Stream>,
+    },
 }
 
-/// Whose group it is, and who signs membership rows.
-const FOUNDER: DeviceId = DeviceId([200; 16]);
+/// How the server refuses; with a claim that speaks against the caller, or against the server.
+pub(super) type Refused = (RefusalReason, Option<Box<Claim>>);
 
-/// A record with a signature in form only.
-pub(super) fn signed<T>(record: T, body: Vec<u8>) -> Signed<T> {
-    Signed { record, body, signature: [0; 64] }
+pub(super) fn refusal((reason, claim): Refused) -> sync::Refusal {
+    let claim = claim.map(|claim| *claim);
+    wire::refusal_to_wire(&Refusal { reason, text: "no".to_owned(), claim })
 }
 
-pub(super) fn member(device: DeviceId, released: bool, version: u64) -> Signed<Member> {
-    let member = Member {
-        group: GROUP,
-        device,
-        public_key: PublicKey([device.0[0]; 32]),
-        name: format!("printer {}", device.0[0]),
-        capabilities: Capabilities::CLIENT,
-        released,
-        version,
-        endpoints: Vec::new(),
-        issuer: FOUNDER,
-    };
-    let body = member.body();
-    signed(member, body)
+/// Whether a claim is signed by a key that is known, or brings its certificate along.
+pub(super) fn is_proven(claim: &Claim, known: &[Signed<IssuingCertificate>]) -> bool {
+    let by = claim.promotion.record.device;
+    known.iter().chain(&claim.issuer).any(|issuer| issuer.record.device == by)
 }
 
-impl Server {
-    pub(super) fn found(rng: &mut StdRng) -> Self {
-        let promotion = Promotion {
-            group: GROUP,
-            epoch: Epoch { number: 1, nonce: rng.random() },
-            parent: None,
-            ends: Vec::new(),
-            device: FOUNDER,
-            operator: "operator".to_owned(),
-            reason: PromotionReason::Founded,
-            made_at: 0,
-        };
-        let issuer = IssuingCertificate { group: GROUP, device: FOUNDER, public_key: ROOT };
-        let founding = Founding {
-            group_name: "fleet".to_owned(),
-            root_key: ROOT,
-            promotion: signed(promotion.clone(), promotion.body()),
-            issuer: signed(issuer.clone(), issuer.body()),
-            member: member(FOUNDER, false, 1),
-        };
-        let mut master: Inline<Master> = Inline::in_memory().expect("memory database");
-        master.write(|write| write.found(&founding)).expect("found a group");
-        Self {
-            master,
-            streams: BTreeMap::new(),
-            published: Sequence::ZERO,
-            row: 1,
-            floor: Sequence::ZERO,
-            down_until: 0,
-            full_until: 0,
-            clock_error: 0,
-        }
-    }
-
-    /// The version for a membership row that counts from now on.
-    pub(super) fn next_row(&mut self) -> u64 {
-        self.row += 1;
-        self.row
-    }
-
-    pub(super) fn read<T>(&self, read: impl FnOnce(&MasterRead<'_>) -> mfpsync_storage::Result<T>) -> T {
-        self.master.read(read).expect("read the master")
-    }
-
-    pub(super) fn head(&self) -> Head {
-        let mut head = self.read(|read| read.founded_head());
-        head.tombstone_floor = head.tombstone_floor.max(self.floor);
-        head
-    }
-
-    fn membership(&self) -> sync::FollowEvent {
-        self.read(|read| Ok(wire::membership_to_wire(&read.members()?, &read.issuers()?)))
-    }
-}
-
-fn refusal(reason: RefusalReason) -> sync::Refusal {
-    wire::refusal_to_wire(&Refusal { reason, text: "no".to_owned(), claim: None })
+fn plainly(reason: RefusalReason) -> Refused {
+    (reason, None)
 }
 
 fn cursor_at(head: &Head, sequence: Sequence, read: &MasterRead<'_>) -> mfpsync_storage::Result<Cursor> {
@@ -160,38 +89,112 @@ fn cursor_at(head: &Head, sequence: Sequence, read: &MasterRead<'_>) -> mfpsync_
 }
 
 impl World {
-    pub(super) fn server_takes(&mut self, connection: u64, up: Up) {
+    pub(super) fn server_takes(&mut self, connection: u64, house: usize, up: Up) {
         let Some(known) = self.network.connections.get(&connection) else { return };
         let device = known.device;
-        let allowed = self.authorise(device);
+        let allowed = self.authorise(house, device);
         match up {
             Up::Dial => self.send(connection, Message::Down(Down::Dialled)),
             Up::Close => {
-                self.server.streams.remove(&connection);
+                self.server_loses(house, connection);
                 self.network.connections.remove(&connection);
             }
             Up::Hello(request) => {
-                let reply = allowed.and_then(|()| self.hello(device, request));
+                let reply = allowed.map_err(plainly).and_then(|_| self.hello(house, device, request));
                 self.send(connection, Message::Down(Down::Greeted(reply.map_err(refusal))));
             }
             Up::Follow(request) => {
-                let opened = allowed.and_then(|()| self.follow(connection, device, request));
+                let opened = allowed.and_then(|_| self.follow(house, connection, device, request));
                 match opened {
-                    Ok(()) => self.pump(connection),
-                    Err(reason) => self.send(connection, Message::Down(Down::FollowEnded(refusal(reason)))),
+                    Ok(()) => self.committed(house),
+                    Err(reason) => {
+                        let refusal = refusal(plainly(reason));
+                        self.send(connection, Message::Down(Down::FollowEnded(refusal)));
+                    }
                 }
             }
             Up::Push(request, numbers) => {
-                let reply = match allowed {
-                    Ok(()) => self.push(connection, device, request),
-                    Err(reason) => Some(Err(reason)),
-                };
-                // None: the server went down over it.
-                if let Some(reply) = reply {
-                    let pushed = Down::Pushed(numbers, reply.map_err(refusal));
+                let taken =
+                    allowed.and_then(|_| self.push(house, connection, device, request, numbers.clone()));
+                if let Err(reason) = taken {
+                    let pushed = Down::Pushed(numbers, Err(refusal(plainly(reason))));
                     self.send(connection, Message::Down(pushed));
                 }
             }
+            Up::Said(said) => self.replica_says(house, connection, device, allowed, said),
+            Up::StandDown => {
+                let may = Capabilities::REPLICATE.with(Capabilities::SERVE);
+                if allowed.is_ok_and(|row| row.capabilities.contains(may)) {
+                    self.stands_down(house, connection);
+                } else {
+                    self.send(connection, Message::Down(Down::Drained(None)));
+                }
+            }
+        }
+    }
+
+    /// Another reign begins here: whoever follows has to meet it.
+    pub(super) fn end_streams(&mut self, house: usize) {
+        let streams = std::mem::take(&mut self.houses[house].server().streams);
+        for connection in streams.into_keys() {
+            let ended = Down::FollowEnded(refusal(plainly(RefusalReason::WrongEpoch)));
+            self.send(connection, Message::Down(ended));
+        }
+    }
+
+    /// A machine that does not serve, but could, says who does. False if nobody answers there.
+    pub(super) fn signpost_takes(&mut self, connection: u64, house: usize, up: &Up) -> bool {
+        let Some(claim) = self.directions(house) else { return false };
+        match up {
+            Up::Dial => self.send(connection, Message::Down(Down::Dialled)),
+            Up::Hello(_) => {
+                self.counters.sometimes("device told by a former server who reigns");
+                let elsewhere = refusal((RefusalReason::Superseded, Some(Box::new(claim))));
+                self.send(connection, Message::Down(Down::Greeted(Err(elsewhere))));
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// A connection is no more, at its server's end.
+    pub(super) fn server_loses(&mut self, house: usize, connection: u64) {
+        let Some(serving) = &mut self.houses[house].serving else { return };
+        serving.streams.remove(&connection);
+        if serving.ship == Some(connection) {
+            self.end_ship(house, "the replica is gone");
+        }
+    }
+
+    fn replica_says(
+        &mut self,
+        house: usize,
+        connection: u64,
+        device: usize,
+        allowed: Result<Member, RefusalReason>,
+        said: mfpsync_proto::replica::FromReplica,
+    ) {
+        let begins = wire::replica_of(&said).is_ok();
+        let may = allowed.is_ok_and(|row| row.capabilities.contains(Capabilities::REPLICATE));
+        let serving = self.houses[house].server();
+        if begins {
+            let is_set = serving.set.is_some_and(|set| set.device == device_id(device));
+            if !may || !is_set {
+                return self.send(connection, Message::Down(Down::ShipEnded));
+            }
+            if serving.ship != Some(connection) {
+                self.end_ship(house, "another stream replaces it");
+                let serving = self.houses[house].server();
+                serving.ship = Some(connection);
+                serving.feeding.lock().expect("state").shipping.disconnected();
+                serving.standing_down = None;
+                self.counters.sometimes("replica connected");
+            }
+        }
+        match wire::from_replica_from_wire(said) {
+            Ok(Some(said)) => self.heard(house, connection, said),
+            Ok(None) => {}
+            Err(error) => self.violate("I-11", format_args!("the server cannot read its replica: {error}")),
         }
     }
 
@@ -199,30 +202,71 @@ impl World {
         accept::Limits { user_items: self.swarm.user_items, ..Default::default() }
     }
 
-    fn authorise(&mut self, device: usize) -> Result<(), RefusalReason> {
-        let id = self.devices[device].id;
-        let members = self.server.read(|read| read.members());
-        match members.iter().find(|member| member.record.device == id) {
+    pub(super) fn authorise(&mut self, house: usize, device: usize) -> Result<Member, RefusalReason> {
+        match self.houses[house].member(device) {
             None => Err(RefusalReason::UnknownDevice),
-            Some(member) if member.record.released => Err(RefusalReason::Released),
-            Some(_) => Ok(()),
+            Some(member) if member.released => Err(RefusalReason::Released),
+            Some(member) => Ok(member),
         }
+    }
+
+    /// Looks at the highest reign a device has seen: whoever is proven to be superseded is sealed before
+    /// anything is answered, and of two that claim one reign neither goes on. I-14.
+    pub(super) fn check_claim(&mut self, house: usize, claim: &Claim) -> Result<(), Refused> {
+        let own = &self.houses[house];
+        let (epoch, shown) = (own.serving().hub.head.epoch, claim.promotion.record.epoch);
+        if shown == epoch || self.options.defect == Some(Defect::IgnoresSuccessors) {
+            return Ok(());
+        }
+        let (lineage, issuers, members) =
+            own.read(|read| Ok((read.lineage()?, read.issuers()?, read.members()?)));
+        let superseded = shown.number > epoch.number;
+        if !superseded && !records(&lineage).is_contested_by(&shown) {
+            return Ok(());
+        }
+        if !is_proven(claim, &issuers) {
+            // An unproven claim seals nobody.
+            self.counters.sometimes("record of a reign that cannot be verified");
+            return Ok(());
+        }
+        if !superseded {
+            self.contest(house, &claim.promotion);
+            let own = lineage.last().map(|own| Box::new(Claim::of(own.clone(), &issuers, &members)));
+            return Err((RefusalReason::Superseded, own));
+        }
+        if !own.serving().sealed {
+            self.seal(house, claim);
+            let (boot, wait) = (self.houses[house].boot, self.rng.random_range(0..SECOND));
+            self.schedule(wait, Event::FollowRole { house, boot });
+        }
+        Err((RefusalReason::Superseded, Some(Box::new(claim.clone()))))
     }
 
     fn hello(
         &mut self,
+        house: usize,
         device: usize,
         request: sync::HelloRequest,
-    ) -> Result<sync::HelloReply, RefusalReason> {
-        let hello = wire::hello_from_wire(request).map_err(|_| RefusalReason::Malformed)?;
-        let id = self.devices[device].id;
-        let head = self.server.head();
+    ) -> Result<sync::HelloReply, Refused> {
+        let hello = wire::hello_from_wire(request).map_err(|_| plainly(RefusalReason::Malformed))?;
+        let head = self.houses[house].serving().hub.head.clone();
         if hello.group != head.group {
-            return Err(RefusalReason::WrongGroup);
+            return Err(plainly(RefusalReason::WrongGroup));
         }
-        let greeting = self.server.read(|read| {
-            let quarantined = read.progress(id)?.is_some_and(|progress| progress.quarantined);
-            Ok((!quarantined).then_some(Greeting {
+        if let Some(claim) = &hello.claim {
+            self.check_claim(house, claim)?;
+            self.check_sealed(house, claim);
+        }
+        self.houses[house].server().introduced.insert(device);
+        let id = device_id(device);
+        let greeting = self.houses[house].read(|read| {
+            if read.progress(id)?.is_some_and(|progress| progress.quarantined) {
+                return Ok(Err(RefusalReason::Quarantined));
+            }
+            if accept::is_of_another(read, id, hello.incarnation)? {
+                return Ok(Err(RefusalReason::Incarnation));
+            }
+            Ok(Ok(Greeting {
                 protocol: 1,
                 epoch: head.epoch,
                 head: head.sequence,
@@ -235,135 +279,195 @@ impl World {
                 group_name: head.group_name.clone(),
             }))
         });
-        let mut greeting = greeting.ok_or(RefusalReason::Quarantined)?;
+        let mut greeting = greeting.map_err(plainly)?;
         greeting.limits.push_operations = self.swarm.push_operations;
-        // As when most of the group has it: an arbitrary, but lasting mark.
-        greeting.safe = Some(Sequence(head.sequence.0 / 2));
+        greeting.safe = self.safe(house);
         Ok(wire::greeting_to_wire(&greeting))
+    }
+
+    /// The safe revision, as it is told.
+    fn safe(&mut self, house: usize) -> Option<Sequence> {
+        let safe = self.houses[house].serving().hub.safe;
+        self.reigns.told_safe(&self.houses[house], safe);
+        self.check_safe(house, safe);
+        safe
     }
 
     fn follow(
         &mut self,
+        house: usize,
         connection: u64,
         device: usize,
         request: sync::FollowRequest,
     ) -> Result<(), RefusalReason> {
         let follow = wire::follow_from_wire(request).map_err(|_| RefusalReason::Malformed)?;
-        let (head, cursor) = (self.server.head(), follow.cursor);
-        let start = self.server.read(|read| {
+        let (head, cursor) = (self.houses[house].head(), follow.cursor);
+        let start = self.houses[house].read(|read| {
             let chain = cursor.map(|cursor| read.chain_at(cursor.sequence)).transpose()?.flatten();
             Ok(follow::start(cursor.as_ref(), &head, &lineage(read)?, chain))
         });
         let mut waiting = VecDeque::new();
-        let at = match (start, cursor) {
-            (Start::Resume, Some(cursor)) => {
-                self.note_progress(device, follow.incarnation, cursor.sequence, follow.settled)?;
-                Some(cursor)
-            }
+        let (at, held, settled) = match (start, cursor) {
+            (Start::Resume, Some(cursor)) => (Some(cursor), cursor.sequence, follow.settled),
             (Start::Reset(reason), _) => {
-                self.count_reset(device, reason);
-                self.note_progress(device, follow.incarnation, Sequence::ZERO, false)?;
+                self.count_reset(house, device, reason);
                 waiting.push_back(wire::reset_to_wire(reason));
-                None
+                (None, Sequence::ZERO, false)
             }
             (start, _) => {
-                self.violate("I-04", format_args!("device {device} is ahead of the server: {start:?}"));
+                let expected = self.reigns.put_back || self.devices[device].put_back;
+                self.require(
+                    expected,
+                    "I-04",
+                    format_args!("device {device} is ahead of the server: {start:?}"),
+                );
                 return Err(RefusalReason::StorageFault);
             }
         };
-        waiting.push_back(self.server.membership());
-        let stream =
-            Stream { at, under_way: 0, waiting, live: VecDeque::new(), behind: true, last_sent: self.now };
-        self.server.streams.insert(connection, stream);
-        self.schedule(HEARTBEAT, Event::Heartbeat { connection });
-        Ok(())
+        waiting.push_back(self.houses[house].membership());
+        let stream = Box::new(Stream {
+            at,
+            under_way: 0,
+            waiting,
+            live: VecDeque::new(),
+            behind: true,
+            last_sent: self.now,
+        });
+        let ticket = self.ticket(house, Waiting::Follow { connection, device, stream });
+        let noted = self.note_progress(house, vec![ticket], device, &Follow { settled, ..follow }, held);
+        if noted.is_err() {
+            self.houses[house].server().waiting.remove(&ticket);
+        }
+        noted
     }
 
-    fn count_reset(&mut self, device: usize, reason: ResetReason) {
+    fn ticket(&mut self, house: usize, waiting: Waiting) -> u64 {
+        let serving = self.houses[house].server();
+        serving.tickets += 1;
+        serving.waiting.insert(serving.tickets, waiting);
+        serving.tickets
+    }
+
+    fn count_reset(&mut self, house: usize, device: usize, reason: ResetReason) {
         match reason {
             ResetReason::NoCursor => self.counters.sometimes("reset for want of a cursor"),
             ResetReason::TooOld => self.counters.sometimes("reset behind the tombstone floor"),
+            ResetReason::PastFork if self.houses[house].line.epoch > 1 => {
+                self.counters.sometimes("reset past a fork");
+            }
             ResetReason::UnknownHistory | ResetReason::PastFork => {
-                self.violate("I-04", format_args!("device {device} has an unknown history: {reason:?}"));
+                let expected = self.reigns.forked || self.reigns.put_back || self.devices[device].put_back;
+                self.counters.sometimes("reset of an unknown history");
+                self.require(
+                    expected,
+                    "I-04",
+                    format_args!("device {device} has an unknown history: {reason:?}"),
+                );
             }
         }
     }
 
     pub(super) fn note_progress(
         &mut self,
+        house: usize,
+        waits: Vec<u64>,
         device: usize,
-        incarnation: Incarnation,
+        follow: &Follow,
         sequence: Sequence,
-        settled: bool,
     ) -> Result<(), RefusalReason> {
-        if self.server.full_until > self.now {
+        if self.houses[house].full_until > self.now {
             return Err(RefusalReason::StorageFull);
         }
-        let device = self.devices[device].id;
+        let (device, incarnation, settled) = (device_id(device), follow.incarnation, follow.settled);
         let noted =
-            self.server.master.write(|write| follow::note(write, device, incarnation, sequence, settled));
-        match noted.expect("note progress") {
+            self.commit(house, waits, |write| follow::note(write, device, incarnation, sequence, settled));
+        match noted {
             Noted::Done => Ok(()),
             Noted::Quarantined => Err(RefusalReason::Quarantined),
             Noted::OtherIncarnation => Err(RefusalReason::Incarnation),
         }
     }
 
-    /// None when the server goes down before it can answer.
+    /// Whether changes are taken: not when another device reigns, or is about to.
+    fn takes_changes(&self, house: usize) -> Result<(), RefusalReason> {
+        let serving = self.houses[house].serving();
+        let takes = serving.standing_down.is_none() && !serving.sealed && serving.rivals.is_empty();
+        if takes { Ok(()) } else { Err(RefusalReason::Stopping) }
+    }
+
+    /// Takes a push; it is answered when that is confirmed, unless the server goes down before.
     fn push(
         &mut self,
+        house: usize,
         connection: u64,
         device: usize,
         request: sync::PushRequest,
-    ) -> Option<Result<sync::PushReply, RefusalReason>> {
-        let Ok(push) = wire::push_from_wire(request) else { return Some(Err(RefusalReason::Malformed)) };
-        let head = self.server.head();
-        if push.epoch != head.epoch {
-            return Some(Err(RefusalReason::WrongEpoch));
+        numbers: Vec<OperationNumber>,
+    ) -> Result<(), RefusalReason> {
+        let push = wire::push_from_wire(request).map_err(|_| RefusalReason::Malformed)?;
+        if push.epoch != self.houses[house].serving().hub.head.epoch {
+            return Err(RefusalReason::WrongEpoch);
         }
-        if self.server.full_until > self.now {
+        self.takes_changes(house)?;
+        if self.houses[house].full_until > self.now {
             self.counters.sometimes("disk full at the server");
-            return Some(Err(RefusalReason::StorageFull));
+            return Err(RefusalReason::StorageFull);
         }
         if !self.healed && self.chance(self.swarm.crash_commit) {
             self.counters.sometimes("server crash before commit");
-            self.server_crashes();
-            return None;
+            self.server_crashes(house);
+            return Ok(());
         }
         let submission = Submission {
-            device: self.devices[device].id,
+            device: device_id(device),
             incarnation: push.incarnation,
             low_water: push.low_water,
             operations: push.operations,
-            now: self.wall_clock(self.server.clock_error),
+            now: self.wall_clock(self.houses[house].clock_error),
         };
         let limits = self.limits();
-        let answer = self.server.master.write(|write| accept(write, &submission, limits)).expect("accept");
+        let ids = numbers.iter().map(|number| (submission.incarnation.0, number.0)).collect();
+        let ticket = self.ticket(house, Waiting::Push { connection, numbers, outcomes: Vec::new(), ids });
+        let answer = self.commit(house, vec![ticket], |write| accept(write, &submission, limits));
         let outcomes = match answer {
             Answer::Outcomes(outcomes) => outcomes,
             other => {
-                self.check_refusal(connection, device, &other);
-                return Some(Err(RefusalReason::Quarantined));
+                self.houses[house].server().waiting.remove(&ticket);
+                self.check_refusal(house, connection, device, &other);
+                self.committed(house);
+                return Err(RefusalReason::Quarantined);
             }
         };
-        self.decided(device, &submission, &outcomes);
-        self.publish();
-        if !self.healed && self.chance(self.swarm.crash_commit) {
-            self.counters.sometimes("server crash after commit before reply");
-            self.server_crashes();
-            return None;
+        self.decided(house, device, &submission, &outcomes);
+        if let Some(Waiting::Push { outcomes: told, .. }) =
+            self.houses[house].server().waiting.get_mut(&ticket)
+        {
+            *told = outcomes;
         }
-        let head = self.server.head().sequence;
-        Some(Ok(wire::push_answer_to_wire(&PushAnswer { outcomes, head, safe: None })))
+        if !self.healed && self.chance(self.swarm.crash_commit) {
+            self.remember(house);
+            self.counters.sometimes("server crash after commit before reply");
+            self.server_crashes(house);
+            return Ok(());
+        }
+        self.committed(house);
+        Ok(())
     }
 
     /// Of honest devices only a request that nobody waits for is refused, and it leaves no mark.
-    fn check_refusal(&mut self, connection: u64, device: usize, answer: &Answer) {
+    fn check_refusal(&mut self, house: usize, connection: u64, device: usize, answer: &Answer) {
+        if self.devices[device].put_back {
+            return self.counters.sometimes("device that was put back is refused");
+        }
         let listens = self.network.connections.get(&connection).is_some_and(|known| known.client);
-        let id = self.devices[device].id;
-        let marked = self.server.read(|read| read.progress(id)).is_some_and(|progress| progress.quarantined);
+        let id = device_id(device);
+        let marked =
+            self.houses[house].read(|read| read.progress(id)).is_some_and(|progress| progress.quarantined);
         match answer {
             Answer::Quarantined if !listens && !marked => {
+                self.counters.sometimes("push refused because it came too late");
+            }
+            Answer::OutOfOrder { .. } if !listens => {
                 self.counters.sometimes("push refused because it came too late");
             }
             Answer::OutOfOrder { .. } => {
@@ -373,48 +477,143 @@ impl World {
         }
     }
 
-    /// Hands what was committed to all streams.
-    pub(super) fn publish(&mut self) {
-        let head = self.server.head();
-        while self.server.published < head.sequence {
-            let previous = self.server.published;
-            let (event, cursor) = self.server.read(|read| {
+    /// Something was committed at a server: it is remembered, handed out, shipped and answered.
+    pub(super) fn committed(&mut self, house: usize) {
+        self.remember(house);
+        self.hold(house);
+        self.feed(house);
+    }
+
+    /// Reads what was committed, for all streams.
+    fn hold(&mut self, house: usize) {
+        let head = self.houses[house].head();
+        let mut lives = Vec::new();
+        let mut through = self.houses[house].serving().hub.through;
+        while through < head.sequence {
+            let previous = through;
+            let (event, cursor) = self.houses[house].read(|read| {
                 let changes = read.changes_after(previous, LIVE_BYTES)?;
                 let cursor = cursor_at(&head, changes.through, read)?;
                 let count = changes.batch.count();
                 Ok((wire::batch_to_wire(previous, changes.batch.finish().into(), count, &cursor), cursor))
             });
-            self.server.published = cursor.sequence;
-            let live = Rc::new(Live { previous, event, cursor });
-            let mut overrun = 0;
-            for stream in self.server.streams.values_mut() {
-                stream.live.push_back(live.clone());
-                if stream.live.len() > self.swarm.ring {
-                    stream.live.clear();
-                    stream.behind = true;
-                    overrun += 1;
-                }
-            }
-            (0..overrun).for_each(|_| self.counters.sometimes("follower fell behind the live ring"));
+            through = cursor.sequence;
+            lives.push(Rc::new(Live { previous, event, cursor }));
         }
-        let all: Vec<u64> = self.server.streams.keys().copied().collect();
-        all.into_iter().for_each(|connection| self.pump(connection));
+        let hub = &mut self.houses[house].server().hub;
+        hub.through = through;
+        hub.held.push_back((lives, head));
     }
 
-    pub(super) fn publish_membership(&mut self) {
-        let event = self.server.membership();
-        let all: Vec<u64> = self.server.streams.keys().copied().collect();
-        for connection in all {
-            if let Some(stream) = self.server.streams.get_mut(&connection) {
-                stream.waiting.push_back(event.clone());
+    /// Hands out what may be shown.
+    pub(super) fn show_what_is_held(&mut self, house: usize) {
+        let ring = self.swarm.ring;
+        let serving = self.houses[house].server();
+        let protected = serving.feeding.lock().expect("state").protection.verdict() != Verdict::ALL;
+        let mut overrun = 0;
+        let mut shown = None;
+        while let Some((lives, head)) =
+            serving.hub.held.pop_front_if(|(_, head)| head.sequence <= serving.hub.confirmed)
+        {
+            for live in lives {
+                for stream in serving.streams.values_mut() {
+                    stream.live.push_back(live.clone());
+                    if stream.live.len() > ring {
+                        stream.live.clear();
+                        stream.behind = true;
+                        overrun += 1;
+                    }
+                }
             }
-            self.pump(connection);
+            shown = Some(head.sequence);
+            serving.hub.head = head;
         }
+        (0..overrun).for_each(|_| self.counters.sometimes("follower fell behind the live ring"));
+        if let (true, Some(shown)) = (protected, shown) {
+            self.reigns.promise_shown(&self.houses[house], shown);
+        }
+        self.pump_all(house);
+    }
+
+    fn pump_all(&mut self, house: usize) {
+        let all: Vec<u64> = self.houses[house].serving().streams.keys().copied().collect();
+        all.into_iter().for_each(|connection| self.pump(house, connection));
+    }
+
+    pub(super) fn publish_membership(&mut self, house: usize) {
+        let event = self.houses[house].membership();
+        for stream in self.houses[house].server().streams.values_mut() {
+            stream.waiting.push_back(event.clone());
+        }
+        self.pump_all(house);
+    }
+
+    /// Answers calls whose commit is confirmed by now, or given up.
+    pub(super) fn settle_calls(&mut self, house: usize) {
+        let due = self.houses[house].server().master.due();
+        due.into_iter().for_each(|(ticket, confirmed)| self.answer(house, ticket, confirmed));
+    }
+
+    /// Answers one call.
+    pub(super) fn answer(&mut self, house: usize, ticket: u64, confirmed: bool) {
+        let serving = self.houses[house].server();
+        let Some(waiting) = serving.waiting.remove(&ticket) else { return };
+        match waiting {
+            Waiting::Push { connection, numbers, outcomes, ids } => {
+                let reply = if confirmed {
+                    self.confirms(house, ids);
+                    let head = self.houses[house].serving().hub.head.sequence;
+                    let safe = self.safe(house);
+                    Ok(wire::push_answer_to_wire(&PushAnswer { outcomes, head, safe }))
+                } else {
+                    self.counters.sometimes("push answered that it is not confirmed");
+                    Err(refusal(plainly(RefusalReason::Busy)))
+                };
+                self.send(connection, Message::Down(Down::Pushed(numbers, reply)));
+            }
+            Waiting::Follow { connection, device, stream } if confirmed => {
+                let there = self.network.connections.get(&connection).is_some_and(|known| !known.broken);
+                if there {
+                    self.note(format_args!("device {device} follows machine {house}"));
+                    self.houses[house].server().streams.insert(connection, *stream);
+                    self.schedule(HEARTBEAT, Event::Heartbeat { house, connection });
+                    self.pump(house, connection);
+                }
+            }
+            Waiting::Follow { connection, .. } => {
+                let busy = refusal(plainly(RefusalReason::Busy));
+                self.send(connection, Message::Down(Down::FollowEnded(busy)));
+            }
+        }
+    }
+
+    /// Operations are answered as taken. I-16: with the replica they are there as well, and what is
+    /// acknowledged without it is on record.
+    fn confirms(&mut self, house: usize, ids: Vec<OperationId>) {
+        let own = &self.houses[house];
+        let Some(set) = own.serving().set else { return };
+        let protected = own.serving().feeding.lock().expect("state").protection.verdict() != Verdict::ALL;
+        let open = own.read(|read| read.unprotected()).iter().any(|range| range.through.is_none());
+        let as_chosen = match set.durability {
+            Durability::Async => true,
+            Durability::SyncHold => protected,
+            Durability::SyncContinue => protected || open,
+        };
+        if protected {
+            self.reigns.promise(&self.houses[house], ids);
+        }
+        self.require(
+            as_chosen,
+            "I-16",
+            format_args!("machine {house} acknowledges what nobody chose: {set:?}"),
+        );
     }
 
     /// Sends what the stream's window allows.
-    fn pump(&mut self, connection: u64) {
-        while let Some(stream) = self.server.streams.get_mut(&connection) {
+    fn pump(&mut self, house: usize, connection: u64) {
+        loop {
+            let Some(serving) = &mut self.houses[house].serving else { return };
+            let Some(stream) = serving.streams.get_mut(&connection) else { return };
             if stream.under_way >= WINDOW {
                 return;
             }
@@ -423,7 +622,9 @@ impl World {
                 stream.last_sent = self.now;
                 self.send(connection, Message::Down(Down::Followed(event)));
             } else if stream.behind {
-                self.catch_up(connection);
+                if !self.catch_up(house, connection) {
+                    return;
+                }
             } else {
                 match stream.live.pop_front() {
                     None => return,
@@ -438,54 +639,83 @@ impl World {
         }
     }
 
-    /// One batch from disk, and the end of catching up behind the last.
-    fn catch_up(&mut self, connection: u64) {
-        let Some(stream) = self.server.streams.get(&connection) else { return };
+    /// One batch from disk, and the end of catching up behind the last; false while that may not be shown.
+    fn catch_up(&mut self, house: usize, connection: u64) -> bool {
+        let Some(stream) = self.houses[house].serving().streams.get(&connection) else { return false };
         let previous = stream.sequence();
-        let head = self.server.head();
-        let (bytes, count, cursor, complete) = self.server.read(|read| {
+        let head = self.houses[house].head();
+        if head.sequence > self.houses[house].serving().hub.confirmed {
+            return false;
+        }
+        let (bytes, count, cursor, complete) = self.houses[house].read(|read| {
             let changes = read.changes_after(previous, self.swarm.batch_bytes)?;
             let (count, complete) = (changes.batch.count(), changes.complete);
             Ok((changes.batch.finish(), count, cursor_at(&head, changes.through, read)?, complete))
         });
-        let Some(stream) = self.server.streams.get_mut(&connection) else { return };
+        let safe = self.safe(house);
+        let Some(stream) = self.houses[house].server().streams.get_mut(&connection) else { return false };
         if stream.at != Some(cursor) {
             stream.at = Some(cursor);
             stream.waiting.push_back(wire::batch_to_wire(previous, bytes.into(), count, &cursor));
         }
         if complete {
-            stream.waiting.push_back(wire::caught_up_to_wire(&cursor, None));
+            stream.waiting.push_back(wire::caught_up_to_wire(&cursor, safe));
             stream.behind = false;
         }
+        true
     }
 
     /// The follower took an event.
     pub(super) fn event_taken(&mut self, connection: u64) {
-        if let Some(stream) = self.server.streams.get_mut(&connection) {
+        let Some(house) = self.network.connections.get(&connection).map(|known| known.house) else { return };
+        let Some(serving) = &mut self.houses[house].serving else { return };
+        if let Some(stream) = serving.streams.get_mut(&connection) {
             stream.under_way = stream.under_way.saturating_sub(1);
-            self.pump(connection);
+            self.pump(house, connection);
         }
     }
 
-    pub(super) fn heartbeat(&mut self, connection: u64) {
-        let head = self.server.head().sequence;
-        let now = self.now;
-        let Some(stream) = self.server.streams.get_mut(&connection) else { return };
+    pub(super) fn heartbeat(&mut self, house: usize, connection: u64) {
+        let (now, safe) = match &self.houses[house].serving {
+            Some(serving) if serving.streams.contains_key(&connection) => (self.now, self.safe(house)),
+            _ => return,
+        };
+        let serving = self.houses[house].server();
+        let head = serving.hub.head.sequence;
+        let Some(stream) = serving.streams.get_mut(&connection) else { return };
         if stream.last_sent + HEARTBEAT <= now && stream.under_way < WINDOW && stream.waiting.is_empty() {
-            stream.waiting.push_back(wire::heartbeat_to_wire(head, None));
+            stream.waiting.push_back(wire::heartbeat_to_wire(head, safe));
             stream.behind |= head > stream.sequence();
         }
-        self.schedule(HEARTBEAT, Event::Heartbeat { connection });
-        self.pump(connection);
+        self.schedule(HEARTBEAT, Event::Heartbeat { house, connection });
+        self.pump(house, connection);
     }
 
-    /// Connections are gone, the database stays.
-    pub(super) fn server_crashes(&mut self) {
-        let down_for = self.rng.random_range(0..20 * SECOND);
-        self.server.down_until = self.now + down_for;
-        self.server.streams.clear();
-        self.server.published = self.server.head().sequence;
-        let all: Vec<u64> = self.network.connections.keys().copied().collect();
-        all.into_iter().for_each(|connection| self.break_connection(connection, "server crashed"));
+    /// The process ends and is started again some time later.
+    pub(super) fn server_crashes(&mut self, house: usize) {
+        let lasts = self.rng.random_range(0..20 * SECOND);
+        self.power_cut(house, lasts);
+    }
+
+    /// Where a device may look for its server: as its membership rows say, the present server first.
+    pub(super) fn endpoints(&self, device: usize) -> Vec<String> {
+        if self.houses.get(device).is_some_and(|own| own.serving.is_some()) {
+            return vec![endpoint(device)];
+        }
+        let (present, servers) = self.known_servers(device);
+        let (first, others): (Vec<_>, Vec<_>) = servers.iter().partition(|row| Some(row.device) == present);
+        first.into_iter().chain(others).flat_map(|row| row.endpoints.clone()).collect()
+    }
+
+    pub(super) fn known_servers(
+        &self,
+        device: usize,
+    ) -> (Option<mfpsync_storage::model::DeviceId>, Vec<Member>) {
+        let (lineage, members) = self.devices[device].read(|read| Ok((read.lineage()?, read.members()?)));
+        let present = lineage.last().map(|signed| signed.record.device);
+        let serves = |row: &Member| {
+            !row.released && row.capabilities.contains(Capabilities::SERVE) && row.device != device_id(device)
+        };
+        (present, members.into_iter().map(|signed| signed.record).filter(serves).collect())
     }
 }

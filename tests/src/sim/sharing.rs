@@ -2,15 +2,15 @@
 //! in the model.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use mfpsync_replication::operator::Operator;
 use mfpsync_replication::sharing::{Begun, Choice, Order, Start, Step, Target, begin, plan, step};
-use mfpsync_storage::model::{
-    Action, DeviceId, EditOutcome, ItemKey, Kind, Operation, Outcome, Scope, Sharing,
-};
+use mfpsync_storage::model::{Action, EditOutcome, ItemKey, Kind, Operation, Outcome, Scope, Sharing};
 use rand::RngExt;
 
 use super::history::{Decision, Done};
+use super::house::device_id;
 use super::model::{FieldMap, Item, Key, Model, Val};
 use super::swarm::pick;
 use super::translate;
@@ -51,7 +51,7 @@ impl Values {
 }
 
 /// A switch that is under way, as the model has it: items up to here, by scope and id, have moved.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Moving {
     kind: String,
     values: Values,
@@ -65,13 +65,16 @@ pub(super) fn parsed([scope, kind, device, id]: &Key) -> ItemKey {
 impl World {
     /// Somebody switches a kind the other way, or the switch that is under way goes on.
     pub(super) fn shares(&mut self, device: usize) {
-        let off = self.server.full_until > self.now || self.server.down_until > self.now;
-        if off || self.carries_on() {
+        let Some(house) = self.present_server() else { return };
+        if self.houses[house].full_until > self.now || self.carries_on(house) {
             return;
         }
         let (_, mut name) = pick(&mut self.rng, &KINDS);
-        let own: Vec<&str> =
-            KINDS.iter().map(|(_, name)| *name).filter(|name| self.model.own_kinds.contains(*name)).collect();
+        let own: Vec<&str> = KINDS
+            .iter()
+            .map(|(_, name)| *name)
+            .filter(|name| self.houses[house].line.model.own_kinds.contains(*name))
+            .collect();
         if !own.is_empty() && self.rng.random_bool(0.5) {
             name = pick(&mut self.rng, &own);
         }
@@ -80,7 +83,7 @@ impl World {
         if !mfpsync_replication::sharing::can_switch(&kind) {
             return;
         }
-        let now = self.server.read(|read| read.sharing(&kind)).sharing;
+        let now = self.houses[house].read(|read| read.sharing(&kind)).sharing;
         let of = self.devices[device].id;
         let to = match (now, choice) {
             (Sharing::Shared, 0 | 1) => Target::DeviceSpecific(Start::Seen),
@@ -91,13 +94,14 @@ impl World {
         };
         self.note(format_args!("{name} is switched: {to:?}"));
         let order = Order { kind, to };
-        let plan = self.server.read(|read| plan(read, &order, true)).expect("not so already");
+        let plan = self.houses[house].read(|read| plan(read, &order, true)).expect("not so already");
         let values = self.rng.random_range(1..=VALUES);
-        let operator = self.operator();
-        let begun = self.server.master.write(|write| begin(write, &operator, &order, &plan, true, values));
+        let operator = self.operator(house);
+        let begun =
+            self.commit(house, Vec::new(), |write| Ok(begin(write, &operator, &order, &plan, true, values)));
         match begun {
             Ok(Begun::NothingChosen) => {
-                let has_some = self.model.has_own(name, &of.to_string());
+                let has_some = self.houses[house].line.model.has_own(name, &of.to_string());
                 self.require(!has_some, "I-05", format_args!("a device's items of {name} were not found"));
             }
             Ok(Begun::Stepped(step)) => {
@@ -105,24 +109,24 @@ impl World {
                     Sharing::Shared => "kind became device-specific",
                     Sharing::DeviceSpecific => "kind became shared",
                 });
-                self.model.moving =
+                self.houses[house].line().model.moving =
                     Some(Moving { kind: name.to_owned(), values: Values::of(to), through: None });
-                self.has_stepped(&step, operator.now);
+                self.has_stepped(house, &step, operator.now);
             }
             other => self.violate("I-05", format_args!("a switch began with {other:?}")),
         }
     }
 
     /// One step of the switch that is under way; false when there is none.
-    pub(super) fn carries_on(&mut self) -> bool {
+    pub(super) fn carries_on(&mut self, house: usize) -> bool {
         let values = self.rng.random_range(1..=VALUES);
-        let operator = self.operator();
-        let stepped = self.server.master.write(|write| step(write, &operator, values));
-        let expected = self.model.moving.is_some();
+        let operator = self.operator(house);
+        let stepped = self.commit(house, Vec::new(), |write| Ok(step(write, &operator, values)));
+        let expected = self.houses[house].line.model.moving.is_some();
         match stepped {
             Ok(Some(step)) if expected => {
                 self.counters.sometimes("switch went on after other things");
-                self.has_stepped(&step, operator.now);
+                self.has_stepped(house, &step, operator.now);
                 true
             }
             Ok(None) if !expected => false,
@@ -133,14 +137,14 @@ impl World {
         }
     }
 
-    fn operator(&self) -> Operator {
-        let now = self.wall_clock(self.server.clock_error);
-        Operator { server: DeviceId([200; 16]), actor: "operator".to_owned(), now, keep_values: true }
+    fn operator(&self, house: usize) -> Operator {
+        let now = self.wall_clock(self.houses[house].clock_error);
+        Operator { server: device_id(house), actor: "operator".to_owned(), now, keep_values: true }
     }
 
-    fn has_stepped(&mut self, step: &Step, at: u64) {
-        let (name, before) = (step.switching.kind.as_str().to_owned(), self.model.head);
-        let members = self.server.read(|read| read.members());
+    fn has_stepped(&mut self, house: usize, step: &Step, at: u64) {
+        let (name, before) = (step.switching.kind.as_str().to_owned(), self.houses[house].line.model.head);
+        let members = self.houses[house].read(|read| read.members());
         let members: BTreeSet<String> = members
             .into_iter()
             .filter(|member| !member.record.released)
@@ -148,26 +152,30 @@ impl World {
             .collect();
         let place = &step.switching.through;
         let through = (!step.ended).then(|| (place.scope.as_str().to_owned(), place.id.clone()));
-        self.model.moves(through, &members, at);
-        let (head, modelled) = (self.server.head().sequence.0, self.model.head);
-        self.history.switches.extend(before + 1..=head);
-        self.history.order.push(Done::Switched(name));
+        let head = self.houses[house].head().sequence.0;
+        let line = self.houses[house].line();
+        line.model.moves(through, &members, at);
+        let modelled = line.model.head;
+        line.switches.extend(before + 1..=head);
+        line.order.push(Rc::new(Done::Switched(name)));
         self.require(
             modelled == head,
             "I-05",
             format_args!("a step of a switch ended at {head}, expected {modelled}"),
         );
-        self.publish();
+        self.committed(house);
     }
 
     /// Where the edits of an operation go, as the model says.
-    pub(super) fn places(&mut self, device: usize, record: &[u8]) -> Vec<Option<Key>> {
+    pub(super) fn places(&mut self, house: usize, device: usize, record: &[u8]) -> Vec<Option<Key>> {
         let operation = Operation::decode(record).expect("an acknowledged operation");
         let of = self.devices[device].id.to_string();
         let mut places = Vec::new();
         for edit in &operation.edits {
-            let (asked, place) =
-                (translate::key(&edit.key), self.model.place(&of, &translate::key(&edit.key)));
+            let (asked, place) = (
+                translate::key(&edit.key),
+                self.houses[house].line.model.place(&of, &translate::key(&edit.key)),
+            );
             match &place {
                 None => self.counters.sometimes("edit of an own item was set aside"),
                 Some(key) if *key != asked => {
@@ -185,7 +193,7 @@ impl World {
         let own = &self.devices[device];
         let of = own.id.to_string();
         SCOPES.into_iter().map(|scope| Scope::parse(scope).expect("a scope")).all(|scope| {
-            let due: BTreeMap<ItemKey, FieldMap> = self.server.read(|read| {
+            let due: BTreeMap<ItemKey, FieldMap> = self.last_server().read(|read| {
                 let mut due = BTreeMap::new();
                 for key in read.scope_items(&scope)? {
                     let item = read.item(&key)?.filter(|item| !item.deleted);
@@ -205,11 +213,11 @@ impl World {
     /// Of kinds that were switched: every value that was taken is in an item, whosever, or in the
     /// history of one.
     pub(super) fn check_kept(&self) -> Vec<(&'static str, String)> {
-        let switched: BTreeSet<&str> = self
-            .history
+        let line = self.last_line();
+        let switched: BTreeSet<&str> = line
             .order
             .iter()
-            .filter_map(|done| match done {
+            .filter_map(|done| match &**done {
                 Done::Switched(kind) => Some(kind.as_str()),
                 Done::Decided(_) => None,
             })
@@ -217,7 +225,8 @@ impl World {
             .collect();
         let mut known: BTreeMap<Key, BTreeSet<(String, String)>> = BTreeMap::new();
         let mut faults = Vec::new();
-        for (id, Decision { record, outcome, places }) in &self.history.decisions {
+        for (id, decision) in &line.decisions {
+            let Decision { record, outcome, places } = &**decision;
             let Outcome::Accepted { edits, .. } = outcome else { continue };
             let operation = Operation::decode(record).expect("an acknowledged operation");
             for ((edit, outcome), place) in operation.edits.iter().zip(edits).zip(places) {
@@ -228,7 +237,7 @@ impl World {
                 };
                 let (Some(key), true) = (place, switched.contains(edit.key.kind.as_str())) else { continue };
                 // The history of what was deleted and forgotten is out of the undo window.
-                if self.model.forgotten.contains(key) {
+                if line.model.forgotten.contains(key) {
                     continue;
                 }
                 let (Action::Put(set) | Action::Patch { set, .. }) = &edit.action else { continue };
@@ -247,7 +256,7 @@ impl World {
     fn ever_held(&self, key: &Key) -> BTreeSet<(String, String)> {
         let parsed = parsed(key);
         let (item, history) =
-            self.server.read(|read| Ok((read.item(&parsed)?, read.history(&parsed, u32::MAX)?)));
+            self.last_server().read(|read| Ok((read.item(&parsed)?, read.history(&parsed, u32::MAX)?)));
         let before = history.iter().filter_map(|entry| entry.before.fields());
         let lost = history.iter().filter_map(|entry| entry.lost.as_ref());
         let all = item.iter().map(|item| &item.fields).chain(before).chain(lost);

@@ -1,8 +1,11 @@
 //! Which faults a run has and how strong: every seed draws its own mixture, because faults that are
 //! always on hide each other.
 
+use mfpsync_storage::master::Durability;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
+
+use super::operator::Act;
 
 /// One virtual second.
 pub(super) const SECOND: u64 = 1_000_000;
@@ -23,6 +26,36 @@ pub enum Defect {
     TakesAbsenceForDeletion,
     /// The server forgets deletions that not everybody has seen.
     ForgetsTooEarly,
+    /// A device that meets a new reign offers nothing again.
+    OffersNothing,
+    /// The server does not wait for its replica.
+    AnswersBeforeTheReplica,
+    /// The server says that everything is safe.
+    CallsEverythingSafe,
+    /// The server passes over the records of reigns above its own.
+    IgnoresSuccessors,
+}
+
+impl Defect {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::AppliesTwice,
+        Self::LosesAnEdit,
+        Self::HidesAConflict,
+        Self::SkipsAChange,
+        Self::TakesAbsenceForDeletion,
+        Self::ForgetsTooEarly,
+        Self::OffersNothing,
+        Self::AnswersBeforeTheReplica,
+        Self::CallsEverythingSafe,
+        Self::IgnoresSuccessors,
+    ];
+
+    /// The one of this name, as it is written here.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|defect| format!("{defect:?}") == name)
+    }
 }
 
 /// The mixture of one run.
@@ -49,6 +82,13 @@ pub(super) struct Swarm {
     pub user_items: u64,
     /// How many ids there are of each kind: few make conflicts.
     pub ids: u32,
+    /// Devices that are machines which may serve.
+    pub houses: usize,
+    /// When changes are acknowledged; none: the operator takes whatever comes to mind.
+    pub durability: Option<Durability>,
+    /// Time between what the operator does.
+    pub act_gap: u64,
+    pub acts: Vec<Act>,
 }
 
 /// Faults that come from outside, now and then.
@@ -88,6 +128,25 @@ impl Swarm {
             Fault::Share,
         ];
         let devices = if rng.random_bool(0.1) { rng.random_range(11..=20) } else { rng.random_range(2..=10) };
+        const ACTS: [Act; 15] = [
+            Act::Replicate,
+            Act::Replicate,
+            Act::Handover,
+            Act::Promote,
+            Act::Replace,
+            Act::StopReplica,
+            Act::StartServer,
+            Act::Off,
+            Act::Prove,
+            Act::PutBack,
+            Act::EmptyDisk,
+            Act::PromoteFormer,
+            Act::Fork,
+            Act::Rot,
+            Act::Stay,
+        ];
+        // One server and nobody else in some of them.
+        let houses = if rng.random_bool(0.35) { 1 } else { devices.min(rng.random_range(2..=4)) };
         let faults: Vec<Fault> = ALL.into_iter().filter(|_| rng.random_bool(0.5)).collect();
         let slow = rng.random_bool(0.3);
         let active_for = rng.random_range(3..=12) * MINUTE;
@@ -108,6 +167,13 @@ impl Swarm {
             ring: pick(rng, &[1, 4, 256]),
             user_items: pick(rng, &[6, 2_000, 2_000]),
             ids: rng.random_range(1..=5),
+            houses,
+            durability: pick(
+                rng,
+                &[None, Some(Durability::Async), Some(Durability::SyncHold), Some(Durability::SyncContinue)],
+            ),
+            act_gap: rng.random_range(10..=60) * SECOND,
+            acts: ACTS.into_iter().filter(|_| rng.random_bool(0.6)).chain([Act::Replicate]).collect(),
         }
     }
 }

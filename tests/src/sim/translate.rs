@@ -3,6 +3,7 @@
 use mfpsync_storage::model::{Action, EditOutcome, Fields, ItemKey, Operation, Outcome, RejectReason, Value};
 
 use super::model::{Act, Change, FieldMap, Key, Refused, Val, Verdict};
+use super::reigns::Line;
 
 pub(super) fn key(key: &ItemKey) -> Key {
     [key.scope.as_str().to_owned(), key.kind.as_str().to_owned(), key.device.clone(), key.id.clone()]
@@ -24,11 +25,13 @@ fn val(value: &Value) -> Val {
     }
 }
 
-/// The operation's edits; bases are of reign `epoch`, or count for nothing.
-pub(super) fn changes(operation: &Operation, epoch: u64) -> Vec<Change> {
+/// The operation's edits; bases count as far as the line contains them.
+pub(super) fn changes(operation: &Operation, line: &Line) -> Vec<Change> {
     let change = |edit: &mfpsync_storage::model::Edit| Change {
         key: key(&edit.key),
-        base: if edit.base.revision.epoch == epoch { edit.base.revision.sequence.0 } else { 0 },
+        base: line.base(edit.base.revision),
+        yields: operation.yields,
+        was: operation.was.map(|was| was.0),
         after: edit.base.after.map(|number| number.0),
         act: match &edit.action {
             Action::Put(all) => Act::Put(fields(all)),

@@ -2,23 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::copy::Handover;
 use super::counters::Counters;
 use super::driver::Device;
+use super::feeding::ASKS;
 use super::history::History;
-use super::model::Model;
+use super::house::{House, somewhere};
+use super::images::Image;
 use super::network::Network;
-use super::server::Server;
+use super::reigns::{Line, Reigns};
 use super::swarm::{Fault, MINUTE, SECOND, Swarm};
 use super::trace::Trace;
 use super::{Options, Run};
 
 /// Longest time from the end of all faults until all devices agree.
 const AGREE_WITHIN: u64 = 5 * MINUTE;
+/// The same where an operator has to put right what operators did.
+const PUT_RIGHT_WITHIN: u64 = 15 * MINUTE;
 /// 2027-01-15 in Unix milliseconds: what right clocks show at the start.
 const START_MILLIS: i64 = 1_800_000_000_000;
 
@@ -44,8 +50,43 @@ pub(super) enum Event {
         boot: u64,
     },
     Heartbeat {
+        house: usize,
         connection: u64,
     },
+    /// A server looks whether somebody waits too long.
+    Watch {
+        house: usize,
+        boot: u64,
+    },
+    /// A replica looks after its stream.
+    Copy {
+        house: usize,
+        boot: u64,
+    },
+    PowerUp {
+        house: usize,
+        boot: u64,
+    },
+    /// The role follows the end of a reign.
+    FollowRole {
+        house: usize,
+        boot: u64,
+    },
+    Handover(Handover),
+    /// A machine tells others who reigns.
+    Tell {
+        house: usize,
+    },
+    /// A server is lost, and two machines take over from it.
+    Fork {
+        server: usize,
+        former: usize,
+        next: usize,
+    },
+    /// The operator does something.
+    Act,
+    /// The operator looks whether all is right.
+    Look,
     ClientUp {
         device: usize,
         boot: u64,
@@ -65,15 +106,21 @@ pub(super) struct World {
     queued: u64,
     pub swarm: Swarm,
     pub network: Network,
-    pub server: Server,
+    pub houses: Vec<House>,
+    pub reigns: Reigns,
+    /// Of whose disk there is an image.
+    pub image: Option<(usize, Image)>,
+    _files: tempfile::TempDir,
     pub devices: Vec<Device>,
     pub history: History,
-    pub model: Model,
     pub counters: Counters,
     trace: Trace,
     violation: Option<String>,
     /// Edits and faults are over.
     pub healed: bool,
+    pub healed_at: u64,
+    /// The operator finds nothing to put right.
+    pub all_right: bool,
 }
 
 impl World {
@@ -81,7 +128,11 @@ impl World {
         let mut rng = StdRng::seed_from_u64(options.seed);
         let swarm = Swarm::draw(&mut rng);
         let devices = (0..swarm.devices).map(|number| Device::new(number, &mut rng)).collect();
-        let server = Server::found(&mut rng);
+        let files = somewhere();
+        let line = Rc::new(Line::new(swarm.user_items));
+        let houses = (0..swarm.houses)
+            .map(|number| House::new(files.path().join(number.to_string()), line.clone()))
+            .collect();
         let mut world = Self {
             options,
             rng,
@@ -89,14 +140,18 @@ impl World {
             queue: BTreeMap::new(),
             queued: 0,
             network: Network::default(),
-            server,
+            houses,
+            reigns: Reigns::default(),
+            image: None,
+            _files: files,
             devices,
             history: History::default(),
-            model: Model::new(swarm.user_items),
             counters: Counters::default(),
             trace: Trace::new(options.trace),
             violation: None,
             healed: false,
+            healed_at: 0,
+            all_right: true,
             swarm,
         };
         world.begin();
@@ -106,8 +161,13 @@ impl World {
     fn begin(&mut self) {
         let shown = format!("{:?}", self.swarm);
         self.note(format_args!("{shown}"));
+        self.found();
+        if self.swarm.houses > 1 {
+            self.schedule(self.swarm.act_gap, Event::Act);
+            (0..self.swarm.houses).for_each(|house| self.schedule(ASKS * SECOND, Event::Tell { house }));
+        }
         for device in 0..self.devices.len() {
-            let late = device >= self.devices.len() - self.swarm.late;
+            let late = device >= self.devices.len() - self.swarm.late && device >= self.swarm.houses;
             let most = if late { self.swarm.active_for / 2 } else { 5 * SECOND };
             let at = self.rng.random_range(0..most);
             self.schedule(at, Event::Join { device });
@@ -124,9 +184,10 @@ impl World {
         self.heal();
         let healed_at = self.now;
         while self.violation.is_none() && !self.agrees() {
-            if self.now > healed_at + AGREE_WITHIN {
+            let within = if self.swarm.houses > 1 { PUT_RIGHT_WITHIN } else { AGREE_WITHIN };
+            if self.now > healed_at + within {
                 let who = self.disagreement();
-                self.violate("I-06", format_args!("no agreement five minutes after the last fault: {who}"));
+                self.violate("I-06", format_args!("no agreement long after the last fault: {who}"));
             }
             self.run_until(self.now + SECOND);
         }
@@ -167,7 +228,34 @@ impl World {
                 }
             }
             Event::EditSeen { device, boot } => self.edit_seen(device, boot),
-            Event::Heartbeat { connection } => self.heartbeat(connection),
+            Event::Heartbeat { house, connection } => self.heartbeat(house, connection),
+            Event::Watch { house, boot } => self.watch(house, boot),
+            Event::Copy { house, boot } => self.look_after_copy(house, boot),
+            Event::PowerUp { house, boot } => {
+                if self.houses[house].boot == boot {
+                    self.power_up(house);
+                }
+            }
+            Event::FollowRole { house, boot } => {
+                if self.houses[house].boot == boot {
+                    self.follow_role(house);
+                }
+            }
+            Event::Handover(handover) => self.hand_over_when_all_came(handover),
+            Event::Tell { house } => {
+                self.tells(house);
+                self.schedule(ASKS * SECOND, Event::Tell { house });
+            }
+            Event::Fork { server, former, next } => self.forks(server, former, next),
+            Event::Act => {
+                if !self.healed {
+                    let act = super::swarm::pick(&mut self.rng, &self.swarm.acts.clone());
+                    self.operator_acts(act);
+                    let gap = self.rng.random_range(0..self.swarm.act_gap * 2);
+                    self.schedule(gap, Event::Act);
+                }
+            }
+            Event::Look => self.looks_after(),
             Event::ClientUp { device, boot } => {
                 if self.devices[device].boot == boot {
                     self.start_round(device);
