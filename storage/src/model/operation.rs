@@ -4,7 +4,7 @@ use super::change::sha256;
 use super::{ERASED_KIND, Fields, ItemKey, OperationNumber, Revision, Sequence, limit};
 use crate::codec::{DecodeError, Decoder, Encoder};
 
-/// SHA-256 of an operation's record: a repeated operation must be the same to the last bit.
+/// SHA-256 of what an operation asks for: a repeated one must ask for the same to the last bit.
 pub type Digest = [u8; 32];
 
 /// The highest number an operation may have: databases keep it as a signed integer, and the next one
@@ -78,8 +78,16 @@ impl Operation {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut to = Encoder::record(Self::MAGIC, Self::VERSION);
-        to.varint(self.number.0).varint(self.made_at).text(&self.actor).fixed(&[self.yields.into()]);
+        to.varint(self.number.0).bytes(&self.content());
         to.optional(self.was.map(|was| was.0));
+        self.edits.iter().for_each(|edit| edit.base.encode(&mut to));
+        to.finish()
+    }
+
+    /// What its author asked for; what it was seen to stand on comes behind.
+    fn content(&self) -> Vec<u8> {
+        let mut to = Encoder::new();
+        to.varint(self.made_at).text(&self.actor).fixed(&[self.yields.into()]);
         to.varint(self.edits.len() as u64);
         for edit in &self.edits {
             edit.encode(&mut to);
@@ -97,25 +105,30 @@ impl Operation {
         }
         let mut from = Decoder::record(bytes, Self::MAGIC, Self::VERSION, "operation")?;
         let number = Self::number(&mut from)?;
-        let made_at = from.varint()?;
-        let actor = from.text()?;
+        let mut content = Decoder::new(from.bytes()?);
+        let made_at = content.varint()?;
+        let actor = content.text()?;
         if actor.len() > limit::NAME_BYTES {
             return Err(DecodeError::Invalid("actor"));
         }
         let actor = actor.to_owned();
-        let yields = from.flag()?;
-        let was = from.optional()?.map(Sequence);
-        let count = from.count()?;
+        let yields = content.flag()?;
+        let count = content.count()?;
         if count == 0 || count > limit::OPERATION_EDITS {
             return Err(DecodeError::Invalid("operation without edits, or with more than 100"));
         }
         let mut edits: Vec<Edit> = Vec::with_capacity(count);
         for _ in 0..count {
-            let edit = Edit::decode(&mut from, number)?;
+            let edit = Edit::decode(&mut content)?;
             if edits.iter().any(|other| other.key == edit.key) {
                 return Err(DecodeError::Invalid("two edits of one item"));
             }
             edits.push(edit);
+        }
+        content.finish()?;
+        let was = from.optional()?.map(Sequence);
+        for edit in &mut edits {
+            edit.base = Base::decode(&mut from, number)?;
         }
         from.finish()?;
         Ok(Self { number, made_at, actor, yields, was, edits })
@@ -148,19 +161,41 @@ impl Operation {
         edit.action == Action::Delete && edit.key.kind.as_str() == ERASED_KIND
     }
 
-    /// The digest of a record.
+    /// The digest of a record: of what was asked for under which number. What it stands on is left out: a device
+    /// that meets another reign with its operation still on the way has to name something else, and the server
+    /// may have it already.
     #[must_use]
     pub fn digest(record: &[u8]) -> Digest {
-        sha256(record)
+        let end = || {
+            let mut from = Decoder::record(record, Self::MAGIC, Self::VERSION, "operation").ok()?;
+            Self::number(&mut from).ok()?;
+            from.bytes().ok()?;
+            Some(record.len() - from.rest().len())
+        };
+        sha256(&record[..end().unwrap_or(record.len())])
+    }
+}
+
+impl Base {
+    fn encode(&self, to: &mut Encoder) {
+        to.varint(self.revision.epoch).varint(self.revision.sequence.0);
+        to.optional(self.after.map(|number| number.0));
+    }
+
+    fn decode(from: &mut Decoder<'_>, number: OperationNumber) -> Result<Self, DecodeError> {
+        let revision = Revision { epoch: from.varint()?, sequence: Sequence(from.varint()?) };
+        let after = from.optional()?.map(OperationNumber);
+        if after.is_some_and(|after| after >= number || after.0 == 0) {
+            return Err(DecodeError::Invalid("operation builds on a later one"));
+        }
+        Ok(Self { revision, after })
     }
 }
 
 impl Edit {
-    /// The canonical encoding, without a header of its own.
-    pub(crate) fn encode(&self, to: &mut Encoder) {
+    /// The canonical encoding of all but the base, without a header of its own.
+    fn encode(&self, to: &mut Encoder) {
         self.key.encode(to);
-        to.varint(self.base.revision.epoch).varint(self.base.revision.sequence.0);
-        to.optional(self.base.after.map(|number| number.0));
         match &self.action {
             Action::Put(fields) => {
                 to.fixed(&[PUT]).bytes(&fields.encode());
@@ -177,20 +212,15 @@ impl Edit {
         }
     }
 
-    pub(crate) fn decode(from: &mut Decoder<'_>, number: OperationNumber) -> Result<Self, DecodeError> {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         let key = ItemKey::decode(from)?;
-        let revision = Revision { epoch: from.varint()?, sequence: Sequence(from.varint()?) };
-        let after = from.optional()?.map(OperationNumber);
-        if after.is_some_and(|after| after >= number || after.0 == 0) {
-            return Err(DecodeError::Invalid("operation builds on a later one"));
-        }
         let action = match from.byte()? {
             PUT => Action::Put(Fields::decode(from.bytes()?)?),
             PATCH => decode_patch(from)?,
             DELETE => Action::Delete,
             _ => return Err(DecodeError::Invalid("unknown action")),
         };
-        Ok(Self { key, base: Base { revision, after }, action })
+        Ok(Self { key, base: Base::default(), action })
     }
 }
 
