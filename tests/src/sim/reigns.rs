@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use mfpsync_replication::merge::is_written_by_devices;
 use mfpsync_replication::message::Claim;
+use mfpsync_storage::local::Phase;
 use mfpsync_storage::model::{
     Chain, ContentHash, EditOutcome, Epoch, Operation, Outcome, Revision, Sequence,
 };
@@ -209,11 +210,15 @@ impl World {
         );
     }
 
-    /// I-17: whatever a device has mirrored from beyond a fork waits for the new reign.
+    /// I-17: whatever a device has mirrored from beyond a fork waits for the new reign, once it has joined.
     pub(super) fn check_offers(&mut self, device: usize, fork: Revision) {
         let all: BTreeSet<Key> =
             self.reigns.latest.values().flat_map(|line| line.model.items.keys().cloned()).collect();
         let own = &self.devices[device];
+        // What the group has is not this device's yet.
+        if own.read(|read| read.phase()) == Some(Phase::Joining) {
+            return;
+        }
         let mut offered = BTreeSet::new();
         for (_, record) in own.read(|read| read.outbox(usize::MAX >> 1, usize::MAX)) {
             let operation = Operation::decode(&record).expect("a waiting operation");

@@ -272,7 +272,7 @@ async fn an_item_over_its_limits_is_set_aside() {
 #[tokio::test]
 async fn a_cursor_nobody_gave_out_is_answered_with_everything_or_refused_for_what_it_is() {
     let mut member = Member::connected().await;
-    // A cursor beyond the head is what a server sees whose own disk was put back.
+    // A cursor beyond the head, or another chain at one before it, is what a server sees whose own disk was put back.
     member.fleet.server.log.expect("F-ROLLED-BACK");
     let head = member.head().await;
     let cursor = |sequence, chain: Vec<u8>| Cursor {
@@ -288,13 +288,17 @@ async fn a_cursor_nobody_gave_out_is_answered_with_everything_or_refused_for_wha
         cursor: Some(cursor),
         settled: true,
     };
-    let unknown = follow(cursor(head, vec![9; 32]));
+    let nobodys = Epoch { nonce: vec![9; 16].into(), ..member.epoch.clone() };
+    let unknown = follow(Cursor { epoch: Some(nobodys), ..cursor(head, vec![9; 32]) });
+    let other = follow(cursor(head, vec![9; 32]));
     let garbled = follow(cursor(head, vec![9; 3]));
     let beyond = follow(cursor(head + 1_000, vec![9; 32]));
     let first = member.wire.follow(unknown).await.unwrap().into_inner().message().await.unwrap().unwrap();
     let Some(Happened::Reset(reset)) = first.event else { panic!("{first:?}") };
     assert_eq!(reset.reason(), ResetReason::UnknownHistory);
-    for (request, expected) in [(garbled, Reason::Malformed), (beyond, Reason::StorageFault)] {
+    let refused =
+        [(garbled, Reason::Malformed), (beyond, Reason::StorageFault), (other, Reason::StorageFault)];
+    for (request, expected) in refused {
         let refused = member.wire.follow(request).await.unwrap_err();
         assert_eq!(reason(&refused), Some(expected), "{refused}");
     }
