@@ -24,8 +24,8 @@ impl World {
         if !state.resetting {
             own.floor = state.cursor.or(own.floor);
         }
-        // A new reign takes back what was settled in the one before.
-        let same_reign = floor.is_none_or(|floor| floor.epoch.number >= state.followed);
+        // A new reign takes back what was settled in the one before; a disk that was put back has no floor.
+        let same_reign = floor.is_some_and(|floor| floor.epoch.number >= state.followed);
         self.require(
             (state.low_water >= low_water || !same_reign) && state.low_water <= state.last_operation,
             "I-03",
