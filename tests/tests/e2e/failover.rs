@@ -122,6 +122,19 @@ impl Office {
         Ok(panel.promote(request).await?.into_inner())
     }
 
+    /// Waits until the device has heard that replication was stopped.
+    async fn no_replica_any_more(&self, device: usize) {
+        eventually(PATIENCE, "the replica to hear of it", async || {
+            let devices =
+                self.devices[device].panel()?.devices(DevicesRequest {}).await?.into_inner().devices;
+            let own = devices.iter().find(|device| device.this_device).context("no row")?;
+            ensure!(!own.capabilities.iter().any(|name| name == "replicate"), "{own:?}");
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
+
     /// What the server says of changes that the reign before had.
     async fn succession(&self, server: usize) -> Succession {
         let status = self.devices[server].status().await.unwrap();
@@ -249,16 +262,26 @@ async fn i_17_a_lost_servers_replica_takes_over_and_what_it_lacked_comes_back() 
 /// Cases 19 and 22, too: each machine has an address of its own, and loses one in a hundred packets.
 #[tokio::test]
 async fn ten_clients_follow_to_another_address_in_a_network_that_loses_packets() {
-    let mut lan = match Lan::new("fail") {
+    followed_by_ten(Durability::Async, "fail", 1).await;
+}
+
+/// Nothing was confirmed without the replica: it lacks nothing.
+#[tokio::test]
+async fn with_sync_ten_clients_follow_and_the_copy_lacks_nothing() {
+    followed_by_ten(Durability::SyncHold, "hold", 3).await;
+}
+
+async fn followed_by_ten(durability: Durability, name: &str, subnet: u8) {
+    let mut lan = match Lan::new(name) {
         Ok(lan) => lan,
         Err(error) => return skip(&format!("no network of its own: {error:#}")),
     };
     let machines: Vec<TestDevice> = (0..12)
         .map(|number| {
             let mut device = TestDevice::new(&format!("device-{number}")).unwrap();
-            let namespace = lan.machine(&[&format!("10.78.1.{}/24", number + 1)]).unwrap();
+            let namespace = lan.machine(&[&format!("10.78.{subnet}.{}/24", number + 1)]).unwrap();
             lan.lose_packets(&namespace).unwrap();
-            device.setup.listen = vec![format!("10.78.1.{}:7450", number + 1).parse().unwrap()];
+            device.setup.listen = vec![format!("10.78.{subnet}.{}:7450", number + 1).parse().unwrap()];
             device.setup.namespace = Some(namespace);
             device
         })
@@ -271,17 +294,26 @@ async fn ten_clients_follow_to_another_address_in_a_network_that_loses_packets()
     for client in &clients {
         office.sent(*client).await;
     }
+    let request = SetReplicationRequest { durability: durability.into(), ..SetReplicationRequest::default() };
+    office.devices[SERVER].panel().unwrap().set_replication(request).await.unwrap();
     office.copied(SERVER, REPLICA).await;
-    // Confirmed by the server alone, and then it is gone.
-    office.devices[REPLICA].freeze().unwrap();
+    let held = durability == Durability::SyncHold;
+    if !held {
+        office.devices[REPLICA].freeze().unwrap();
+    }
     for client in &clients {
         office.write(*client, *client as u32 * 10 + 5..*client as u32 * 10 + 8).await;
     }
-    for client in &clients {
-        office.sent(*client).await;
+    // Confirmed by the server alone, or on its way, and then it is gone.
+    if !held {
+        for client in &clients {
+            office.sent(*client).await;
+        }
     }
     office.devices[SERVER].kill().unwrap();
-    office.devices[REPLICA].thaw().unwrap();
+    if !held {
+        office.devices[REPLICA].thaw().unwrap();
+    }
     // Waits at the new server's own panel, which is a client like any other.
     office.write(REPLICA, 900..901).await;
     let decided = Instant::now();
@@ -293,6 +325,8 @@ async fn ten_clients_follow_to_another_address_in_a_network_that_loses_packets()
     running(&office.devices[REPLICA], Role::ServerClient).await.unwrap();
     office.agree(REPLICA, &[&[REPLICA], &clients[..]].concat(), 81).await;
     println!("all follow and agree {:?} after the decision", decided.elapsed());
+    let lost = office.devices[REPLICA].status().await.unwrap().server.unwrap().succession;
+    assert!(!held || lost.as_ref().is_none_or(|lost| lost.missing == 0), "{lost:?}");
 
     office.devices[SERVER].log.expect("F-SUPERSEDED");
     office.devices[SERVER].log.expect("another device reigns");
@@ -535,17 +569,48 @@ async fn a_replica_is_released_and_is_asked_for_its_only_copy() {
     running(&office.devices[REPLICA], Role::Client).await.unwrap();
     let mut panel = office.devices[SERVER].panel().unwrap();
     panel.stop_replication(StopReplicationRequest {}).await.unwrap();
-    eventually(PATIENCE, "the replica to hear of it", async || {
-        let devices = office.devices[REPLICA].panel()?.devices(DevicesRequest {}).await?.into_inner().devices;
-        let own = devices.iter().find(|device| device.this_device).context("no row")?;
-        ensure!(!own.capabilities.iter().any(|name| name == "replicate"), "{own:?}");
-        Ok(())
-    })
-    .await
-    .unwrap();
+    office.no_replica_any_more(REPLICA).await;
     office.replicate(SERVER, REPLICA).await.unwrap();
     running(&office.devices[REPLICA], Role::ReplicaClient).await.unwrap();
     office.copied(SERVER, REPLICA).await;
+}
+
+/// I-10.
+#[tokio::test]
+async fn i_10_a_release_of_the_replica_that_is_killed_was_made_or_not() {
+    let mut office = Office::open(0).await;
+    office.write(REPLICA, 0..10).await;
+    office.sent(REPLICA).await;
+    for moment in [0, 2, 5, 10, 20, 40] {
+        office.copied(SERVER, REPLICA).await;
+        let mut panel = office.devices[REPLICA].panel().unwrap();
+        let release =
+            tokio::spawn(
+                async move { panel.release_replica(ReleaseReplicaRequest::default()).await.map(drop) },
+            );
+        tokio::time::sleep(Duration::from_millis(moment)).await;
+        office.devices[REPLICA].kill().unwrap();
+        release.abort();
+        office.devices[REPLICA].start().await.unwrap();
+        let role = eventually(PATIENCE, "the replica to be one or not", async || {
+            let status = office.devices[REPLICA].status().await?;
+            ensure!(status.phase() == RolePhase::Running, "{status:?}");
+            Ok(status.running())
+        });
+        match role.await.unwrap() {
+            Role::ReplicaClient => {}
+            Role::Client => {
+                let mut panel = office.devices[SERVER].panel().unwrap();
+                panel.stop_replication(StopReplicationRequest {}).await.unwrap();
+                office.no_replica_any_more(REPLICA).await;
+                // Also where the copy was not moved aside any more: it is the group's, and goes on.
+                office.replicate(SERVER, REPLICA).await.unwrap();
+                running(&office.devices[REPLICA], Role::ReplicaClient).await.unwrap();
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    office.agree(SERVER, &[SERVER, REPLICA], 10).await;
 }
 
 /// I-14.
