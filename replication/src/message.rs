@@ -111,6 +111,8 @@ pub struct Greeting {
     pub issuers: Vec<Signed<IssuingCertificate>>,
     /// The highest operation of the client's incarnation with a recorded outcome.
     pub known_operation: OperationNumber,
+    /// Up to which of them it had confirmed the outcome, so that it is recorded no more.
+    pub confirmed_operation: OperationNumber,
     /// The group's name for people.
     pub group_name: String,
 }

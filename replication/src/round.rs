@@ -268,6 +268,7 @@ impl Step {
             group_name: greeting.group_name,
             lost_beyond: trusted.lost_beyond,
             known_operation: greeting.known_operation,
+            confirmed_operation: greeting.confirmed_operation,
         })));
         self.facts.adopting = Some(trusted.lineage);
         State::Adopting(session)

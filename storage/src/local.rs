@@ -32,7 +32,7 @@ pub use join::{JoinEdit, Mirrored, Phase};
 pub use notices::notice_id;
 pub use outbox::{RetainedLimits, Settlement, Waiting};
 pub use read::{ItemState, LocalItem};
-pub use reoffer::Offered;
+pub use reoffer::{Heard, Offered};
 pub use set_aside::SetAside;
 pub use unsent::Unsent;
 pub use usage::Usage;

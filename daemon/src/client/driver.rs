@@ -14,7 +14,7 @@ use mfpsync_replication::round::{
 };
 use mfpsync_replication::wire as convert;
 use mfpsync_storage::Result;
-use mfpsync_storage::local::{LocalRead, LocalWrite};
+use mfpsync_storage::local::{Heard, LocalRead, LocalWrite};
 use mfpsync_storage::model::{
     Cursor, ERASED_KIND, Epoch, GroupId, Held, Incarnation, IssuingCertificate, ItemKey, Member, Promotion,
     PublicKey, Signed,
@@ -339,14 +339,13 @@ impl Driver {
         }
         let (now, number) =
             (unix_millis(), greeting.lineage.last().map_or(0, |last| last.record.epoch.number));
+        let heard = Heard { known: greeting.known_operation, confirmed: greeting.confirmed_operation };
         let write = move |db: &LocalWrite<'_>| {
             db.adopt_lineage(&greeting.lineage)?;
             db.adopt_roster(&[], &greeting.issuers, &greeting.members)?;
             db.follow_reign(number)?;
             let offered = match greeting.lost_beyond {
-                Some(fork) => {
-                    Some(db.offer_again(fork, greeting.known_operation, now, is_written_by_devices)?)
-                }
+                Some(fork) => Some(db.offer_again(fork, heard, now, is_written_by_devices)?),
                 None => None,
             };
             Ok((outbox(db)?, offered))

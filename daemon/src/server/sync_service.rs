@@ -112,7 +112,7 @@ impl Sync for SyncService {
                 // What another device has pushed is not told.
                 let other = is_of_another(read, device, incarnation)?;
                 let known = (!other).then(|| read.ledger(incarnation)).transpose()?;
-                let known = known.map(|ledger| ledger.last());
+                let known = known.map(|ledger| (ledger.last().max(ledger.confirmed()), ledger.confirmed()));
                 Ok((known, quarantined, read.lineage()?, read.members()?, read.issuers()?))
             })
             .await
@@ -120,7 +120,9 @@ impl Sync for SyncService {
         if quarantined {
             return Err(self.quarantined(device));
         }
-        let Some(known_operation) = known_operation else { return Err(self.other_incarnation(device)) };
+        let Some((known_operation, confirmed_operation)) = known_operation else {
+            return Err(self.other_incarnation(device));
+        };
         let greeting = Greeting {
             protocol,
             epoch: head.epoch,
@@ -131,6 +133,7 @@ impl Sync for SyncService {
             members,
             issuers,
             known_operation,
+            confirmed_operation,
             group_name: head.group_name,
         };
         Ok(Response::new(convert::greeting_to_wire(&greeting)))

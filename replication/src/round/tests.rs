@@ -60,6 +60,7 @@ pub(super) fn greeting(number: u64, head: u64) -> Greeting {
         members: vec![],
         issuers: vec![],
         known_operation: OperationNumber(0),
+        confirmed_operation: OperationNumber(0),
         group_name: "office".to_owned(),
     }
 }

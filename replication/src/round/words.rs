@@ -227,6 +227,8 @@ pub struct AdoptGreeting {
     pub lost_beyond: Option<Revision>,
     /// The highest of our operations whose outcome the server has.
     pub known_operation: OperationNumber,
+    /// Up to which of them the server has forgotten it, since we had confirmed it.
+    pub confirmed_operation: OperationNumber,
 }
 
 /// How the client stands to its server.

@@ -73,6 +73,7 @@ pub fn greeting_from_wire(reply: sync::HelloReply) -> Result<Greeting, WireError
         members: members(&reply.members)?,
         issuers: issuers(&reply.issuers)?,
         known_operation: OperationNumber(number("known operation", reply.known_operation)?),
+        confirmed_operation: OperationNumber(number("confirmed operation", reply.confirmed_operation)?),
         group_name: text("group name", reply.group_name)?,
     })
 }
@@ -90,6 +91,7 @@ pub fn greeting_to_wire(greeting: &Greeting) -> sync::HelloReply {
         members: records_to_wire(&greeting.members),
         issuers: records_to_wire(&greeting.issuers),
         known_operation: greeting.known_operation.0,
+        confirmed_operation: greeting.confirmed_operation.0,
         group_name: greeting.group_name.clone(),
     }
 }

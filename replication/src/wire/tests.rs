@@ -82,6 +82,7 @@ fn greeting() -> Greeting {
         members: vec![member()],
         issuers: vec![issuer()],
         known_operation: OperationNumber(7),
+        confirmed_operation: OperationNumber(5),
         group_name: "office".to_owned(),
     }
 }

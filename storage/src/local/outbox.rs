@@ -178,7 +178,7 @@ impl LocalWrite<'_> {
         }
     }
 
-    fn take_from_outbox(&self, number: OperationNumber) -> Result<Option<Vec<u8>>> {
+    pub(super) fn take_from_outbox(&self, number: OperationNumber) -> Result<Option<Vec<u8>>> {
         let mut delete =
             self.connection.prepare_cached("DELETE FROM outbox WHERE operation = ? RETURNING record")?;
         let mut rows = delete.query([number.0 as i64])?;

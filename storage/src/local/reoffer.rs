@@ -22,6 +22,15 @@ use crate::model::{
 /// A sequence above all that are given: everything has passed it.
 const END: Sequence = Sequence(i64::MAX as u64);
 
+/// What a server has heard of this device's operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Heard {
+    /// The highest it has decided.
+    pub known: OperationNumber,
+    /// Up to which it tells no outcome any more: this device had confirmed them.
+    pub confirmed: OperationNumber,
+}
+
 /// How much was offered again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Offered {
@@ -71,7 +80,7 @@ impl LocalRead<'_> {
 
 impl LocalWrite<'_> {
     /// Offers again what ended reigns had beyond `fork`, the last change that the new reign took over.
-    /// `known` is the highest of this device's operations whose outcome the new server has; `offers` says
+    /// `heard` is what the new server has of this device's operations; `offers` says
     /// which kinds devices may write. Readers see what they saw. To be called once for each new reign,
     /// before anything of it is stored.
     ///
@@ -80,7 +89,7 @@ impl LocalWrite<'_> {
     pub fn offer_again(
         &self,
         fork: Revision,
-        known: OperationNumber,
+        heard: Heard,
         now: u64,
         offers: impl Fn(&Kind) -> bool,
     ) -> Result<Offered> {
@@ -88,10 +97,12 @@ impl LocalWrite<'_> {
         if self.is_joining()? {
             return Ok(offered);
         }
+        let known = heard.known;
         let offered_keys: Vec<ItemKey> =
             self.mirrored_beyond(fork.sequence)?.into_iter().filter(|key| offers(&key.kind)).collect();
         self.note_held(fork.sequence, &offered_keys)?;
         let mut touched = self.expect_no_results(fork.sequence)?;
+        self.forget_confirmed(heard.confirmed, &mut touched)?;
         // Before anything gets a number: what is older comes first.
         self.fill_gaps(known, fork, now, &mut touched, &mut offered)?;
         self.limit_bases(fork)?;
@@ -146,6 +157,21 @@ impl LocalWrite<'_> {
         let none = "UPDATE items SET settled_at = NULL, settled_by = NULL WHERE settled_at > ?";
         self.connection.prepare_cached(none)?.execute([fork.0 as i64])?;
         Ok(keys)
+    }
+
+    /// Has no operation wait any more whose outcome this device was told, and which the new server decided: the
+    /// two reigns share it, and the one in between did not. It would not be answered.
+    fn forget_confirmed(&self, confirmed: OperationNumber, touched: &mut Vec<ItemKey>) -> Result<()> {
+        for number in self.waiting_numbers()?.range(..=confirmed.0).copied().map(OperationNumber) {
+            let Some(record) = self.take_from_outbox(number)? else { continue };
+            for edit in &Operation::decode(&record)?.edits {
+                touched.extend(self.linked(&edit.key, number)?);
+            }
+            self.connection
+                .prepare_cached("DELETE FROM outbox_items WHERE operation = ?")?
+                .execute([number.0 as i64])?;
+        }
+        Ok(())
     }
 
     /// Has every operation behind `known` wait: the retained ones, and in the place of those that came to

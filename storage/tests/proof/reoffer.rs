@@ -1,6 +1,6 @@
 //! What a device offers to a new reign, and that its readers see no difference.
 
-use mfpsync_storage::local::{Offered, RetainedLimits};
+use mfpsync_storage::local::{Heard, Offered, RetainedLimits};
 use mfpsync_storage::model::{Action, Kind, OperationNumber, Revision};
 
 use crate::support::{Device, accepted, change, fields, key, patch, put, rejected, revision, tombstone};
@@ -8,7 +8,8 @@ use crate::support::{Device, accepted, change, fields, key, patch, put, rejected
 fn offer(device: &mut Device, fork: u64, known: u64) -> Offered {
     let not_the_servers = |kind: &Kind| !kind.as_str().starts_with("group.");
     let fork: Revision = revision(fork);
-    device.0.write(|write| write.offer_again(fork, OperationNumber(known), 9, not_the_servers)).unwrap()
+    let heard = Heard { known: OperationNumber(known), confirmed: OperationNumber(0) };
+    device.0.write(|write| write.offer_again(fork, heard, 9, not_the_servers)).unwrap()
 }
 
 /// The group's state up to 3, and one edit of another device and two of this one beyond.
@@ -117,4 +118,17 @@ fn an_edit_of_what_the_new_reign_lacks_counts_as_one_of_what_it_has() {
     offer(&mut device, 2, 0);
     assert_eq!(base(&mut device), 2);
     assert_eq!(device.sees("a", "x").as_deref(), Some("here"));
+}
+
+#[test]
+fn what_was_answered_before_the_reigns_parted_waits_no_more() {
+    let mut device = Device::in_group();
+    device.apply(&[change("a", 1, &[("x", "old")])], 1);
+    device.edit(vec![patch("a", &[("x", "first")])]);
+    device.edit(vec![patch("a", &[("x", "second")])]);
+    let heard = Heard { known: OperationNumber(1), confirmed: OperationNumber(1) };
+    device.0.write(|write| write.offer_again(revision(1), heard, 9, |_| true)).unwrap();
+    let numbers: Vec<u64> = device.outbox().iter().map(|operation| operation.number.0).collect();
+    assert_eq!((numbers, device.waiting()), (vec![2], 1));
+    assert_eq!(device.sees("a", "x").as_deref(), Some("second"));
 }

@@ -12,7 +12,7 @@ use mfpsync_replication::round::{
     PushOrder, Round, Start, Stored, Timing,
 };
 use mfpsync_replication::wire;
-use mfpsync_storage::local::{Local, LocalRead, LocalWrite, RetainedLimits};
+use mfpsync_storage::local::{Heard, Local, LocalRead, LocalWrite, RetainedLimits};
 use mfpsync_storage::model::{
     Cursor, DeviceId, EditOutcome, Incarnation, OperationNumber, Outcome, Revision,
 };
@@ -411,14 +411,13 @@ impl World {
         }
         let number = highest.map_or(0, |epoch| epoch.number);
         let lost_beyond = greeting.lost_beyond.filter(|_| self.options.defect != Some(Defect::OffersNothing));
+        let heard = Heard { known: greeting.known_operation, confirmed: greeting.confirmed_operation };
         let stored = self.devices[device].db.write(|write| {
             write.adopt_lineage(&greeting.lineage)?;
             write.adopt_roster(&[], &greeting.issuers, &greeting.members)?;
             write.follow_reign(number)?;
             let offered = match lost_beyond {
-                Some(fork) => {
-                    Some(write.offer_again(fork, greeting.known_operation, now, is_written_by_devices)?)
-                }
+                Some(fork) => Some(write.offer_again(fork, heard, now, is_written_by_devices)?),
                 None => None,
             };
             Ok((outbox(write)?, offered))

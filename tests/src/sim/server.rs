@@ -266,6 +266,7 @@ impl World {
             if accept::is_of_another(read, id, hello.incarnation)? {
                 return Ok(Err(RefusalReason::Incarnation));
             }
+            let ledger = read.ledger(hello.incarnation)?;
             Ok(Ok(Greeting {
                 protocol: 1,
                 epoch: head.epoch,
@@ -275,7 +276,8 @@ impl World {
                 lineage: read.lineage()?,
                 members: read.members()?,
                 issuers: read.issuers()?,
-                known_operation: read.ledger(hello.incarnation)?.last(),
+                known_operation: ledger.last().max(ledger.confirmed()),
+                confirmed_operation: ledger.confirmed(),
                 group_name: head.group_name.clone(),
             }))
         });
