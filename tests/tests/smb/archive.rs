@@ -89,12 +89,14 @@ pub(crate) fn sound(folder: &Path) -> Result<Vec<ArchiveId>> {
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name().into_string().ok().context("no text")?;
         if let Some(Piece::Manifest(id)) = Piece::of(&Name::parse(&name)?) {
-            let manifest = match fs::read(folder.join(&name)) {
-                // A server still at a removal whose client is gone: listed, and no more there.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                manifest => manifest?,
+            let manifest = folder.join(&name);
+            let read =
+                fs::read(&manifest).and_then(|told| Ok((told, fs::read(folder.join(id.data().as_str()))?)));
+            let (manifest, data) = match read {
+                // A server still at a removal whose client is gone: the manifest goes first.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !manifest.exists() => continue,
+                read => read.with_context(|| format!("read {id}"))?,
             };
-            let data = fs::read(folder.join(id.data().as_str())).with_context(|| format!("read {id}"))?;
             ensure!(digest(&SHA256, &data).as_ref() == manifest, "{id} is not what its manifest says");
             sound.push(id);
         }
