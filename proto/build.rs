@@ -4,13 +4,14 @@ use std::error::Error;
 use std::path::Path;
 use std::{env, fs};
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "proto/sync.proto",
     "proto/replica.proto",
     "proto/enroll.proto",
     "proto/local.proto",
     "proto/panel.proto",
     "proto/monitor.proto",
+    "proto/backup.proto",
 ];
 /// Speaks of items and revisions in the words of two others.
 const RECORDS: [&str; 1] = ["proto/records.proto"];

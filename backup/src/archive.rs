@@ -18,7 +18,7 @@ use thiserror::Error;
 use zstd::stream::write::Encoder;
 
 pub(crate) use digest::Digested;
-pub use lock::{Key, KeyError, Lock, PASSPHRASE_CHARS};
+pub use lock::{Key, KeyError, Lock, PASSPHRASE_CHARS, new_identity};
 
 use crate::manifest::File;
 

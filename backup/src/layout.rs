@@ -53,7 +53,9 @@ impl ArchiveId {
         Name::made(format!("{self}{ending}"))
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads an id as it is written; `None` for every other text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let (time, luck) = text.split_once('-')?;
         let luck = u64::from_str_radix(Some(luck).filter(|luck| luck.len() == 16)?, 16).ok()?;
         let (day, clock) = time.strip_suffix('Z')?.split_once('T')?;

@@ -1,8 +1,8 @@
 //! From an archive to a database again: in a process of its own, which is given the bytes and a scratch
-//! directory and can do nothing else; then a reign over what came out, with all that happened since. I-18.
+//! directory and can do nothing else. I-18.
 //!
 //! [`Helper::prove`] is how an archive becomes a good one, and a drill. [`Helper::restore`] gives a
-//! [`Restored`] that nobody can serve; [`Restored::begin`] makes it [`Ready`].
+//! [`Restored`], over which nobody reigns yet.
 
 mod child;
 mod confine;
@@ -16,7 +16,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use mfpsync_storage::Inline;
-use mfpsync_storage::master::{Master, MasterRead, Reapplied, Reign, Since};
+use mfpsync_storage::master::{Master, MasterRead};
 use mfpsync_storage::model::Cursor;
 
 use crate::archive::{Key, Taken};
@@ -149,38 +149,13 @@ impl Restored {
         Inline::<Master>::open(&self.scratch.fresh(), false)?.read(read)
     }
 
-    /// Begins a reign over it, and applies what must not come undone: I-19. `now` is the wall clock in Unix
-    /// milliseconds, for people.
+    /// Moves it to `path`, at once and as a whole. A reign over it begins there, when it is known what happened since:
+    /// [`MasterWrite::begin_restored_reign`](mfpsync_storage::master::MasterWrite::begin_restored_reign).
     ///
     /// # Errors
-    /// A reign that does not begin where this ends; the database's. Nothing is left then.
-    pub fn begin(self, reign: &Reign, since: &Since, now: u64) -> mfpsync_storage::Result<Ready> {
-        let mut master = Inline::<Master>::open(&self.scratch.fresh(), false)?;
-        let reapplied = master.write(|write| write.begin_restored_reign(reign, since, now))?;
-        master.close()?;
-        Ok(Ready { scratch: self.scratch, reapplied })
-    }
-}
-
-/// A database that may serve. It goes when this is dropped before it has its place.
-#[derive(Debug)]
-pub struct Ready {
-    scratch: Scratch,
-    reapplied: Reapplied,
-}
-
-impl Ready {
-    /// What was applied again.
-    #[must_use]
-    pub fn reapplied(&self) -> Reapplied {
-        self.reapplied
-    }
-
-    /// Moves it to its place, at once and as a whole. What was there has been moved away before.
-    ///
-    /// # Errors
-    /// The place is taken; the file system's.
-    pub fn place(self, path: &Path) -> mfpsync_storage::Result<()> {
+    /// The place is taken; the file system's. Nothing is left then.
+    pub fn stage(self, path: &Path) -> mfpsync_storage::Result<()> {
+        Inline::<Master>::open(&self.scratch.fresh(), false)?.close()?;
         mfpsync_storage::place(&self.scratch.fresh(), path)
     }
 }

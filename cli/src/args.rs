@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
-    address_book, debug, devices, discover, history, item, join, log, pair, replication, role, service,
-    set_aside, sharing, shell, status, transfer, unsent, users, watch,
+    address_book, backup, debug, devices, discover, history, item, join, log, pair, replication, role,
+    service, set_aside, sharing, shell, status, transfer, unsent, users, watch,
 };
 use crate::demo;
 use crate::exit::EXIT_HELP;
@@ -84,6 +84,8 @@ pub(crate) enum Command {
     Replication(replication::ReplicationCommand),
     Transfer(transfer::TransferArgs),
     Recover(transfer::RecoverArgs),
+    #[command(subcommand)]
+    Backup(Box<backup::BackupCommand>),
     Log(log::LogArgs),
     Metrics(service::MetricsArgs),
     Reload(service::ReloadArgs),

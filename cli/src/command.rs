@@ -9,6 +9,7 @@ use crate::output::Out;
 use crate::sockets::Sockets;
 
 pub(crate) mod address_book;
+pub(crate) mod backup;
 pub(crate) mod debug;
 pub(crate) mod devices;
 pub(crate) mod discover;
@@ -65,6 +66,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Transfer(args) => transfer::transfer(&context, args).await,
         Command::Recover(args) => transfer::recover(&context, args).await,
         Command::Unsent(args) => unsent::run(&context, args).await,
+        Command::Backup(command) => backup::run(&context, *command).await,
         Command::Log(args) => log::run(&context, args).await,
         Command::Metrics(_) => service::metrics(&context).await,
         Command::Reload(_) => service::reload(&context).await,

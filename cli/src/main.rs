@@ -24,6 +24,7 @@ mod kit;
 mod output;
 mod render;
 mod secret;
+mod secret_file;
 mod since;
 mod sockets;
 mod value;

@@ -2,6 +2,7 @@
 //!
 //! Pure: a reply goes in, a text or a `serde_json::Value` comes out. Prints nothing, asks nobody.
 
+pub(crate) mod backup;
 pub(crate) mod devices;
 pub(crate) mod discover;
 pub(crate) mod history;

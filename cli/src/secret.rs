@@ -1,7 +1,7 @@
 //! Asking a person: a passphrase twice without echo, a code with it.
 //!
 //! Secrets live in `Secret`, which no `Debug` shows; they are never printed, logged or passed as an
-//! argument. Called by `role start-server` and `join`.
+//! argument.
 
 use std::fmt;
 use std::io::{self, BufRead, IsTerminal, Read, Write};
@@ -11,7 +11,7 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr
 
 use crate::exit::Failure;
 
-/// The least a recovery kit is wrapped with.
+/// The least a recovery kit or an archive is sealed with.
 pub(crate) const MIN_PASSPHRASE_CHARS: usize = 12;
 /// More than any passphrase; a larger file is the wrong file.
 const MAX_PASSPHRASE_BYTES: u64 = 4096;
@@ -36,14 +36,14 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The passphrase for a recovery kit: from the file's first line, or asked for twice.
+/// The passphrase for something new, `what`: from the file's first line, or asked for twice.
 ///
 /// # Errors
 /// `Failure::Usage` when it is too short, differs, or nobody can be asked; `Failure::File`.
-pub(crate) async fn passphrase(file: Option<&Path>) -> Result<Secret, Failure> {
+pub(crate) async fn new_passphrase(what: &str, file: Option<&Path>) -> Result<Secret, Failure> {
     let passphrase = match file {
         Some(path) => from_file(path)?,
-        None => ask_twice().await?,
+        None => ask_twice(what).await?,
     };
     if passphrase.reveal().chars().count() < MIN_PASSPHRASE_CHARS {
         return Err(Failure::Usage(format!(
@@ -53,19 +53,33 @@ pub(crate) async fn passphrase(file: Option<&Path>) -> Result<Secret, Failure> {
     Ok(passphrase)
 }
 
-/// The passphrase of a kit that is there: from the file's first line, or asked for once.
+/// The passphrase of something that is there, `what`: from the file's first line, or asked for once.
 ///
 /// # Errors
 /// `Failure::Usage` when nobody can be asked; `Failure::File`.
-pub(crate) async fn passphrase_of_kit(file: Option<&Path>) -> Result<Secret, Failure> {
+pub(crate) async fn passphrase_of(what: &str, file: Option<&Path>) -> Result<Secret, Failure> {
     match file {
         Some(path) => from_file(path),
-        None if io::stdin().is_terminal() => ask("Passphrase of the recovery kit: ", Echo::Off).await,
-        None => Err(Failure::Usage("without a terminal, name a --passphrase-file".to_owned())),
+        None if io::stdin().is_terminal() => ask(&format!("Passphrase of {what}: "), Echo::Off).await,
+        None => Err(Failure::Usage("without a terminal, name a file with the passphrase".to_owned())),
     }
 }
 
-fn from_file(path: &Path) -> Result<Secret, Failure> {
+/// The password of an account elsewhere: from the file's first line, or asked for once.
+///
+/// # Errors
+/// `Failure::Usage` when nobody can be asked; `Failure::File`.
+pub(crate) async fn password(user: &str, file: Option<&Path>) -> Result<Secret, Failure> {
+    match file {
+        Some(path) => from_file(path),
+        None if io::stdin().is_terminal() => ask(&format!("Password of {user}: "), Echo::Off).await,
+        None => {
+            Err(Failure::Usage("without a terminal, name a --password-file; nothing was done".to_owned()))
+        }
+    }
+}
+
+pub(crate) fn from_file(path: &Path) -> Result<Secret, Failure> {
     let failure = |source| Failure::File { action: "read", path: path.to_owned(), source };
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(failure)?;
@@ -73,11 +87,11 @@ fn from_file(path: &Path) -> Result<Secret, Failure> {
     Ok(Secret::new(text.lines().next().unwrap_or_default()))
 }
 
-async fn ask_twice() -> Result<Secret, Failure> {
+async fn ask_twice(what: &str) -> Result<Secret, Failure> {
     if !io::stdin().is_terminal() {
-        return Err(Failure::Usage("without a terminal, name a --passphrase-file".to_owned()));
+        return Err(Failure::Usage("without a terminal, name a file with the passphrase".to_owned()));
     }
-    let first = ask("Passphrase for the recovery kit: ", Echo::Off).await?;
+    let first = ask(&format!("Passphrase for {what}: "), Echo::Off).await?;
     let second = ask("The same again: ", Echo::Off).await?;
     if first.reveal() != second.reveal() {
         return Err(Failure::Usage("the two passphrases differ; nothing was done".to_owned()));
@@ -143,7 +157,7 @@ mod tests {
     async fn a_passphrase_file_gives_its_first_line() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "correct horse battery\nsecond line\n").unwrap();
-        let secret = passphrase(Some(file.path())).await.unwrap();
+        let secret = new_passphrase("it", Some(file.path())).await.unwrap();
         assert_eq!(secret.reveal(), "correct horse battery");
         assert_eq!(format!("{secret:?}"), "***");
     }
@@ -152,7 +166,7 @@ mod tests {
     async fn a_short_passphrase_is_refused_without_repeating_it() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "short-one\n").unwrap();
-        let text = passphrase(Some(file.path())).await.unwrap_err().to_string();
+        let text = new_passphrase("it", Some(file.path())).await.unwrap_err().to_string();
         assert!(text.contains("at least 12") && !text.contains("short-one"), "{text}");
     }
 }

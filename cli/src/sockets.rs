@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use mfpsync_proto::backup::backup_client::BackupClient;
 use mfpsync_proto::local::local_client::LocalClient;
 use mfpsync_proto::monitor::monitor_client::MonitorClient;
 use mfpsync_proto::panel::panel_client::PanelClient;
@@ -59,6 +60,14 @@ impl Sockets {
     /// `Failure::Unreachable` when nobody listens there.
     pub(crate) async fn monitor(&self) -> Result<MonitorClient<Channel>, Failure> {
         Ok(MonitorClient::new(channel(&self.run.join("panel.sock")).await?))
+    }
+
+    /// Opens the operator's socket for archives.
+    ///
+    /// # Errors
+    /// `Failure::Unreachable` when nobody listens there.
+    pub(crate) async fn backup(&self) -> Result<BackupClient<Channel>, Failure> {
+        Ok(BackupClient::new(channel(&self.run.join("panel.sock")).await?))
     }
 
     /// Opens the firmware's socket.

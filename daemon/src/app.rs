@@ -323,6 +323,7 @@ async fn work(app: &App) -> Result<Exit, AppError> {
         assemble::obey_invitations(app, &device, supervisor);
         assemble::tell_who_reigns(app, &device);
         assemble::show_the_way(app, &device, supervisor);
+        assemble::archive(app, &device, supervisor);
         assemble::watch_over(app, &device, supervisor);
         assemble::sockets(app, &device, supervisor).await
     };

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use mfpsync_proto::backup::backup_server::BackupServer;
 use mfpsync_proto::limit;
 use mfpsync_proto::local::local_server::LocalServer;
 use mfpsync_proto::monitor::monitor_server::MonitorServer;
@@ -24,6 +25,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::app::App;
+use crate::backup::{self, Archiving};
 use crate::client::LinkReport;
 use crate::db::Db;
 use crate::debug_socket::{DebugSocket, SOCKET_NAME};
@@ -37,7 +39,7 @@ use crate::local::LocalService;
 use crate::membership::Roster;
 use crate::monitor::{MonitorService, listener, watch_faults, watch_roles};
 use crate::own_data::{OwnData, draw_incarnation};
-use crate::panel::{PanelService, Session, carry_joins_on};
+use crate::panel::{BackupService, PanelService, Session, carry_joins_on};
 use crate::records::RecordsService;
 use crate::reign::signpost::Signpost;
 use crate::reign::{self, Reign};
@@ -68,6 +70,7 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
         .map_err(|error| Fault::with_detail(FaultCode::Keys, error))?;
     let keys: Arc<dyn KeyStore> = Arc::new(keys);
     let own = own_data(app, identity.device(), &*random)?;
+    let archiving = Archiving::open(&config.data_dir, keys.clone(), &app.faults)?;
     let mut seed = [0; 8];
     // Without it only the fairness among flooding strangers is lost.
     let _fair = random.fill(&mut seed);
@@ -92,6 +95,7 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
         invited: Notify::new(),
         serves: Notify::new(),
         signpost: Signpost::default(),
+        archiving,
         discovery,
     }))
 }
@@ -139,9 +143,11 @@ pub async fn sockets(app: &App, device: &Arc<Device>, supervisor: &SupervisorHan
     let panel = PanelServer::new(PanelService(session.clone()));
     let records = RecordsServer::new(RecordsService(session.clone()));
     app.tasks.spawn("metrics", listener::run(session.clone()));
+    let archives = BackupServer::new(BackupService(session.clone()));
     let monitor = MonitorServer::new(MonitorService(session));
     serve(app, LOCAL_SOCKET, Routes::new(local)).await?;
-    serve(app, PANEL_SOCKET, Routes::new(panel).add_service(records).add_service(monitor)).await
+    let routes = Routes::new(panel).add_service(records).add_service(monitor).add_service(archives);
+    serve(app, PANEL_SOCKET, routes).await
 }
 
 /// Has the device become the replica, or stop being it, as its row says.
@@ -169,6 +175,12 @@ pub fn obey_invitations(app: &App, device: &Arc<Device>, supervisor: &Supervisor
     let stop = app.tasks.token().clone();
     let obey = reign::promotion::obey_invitations(device.clone(), supervisor.clone(), stop);
     app.tasks.spawn("invitations", obey);
+}
+
+/// Has archives made, and done with what is asked for.
+pub fn archive(app: &App, device: &Arc<Device>, supervisor: &SupervisorHandle) {
+    let stop = app.tasks.token().clone();
+    app.tasks.spawn("archives", backup::run(device.clone(), supervisor.clone(), stop));
 }
 
 /// Has the role follow the end of this device's reign.

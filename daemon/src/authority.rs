@@ -4,6 +4,7 @@
 //! The root exists in memory only while a group is made or its recovery kit is open. Which of the
 //! verified rows counts is decided in [`crate::membership`]; where they are kept, elsewhere.
 
+use mfpsync_backup::manifest::Manifest;
 use mfpsync_replication::message::Claim;
 use mfpsync_storage::codec::DecodeError;
 use mfpsync_storage::model::{
@@ -247,6 +248,12 @@ impl IssuingKey {
         promotion.device = self.device;
         let body = promotion.body();
         Signed { signature: self.key.sign(&body), record: promotion, body }
+    }
+
+    /// Signs the description of an archive that this device made.
+    #[must_use]
+    pub fn sign_manifest(&self, manifest: Manifest) -> Signed<Manifest> {
+        manifest.sign(|body| self.key.sign(body))
     }
 }
 

@@ -24,6 +24,8 @@ use crate::telemetry::Level;
 const MAX_BYTES: u64 = 256 << 10;
 /// The port that devices of a group reach each other at.
 pub const DEFAULT_PORT: u16 = 7450;
+/// Where the package puts the helper programs.
+const HELPERS: &str = "/usr/libexec/mfpsync";
 /// Addresses in any one list.
 const MAX_ADDRESSES: usize = 32;
 /// Addresses in a membership row.
@@ -70,6 +72,19 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// How servers are found on the local network.
     pub discovery: discovery::Settings,
+    /// What an operator may set for backups.
+    pub backup: Backup,
+}
+
+/// Where backups may go, and by what they get there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backup {
+    /// The folder of the helper programs.
+    pub helpers: PathBuf,
+    /// The only file servers there may be; empty allows every one.
+    pub hosts: Vec<String>,
+    /// Whether the file server may be this machine, which is for trying things out.
+    pub this_machine: bool,
 }
 
 /// Who may use the local sockets, besides root and the daemon's own user.
@@ -291,6 +306,7 @@ fn read_root(root: &mut Section<'_>, source: &Path) -> Option<Config> {
     let communication = root.section("communication_log", read_communication_log);
     let metrics_listen = root.section("metrics", read_metrics);
     let discovery = root.section("discovery", read_discovery);
+    let backup = root.section("backup", read_backup);
     Some(Config {
         source: source.to_owned(),
         data_dir: data_dir?,
@@ -308,6 +324,7 @@ fn read_root(root: &mut Section<'_>, source: &Path) -> Option<Config> {
         communication,
         metrics_listen,
         discovery,
+        backup,
     })
 }
 
@@ -395,6 +412,26 @@ fn read_discovery(discovery: &mut Section<'_>) -> discovery::Settings {
                 section::texts(value, MAX_INTERFACES, interface)
             })
             .unwrap_or_default(),
+    }
+}
+
+fn read_backup(backup: &mut Section<'_>) -> Backup {
+    let host = |text: &str| match text {
+        "" => Err("a host has a name or an address".to_owned()),
+        host => Ok(host.to_owned()),
+    };
+    Backup {
+        helpers: backup
+            .optional("helpers", r#"helpers = "/usr/libexec/mfpsync""#, section::absolute_path)
+            .unwrap_or_else(|| PathBuf::from(HELPERS)),
+        hosts: backup
+            .optional("hosts", r#"hosts = ["nas.example.com"]"#, |value| {
+                section::texts(value, MAX_ADDRESSES, host)
+            })
+            .unwrap_or_default(),
+        this_machine: backup
+            .optional("this_machine", "this_machine = false", section::boolean)
+            .unwrap_or(false),
     }
 }
 

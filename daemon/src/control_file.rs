@@ -62,11 +62,18 @@ pub enum Way {
     },
     /// All that could serve are lost with their data: the reign begins with nothing.
     Anew,
+    /// An archive was opened and lies beside the master database: the reign begins over that.
+    Restored,
 }
 
 impl Way {
-    const ALL: [Self; 4] =
-        [Self::Lost, Self::HandedOver { swaps: false }, Self::HandedOver { swaps: true }, Self::Anew];
+    const ALL: [Self; 5] = [
+        Self::Lost,
+        Self::HandedOver { swaps: false },
+        Self::HandedOver { swaps: true },
+        Self::Anew,
+        Self::Restored,
+    ];
 
     fn byte(self) -> u8 {
         match self {
@@ -74,6 +81,7 @@ impl Way {
             Self::HandedOver { swaps: false } => 1,
             Self::HandedOver { swaps: true } => 2,
             Self::Anew => 3,
+            Self::Restored => 4,
         }
     }
 
@@ -292,8 +300,8 @@ impl ControlFile {
         })
     }
 
-    /// Writes that the replica here is to become the server, in the place of one that is known to have made changes
-    /// up to `known`; returns the role from then on. Blocks until it is on stable storage.
+    /// Writes that this device is to become the server by a copy or an archive, in the place of one that is known to have
+    /// made changes up to `known`; returns the role from then on. Blocks until it is on stable storage.
     ///
     /// # Errors
     /// The storage.
@@ -565,7 +573,7 @@ mod tests {
             prop::option::of((any::<u64>(), any::<[u8; 16]>())),
             prop::option::of((
                 "[a-z]{0,9}",
-                0..4_usize,
+                0..5_usize,
                 any::<u64>(),
                 prop::collection::vec(any::<u8>(), 0..20),
             )),

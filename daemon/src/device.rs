@@ -14,13 +14,14 @@ use tokio::sync::{Notify, watch};
 
 use crate::app::Durable;
 use crate::authority::TrustAnchor;
+use crate::backup::Archiving;
 use crate::client::LinkReport;
 use crate::communication::CommunicationLog;
 use crate::config::Config;
 use crate::control_file::ControlFile;
 use crate::db::READ_DEADLINE;
 use crate::discovery::{Discovery, own_addresses};
-use crate::fault::{Fault, FaultBoard};
+use crate::fault::{Fault, FaultBoard, FaultCode};
 use crate::identity::Identity;
 use crate::keystore::KeyStore;
 use crate::membership::Roster;
@@ -72,6 +73,8 @@ pub struct Device {
     pub signpost: Signpost,
     /// The server's operator hands over to this replica.
     pub invited: Notify,
+    /// Its archives, and the job with them.
+    pub archiving: Archiving,
     /// Servers on its network, as they say.
     pub discovery: Discovery,
 }
@@ -89,6 +92,17 @@ impl Device {
         let everywhere = bound.iter().any(|address| address.ip().is_unspecified());
         let own = if everywhere { own_addresses(&self.config.discovery.interfaces) } else { Vec::new() };
         self.settings.now().advertised(bound, &own).iter().map(ToString::to_string).collect()
+    }
+
+    /// Draws what tells a reign from every other of its number.
+    ///
+    /// # Errors
+    /// The fault: the system gives no random numbers.
+    pub fn nonce(&self) -> Result<[u8; 16], Fault> {
+        let mut nonce = [0; 16];
+        let random: &dyn SecureRandom = &*self.random;
+        random.fill(&mut nonce).map_err(|_| Fault::with_detail(FaultCode::Keys, "no random numbers"))?;
+        Ok(nonce)
     }
 
     /// How much of what was accepted is kept until it is safe.

@@ -137,6 +137,10 @@ fault_codes! {
         "the replica's copy is not what it should be and is mended by itself; the server's data is not \
          affected; check the storage of the replica if this comes again, and let `mfpsync replication prove` \
          look at it";
+    /// No archive was made, and will not be by itself.
+    Backup = "F-BACKUP", false, Unavailable:
+        "the group's data is not being backed up; earlier archives are untouched, and everything goes on; see why \
+         (`mfpsync backup status`), put it right, and make one (`mfpsync backup now`)";
     /// A user has nearly as much as one user may have.
     UserNearlyFull = "F-USER-NEARLY-FULL", false, Unavailable:
         "a user's room is nearly used up: at 2,000 items or 1 MiB new items of that user are refused; \

@@ -21,6 +21,8 @@ use crate::signing::KeyError;
 
 /// The master database's file within the data directory.
 pub const MASTER_FILE: &str = "master.db";
+/// A database that was made from an archive, until it is the master.
+pub const RESTORED_FILE: &str = "restored.db";
 /// The group's name, in bytes.
 const NAME_BYTES: usize = 64;
 

@@ -6,6 +6,7 @@
 pub mod app;
 pub mod assemble;
 pub mod authority;
+pub mod backup;
 pub mod client;
 pub mod clock;
 pub mod command_line;

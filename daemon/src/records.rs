@@ -12,4 +12,5 @@ mod undo;
 mod unsent;
 mod users;
 
+pub(crate) use place::operator;
 pub use service::RecordsService;

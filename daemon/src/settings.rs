@@ -69,6 +69,9 @@ keys! {
     // An announcement and a scan keep the interfaces they began on.
     "discovery.enabled" = discovery.enabled, AfterRestart;
     "discovery.interfaces" = discovery.interfaces, AfterRestart;
+    "backup.helpers" = backup.helpers, AtOnce;
+    "backup.hosts" = backup.hosts, AtOnce;
+    "backup.this_machine" = backup.this_machine, AtOnce;
 }
 
 /// What reading the file again came to.

@@ -73,3 +73,9 @@ pub mod monitor {
     #![allow(missing_docs, unreachable_pub, reason = "generated; documented in the .proto file")]
     tonic::include_proto!("mfpsync.monitor.v1");
 }
+
+/// Local API for the operator: archives on a share, and coming back from one.
+pub mod backup {
+    #![allow(missing_docs, unreachable_pub, reason = "generated; documented in the .proto file")]
+    tonic::include_proto!("mfpsync.backup.v1");
+}

@@ -3,7 +3,7 @@
 //! Start with [`merge`], what becomes of an edit. [`lineage`] tells histories apart, [`message`]
 //! holds what the two sides say, [`wire`] is the door to the protocol's own messages, [`round`] is
 //! the client as a state machine, [`accept`] and [`follow`] the server's answers, [`undo`] what goes
-//! back to how it was, [`operator`] what is changed at the server itself, [`join`] what becomes of a
+//! back to how it was, [`operator`] what is changed at the server itself, [`bring_back`] what comes out of an archive, [`join`] what becomes of a
 //! device's own items when it enters a group, [`sharing`] what devices have together and what each
 //! for itself,
 //! [`ship`] what a replica is sent of the database page by page, [`apply`] what it does with that, [`protection`] when a change may be acknowledged,
@@ -13,6 +13,7 @@ pub mod accept;
 pub mod apply;
 pub mod backoff;
 pub mod batch;
+pub mod bring_back;
 mod error;
 pub mod follow;
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::open::with_suffix;
 ///
 /// # Errors
 /// The file system's; the file is then as it was.
-pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let beside = with_suffix(path, ".tmp");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     file.write_all(content)?;

@@ -27,6 +27,7 @@ pub mod tap;
 mod users;
 mod writer;
 
+pub use durable::replace;
 pub use error::{Class, Error, Result};
 pub use followed::Followed;
 pub use open::{FileKind, place, retire, set_aside};

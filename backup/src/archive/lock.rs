@@ -10,6 +10,7 @@ use age::secrecy::{ExposeSecret, SecretString};
 use age::{DecryptError, Decryptor, EncryptError, Encryptor, scrypt, x25519};
 use mfpsync_storage::codec::{DecodeError, Decoder, Encoder};
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 /// Fewest characters of a passphrase: as of a recovery kit's.
 pub const PASSPHRASE_CHARS: usize = 12;
@@ -60,8 +61,10 @@ enum Kind {
 }
 
 /// What opens an archive. Shows nothing of itself.
+#[derive(Clone)]
 pub struct Key(Opener);
 
+#[derive(Clone)]
 enum Opener {
     Passphrase(SecretString),
     Identity(x25519::Identity),
@@ -109,6 +112,13 @@ impl Lock {
             }
         }
     }
+}
+
+/// An identity, and the recipient of archives that it opens, as texts. It is kept nowhere here.
+#[must_use]
+pub fn new_identity() -> (Zeroizing<String>, String) {
+    let identity = x25519::Identity::generate();
+    (Zeroizing::new(identity.to_string().expose_secret().to_owned()), identity.to_public().to_string())
 }
 
 impl Key {

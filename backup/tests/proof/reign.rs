@@ -41,6 +41,13 @@ fn reign(archive: &Archive, number: u64, sequence: Sequence) -> Reign {
     }
 }
 
+fn begin(database: &Path, reign: &Reign, since: &Since) -> mfpsync_storage::Result<Reapplied> {
+    let mut master = Inline::<Master>::open(database, false)?;
+    let reapplied = master.write(|write| write.begin_restored_reign(reign, since, 10_000))?;
+    master.close()?;
+    Ok(reapplied)
+}
+
 /// The master that lives on: two devices and a user more than when it was archived, one released, one erased.
 fn archived() -> (tempfile::TempDir, Store<Master>, Archive) {
     let directory = tempfile::tempdir().unwrap();
@@ -70,13 +77,10 @@ fn i_18_i_19_a_restored_master_begins_anew_and_nothing_that_was_undone_returns()
     manifest.check_group(GROUP, &public(&root())).unwrap();
     let at = manifest.held.at.sequence;
     let restored = archive.restore(&archive.bytes, &identity()).unwrap();
-    let ready = restored.begin(&reign(&archive, 2, at), &since, 10_000).unwrap();
-    assert_eq!(
-        (ready.reapplied().releases, ready.reapplied().erasures, ready.reapplied().items),
-        (1, 1, 100)
-    );
     let place = directory.path().join("restored.db");
-    ready.place(&place).unwrap();
+    restored.stage(&place).unwrap();
+    let reapplied = begin(&place, &reign(&archive, 2, at), &since).unwrap();
+    assert_eq!((reapplied.releases, reapplied.erasures, reapplied.items), (1, 1, 100));
 
     let mut served = Inline::<Master>::open(&place, false).unwrap();
     let revision = served.write(|to| to.accept(&author(1), &[item("user/u2", "new", "x")])).unwrap();
@@ -106,12 +110,11 @@ fn i_18_a_restore_that_ends_early_leaves_everything_as_it_was() {
     let path = directory.path().join("master.db");
     let at = archive.manifest.held.at.sequence;
     // A reign that begins elsewhere.
-    let restored = archive.restore(&archive.bytes, &identity()).unwrap();
-    assert!(restored.begin(&reign(&archive, 2, Sequence(1)), &Since::default(), 1).is_err());
+    let staged = directory.path().join("staged.db");
+    archive.restore(&archive.bytes, &identity()).unwrap().stage(&staged).unwrap();
+    assert!(begin(&staged, &reign(&archive, 2, Sequence(1)), &Since::default()).is_err());
     // A place that is taken.
-    let restored = archive.restore(&archive.bytes, &identity()).unwrap();
-    let ready = restored.begin(&reign(&archive, 2, at), &Since::default(), 1).unwrap();
-    assert!(ready.place(&path).is_err());
+    assert!(archive.restore(&archive.bytes, &identity()).unwrap().stage(&path).is_err());
     // A decision that is never made.
     drop(archive.restore(&archive.bytes, &identity()).unwrap());
     // A process that was killed in the midst of it, and the next attempt.
@@ -134,9 +137,9 @@ fn the_same_archive_restored_twice_makes_two_reigns_that_are_told_apart() {
     other.promotion.record.epoch.nonce = [4; 16];
     let epochs = [one, other].map(|reign| {
         let restored = archive.restore(&archive.bytes, &identity()).unwrap();
-        let ready = restored.begin(&reign, &Since::default(), 1).unwrap();
         let place = archive.directory.path().join("place.db");
-        ready.place(&place).unwrap();
+        restored.stage(&place).unwrap();
+        begin(&place, &reign, &Since::default()).unwrap();
         let epoch =
             Inline::<Master>::open(&place, false).unwrap().read(|read| read.founded_head()).unwrap().epoch;
         std::fs::remove_file(&place).unwrap();

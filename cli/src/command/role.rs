@@ -17,11 +17,12 @@ use serde_json::{Value, json};
 
 use super::{Context, status};
 use crate::exit::{Exit, Failure};
-use crate::kit::{Kit, KitFile};
+use crate::kit::Kit;
 use crate::output::printable;
 use crate::render::status::{rival_json, role_name, role_text};
 use crate::render::units::count;
 use crate::secret::{self, Secret};
+use crate::secret_file::SecretFile;
 use crate::sockets::Sockets;
 use crate::wait;
 
@@ -262,8 +263,8 @@ async fn retire(context: &Context) -> Result<Exit, Failure> {
 async fn start_server(context: &Context, args: StartServerArgs) -> Result<Exit, Failure> {
     let sockets = &context.sockets;
     sockets.panel().await?;
-    let kit_file = if args.kit == Path::new("-") { None } else { Some(KitFile::reserve(&args.kit)?) };
-    let passphrase = secret::passphrase(args.passphrase_file.as_deref()).await?;
+    let kit_file = if args.kit == Path::new("-") { None } else { Some(SecretFile::reserve(&args.kit)?) };
+    let passphrase = secret::new_passphrase("the recovery kit", args.passphrase_file.as_deref()).await?;
     let prepared = prepare(sockets, &args.group, &passphrase).await?;
     let new = !prepared.group_id.is_empty();
     if new {
@@ -324,7 +325,7 @@ pub(crate) async fn serve(sockets: &Sockets, with_client: bool) -> Result<RoleRe
 }
 
 /// Puts the kit where the operator asked for it, before the group exists.
-fn hand_over(context: &Context, kit: &str, file: Option<KitFile>) -> Result<(), Failure> {
+fn hand_over(context: &Context, kit: &str, file: Option<SecretFile>) -> Result<(), Failure> {
     match file {
         Some(file) => {
             file.fill(kit)?;

@@ -12,9 +12,10 @@ use super::fleet::{COPIER, Fleet};
 use super::narrator::{Narrator, took};
 use crate::command::role;
 use crate::exit::Failure;
-use crate::kit::{Kit, KitFile};
+use crate::kit::Kit;
 use crate::render::pairing;
 use crate::secret::Secret;
+use crate::secret_file::SecretFile;
 use crate::wait;
 
 /// Generated persons at example.com.
@@ -45,7 +46,7 @@ pub(super) async fn found_group(narrator: &Narrator, fleet: &Fleet) -> Result<Ki
     let sockets = &fleet.device(COPIER)?.sockets;
     let began = Instant::now();
     let kit_path = fleet.directory().join("recovery-kit.age");
-    let file = KitFile::reserve(&kit_path)?;
+    let file = SecretFile::reserve(&kit_path)?;
     let passphrase = passphrase()?;
     let prepared = role::prepare(sockets, "Second floor", &passphrase).await?;
     file.fill(&prepared.recovery_kit)?;

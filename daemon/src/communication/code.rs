@@ -145,6 +145,20 @@ codes! {
     ChangesHeld = "C-CHANGES-HELD", Error, Never: "changes wait for the replica";
     /// It has everything again.
     Protected = "C-PROTECTED", Notice, Never: "the replica has everything again";
+    /// An archive is on the share.
+    ArchiveMade = "C-ARCHIVE-MADE", Notice, Never: "an archive was made and proven";
+    /// None is.
+    ArchiveNotMade = "C-ARCHIVE-NOT-MADE", Error, Lasting: "an archive was not made";
+    /// An archive was looked at again.
+    ArchiveProven = "C-ARCHIVE-PROVEN", Notice, Never: "an archive was read back and is what it should be";
+    /// And it is not what it should be.
+    ArchiveWrong = "C-ARCHIVE-WRONG", Error, Never: "an archive is not what it should be";
+    /// An operator changed where archives go, or by whom.
+    ShareSet = "C-SHARE-SET", Notice, Never: "the share for archives was set";
+    /// The group goes on with what an archive held.
+    Restored = "C-RESTORED", Notice, Never: "the group's data was restored from an archive";
+    /// Items came back from an archive.
+    BroughtBack = "C-BROUGHT-BACK", Notice, Never: "items were brought back from an archive";
     /// Another role runs.
     Role = "C-ROLE", Notice, Hour: "the role of this device changed";
     /// A fault began; the reason is its code.

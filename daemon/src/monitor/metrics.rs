@@ -9,6 +9,7 @@ use mfpsync_proto::panel as wire;
 use mfpsync_storage::{Database, Store};
 
 use super::exposition::{Exposition, Type};
+use crate::backup::Ledger;
 use crate::client::Link;
 use crate::fault::FaultCode;
 use crate::panel::{Session, status};
@@ -95,6 +96,12 @@ families! {
     ReplicaLag = "mfpsync_replica_lag_seconds", Histogram: "From a commit to the replica's word that it is on its stable storage, since the server part started.";
     ReplicaBytes = "mfpsync_replica_sent_bytes_total", Counter: "Bytes of the messages to it, before TLS.";
     ReplicaParts = "mfpsync_replica_sent_parts_total", Counter: "Parts of transactions among them.";
+    ArchiveTime = "mfpsync_archive_timestamp_seconds", Gauge: "When the newest good archive was made here, Unix time.";
+    ArchiveSequence = "mfpsync_archive_sequence", Gauge: "The last sequence in it.";
+    ArchiveBytes = "mfpsync_archive_bytes", Gauge: "Its size on the share.";
+    ArchiveFailures = "mfpsync_archive_failures", Gauge: "Attempts to make one that have failed in a row since.";
+    ArchiveDrillTime = "mfpsync_archive_drill_timestamp_seconds", Gauge: "When an archive was last read back, Unix time.";
+    ArchiveDrillWrong = "mfpsync_archive_drill_wrong", Gauge: "1 if it was not what it should be.";
     CopyConnected = "mfpsync_copy_connected", Gauge: "1 while the server is connected, at the replica.";
     CopyPosition = "mfpsync_copy_position_sequence", Gauge: "The last sequence in the copy.";
     CopyBehind = "mfpsync_copy_behind_changes", Gauge: "Sequences the server was ahead when it last said where it stands.";
@@ -231,6 +238,14 @@ fn samples(
                 text.histogram(&[], replicating.lag(), MICROS);
             }
         }
+        Family::ArchiveTime
+        | Family::ArchiveSequence
+        | Family::ArchiveBytes
+        | Family::ArchiveFailures
+        | Family::ArchiveDrillTime
+        | Family::ArchiveDrillWrong => {
+            some(text, device.archiving.remembered(|ledger| archive(family, ledger)))
+        }
         Family::ReplicaBytes => drop(text.sample(&[], stats.replica_bytes_sent.get())),
         Family::ReplicaParts => drop(text.sample(&[], stats.replica_parts_sent.get())),
         Family::CopyBytes => drop(text.sample(&[], stats.copy_bytes_taken.get())),
@@ -246,6 +261,19 @@ fn samples(
                 some(text, replication::at_replica(family, &device.copy.borrow()));
             }
         }
+    }
+}
+
+fn archive(family: Family, ledger: &Ledger) -> Option<f64> {
+    let newest = || ledger.newest().map(|(_, manifest)| manifest);
+    match family {
+        Family::ArchiveTime => newest().map(|manifest| manifest.made_at as f64 / 1e3),
+        Family::ArchiveSequence => newest().map(|manifest| manifest.held.at.sequence.0 as f64),
+        Family::ArchiveBytes => newest().map(|manifest| manifest.archive.bytes as f64),
+        Family::ArchiveFailures => Some(ledger.failure().map_or(0, |failure| failure.times).into()),
+        Family::ArchiveDrillTime => ledger.drill().map(|drill| drill.at as f64 / 1e3),
+        Family::ArchiveDrillWrong => ledger.drill().map(|drill| f64::from(u8::from(drill.wrong.is_some()))),
+        _ => None,
     }
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use mfpsync_proto::panel as wire;
 use mfpsync_storage::model::{Chain, DeviceId, Epoch, Parent, Promotion, PromotionReason, Sequence, Signed};
-use ring::rand::SecureRandom;
 use tonic::Status;
 
 use super::founding::own_head;
@@ -90,9 +89,7 @@ fn record(device: &Device, lineage: Vec<Signed<Promotion>>) -> Result<Signed<Pro
     let key = IssuingKey::load(&*device.keys, device.identity.device())
         .map_err(|error| Status::unavailable(error.to_string()))?
         .ok_or_else(|| Status::internal("this device has no issuing key"))?;
-    let mut nonce = [0; 16];
-    let random: &dyn SecureRandom = &*device.random;
-    random.fill(&mut nonce).map_err(|_| Status::internal("no random numbers"))?;
+    let nonce = device.nonce().map_err(|fault| Status::internal(fault.to_string()))?;
     let seen = device.control.current().epoch.map_or(0, |seen| seen.number);
     let highest = lineage.last().map_or(0, |last| last.record.epoch.number).max(seen);
     let founded = lineage.into_iter().next();

@@ -5,7 +5,6 @@ use std::time::Duration;
 use mfpsync_proto::panel as wire;
 use mfpsync_storage::model::{Capabilities, Promotion, Signed};
 use mfpsync_storage::physical::Standby;
-use ring::rand::SecureRandom;
 use tonic::Status;
 
 use super::replication::{opened, opened_if_given, place};
@@ -155,9 +154,7 @@ pub(super) async fn release(
 pub(super) async fn stay(session: &Session) -> Result<wire::StayReply, Status> {
     let (device, server) = (&session.device, session.server()?);
     let ended = server.serving.rivals().iter().map(|ended| rival(device, ended)).collect();
-    let mut nonce = [0; 16];
-    let random: &dyn SecureRandom = &*device.random;
-    random.fill(&mut nonce).map_err(|_| Status::internal("no random numbers"))?;
+    let nonce = device.nonce().map_err(|fault| Status::internal(fault.to_string()))?;
     let epoch = server.serving.stay(OPERATOR, nonce).await?;
     let seen = device.saw_epoch(server.serving.head().group, epoch).await;
     seen.map_err(|fault| Status::unavailable(fault.to_string()))?;

@@ -40,7 +40,21 @@ pub(crate) async fn status(session: &Session) -> wire::StatusReply {
         debug_minutes_left: session.debug.minutes_left(),
         replica: replication::replica(device),
         copy: replication::copy(session),
+        backup: backup(device),
     }
+}
+
+fn backup(device: &Device) -> Option<wire::BackupStatus> {
+    let standing = super::backup::standing(device)?;
+    Some(wire::BackupStatus {
+        made_unix_millis: standing.newest.as_ref().map(|newest| newest.made_unix_millis),
+        revision: standing
+            .newest
+            .map(|newest| wire::Revision { epoch: newest.epoch, sequence: newest.sequence }),
+        next_unix_millis: standing.next_unix_millis,
+        failure: standing.failure,
+        busy: standing.job.is_some_and(|job| !job.ended),
+    })
 }
 
 /// What the own database says of waiting edits and the cursor.

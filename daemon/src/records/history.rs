@@ -159,6 +159,7 @@ fn act_name(act: OperatorAct) -> &'static str {
         OperatorAct::Erase => "erase",
         OperatorAct::Readmit => "readmit",
         OperatorAct::Share => "sharing",
+        OperatorAct::BringBack => "bring-back",
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) fn server(device: &Device) -> Result<Arc<ServerPart>, Status> {
 }
 
 /// The person at the panel, as history shows it.
-pub(super) fn operator(device: &Device, actor: String) -> Result<Operator, Status> {
+pub(crate) fn operator(device: &Device, actor: String) -> Result<Operator, Status> {
     if actor.len() > ACTOR_BYTES || actor.contains(char::is_control) {
         return Err(Status::invalid_argument("actor is longer than 255 bytes or holds control characters"));
     }

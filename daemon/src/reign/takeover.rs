@@ -1,4 +1,4 @@
-//! From replica to server, in steps that outlast a power cut at any moment. I-10.
+//! From replica, or from an archive, to server, in steps that outlast a power cut at any moment. I-10.
 //!
 //! 1. The operator's decision stands in the control file, with the role. The replica part ends, so the copy
 //!    stands still.
@@ -9,9 +9,15 @@
 //! 4. The record becomes part of it, in one transaction with this device's row.
 //! 5. The control file forgets the takeover.
 //!
+//! By an archive ([`restored`]) it is the same with a database of our making beside the master: it gets the reign first
+//! and its place then.
+//!
 //! The server part runs this whenever it starts with a takeover in the control file, from the step that is
 //! due. The binding as a replica ends with step 1, as the role says.
 
+mod restored;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,11 +25,10 @@ use mfpsync_storage::codec::DecodeError;
 use mfpsync_storage::local::Membership;
 use mfpsync_storage::master::{Founding, Head, Master, MasterWrite, Reign, Replication};
 use mfpsync_storage::model::{
-    Capabilities, Epoch, IssuingCertificate, Member, Parent, Promotion, PromotionReason, Signed,
+    Capabilities, Epoch, ErasedMark, IssuingCertificate, Member, Parent, Promotion, PromotionReason, Signed,
 };
 use mfpsync_storage::physical::{Position, Standby};
 use mfpsync_storage::{Error, Inline};
-use ring::rand::SecureRandom;
 
 use crate::authority::IssuingKey;
 use crate::clock::unix_millis;
@@ -47,13 +52,21 @@ use crate::storage_fault::start_fault;
 /// It goes on; starting again waits for nothing but the files, which one process alone uses.
 pub async fn finish(device: &Arc<Device>) -> Result<bool, Fault> {
     let Some(takeover) = device.control.current().takeover else { return Ok(false) };
-    let read = device.own.db().read(READ_DEADLINE, |read| {
-        Ok((read.issuers()?, read.lineage()?, read.members()?, read.membership()?))
+    let own = device.own.db().read(READ_DEADLINE, |read| {
+        Ok(Own {
+            issuers: read.issuers()?,
+            lineage: read.lineage()?,
+            members: read.members()?,
+            membership: read.membership()?,
+            erasures: read.erasures()?,
+        })
     });
-    let (issuers, lineage, members, membership) = read.await.map_err(|error| start_fault(&error))?;
-    let own = Own { issuers, lineage, members, membership };
+    let own = own.await.map_err(|error| start_fault(&error))?;
     let steps = Arc::new(Steps { device: device.clone(), takeover, own });
-    let promotion = if steps.takeover.record.is_empty() {
+    let promotion = if steps.takeover.record.is_empty() && steps.takeover.way == Way::Restored {
+        let deciding = steps.clone();
+        blocking(move || deciding.decide_restored()).await?
+    } else if steps.takeover.record.is_empty() {
         let reading = steps.clone();
         let position = blocking(move || reading.whole_copy()).await?;
         if matches!(steps.takeover.way, Way::HandedOver { .. }) {
@@ -65,7 +78,11 @@ pub async fn finish(device: &Arc<Device>) -> Result<bool, Fault> {
         steps.decided()?
     };
     let epoch = promotion.record.epoch;
-    blocking(move || steps.begin(promotion)).await?;
+    blocking(move || match steps.takeover.way {
+        Way::Restored => steps.begin_restored(promotion),
+        Way::Lost | Way::HandedOver { .. } | Way::Anew => steps.begin(promotion),
+    })
+    .await?;
     tracing::info!(epoch = epoch.number, "this device reigns");
     device.communication.record(Event::new(Code::TookOver));
     Ok(true)
@@ -127,6 +144,7 @@ struct Own {
     lineage: Vec<Signed<Promotion>>,
     members: Vec<Signed<Member>>,
     membership: Option<Membership>,
+    erasures: BTreeMap<String, ErasedMark>,
 }
 
 struct Steps {
@@ -189,7 +207,7 @@ impl Steps {
         issuer: Signed<IssuingCertificate>,
         write: &MasterWrite<'_>,
     ) -> Result<(), Error> {
-        let Own { issuers, lineage, members, membership } = &self.own;
+        let Own { issuers, lineage, members, membership, .. } = &self.own;
         let known = membership.as_ref().zip(lineage.first());
         let (membership, founded) = known.ok_or(DecodeError::Invalid("this device never met its group"))?;
         write.add_promotion(founded)?;
@@ -230,12 +248,9 @@ impl Steps {
         if seen > position.epoch.number {
             return Err(Fault::with_detail(FaultCode::Superseded, "the copy is of an earlier reign"));
         }
-        let mut nonce = [0; 16];
-        let random: &dyn SecureRandom = &*self.device.random;
-        random.fill(&mut nonce).map_err(|_| Fault::with_detail(FaultCode::Keys, "no random numbers"))?;
         Ok(Promotion {
             group: position.group,
-            epoch: Epoch { number: position.epoch.number + 1, nonce },
+            epoch: Epoch { number: position.epoch.number + 1, nonce: self.device.nonce()? },
             parent: Some(Parent {
                 epoch: position.epoch,
                 sequence: position.sequence,
@@ -248,7 +263,7 @@ impl Steps {
             operator: self.takeover.operator.clone(),
             reason: match self.takeover.way {
                 Way::HandedOver { .. } => PromotionReason::Transferred,
-                Way::Lost | Way::Anew => PromotionReason::Promoted,
+                Way::Lost | Way::Anew | Way::Restored => PromotionReason::Promoted,
             },
             made_at: unix_millis(),
         })
@@ -298,7 +313,7 @@ impl Steps {
 
     fn row(&self, key: &IssuingKey, rows: &[Member], promotion: &Promotion) -> Signed<Member> {
         let own = self.device.identity.device();
-        let known = rows.iter().find(|member| member.device == own).cloned();
+        let known = rows.iter().filter(|member| member.device == own).max_by_key(|member| member.version);
         let capabilities = Capabilities::CLIENT.with(Capabilities::SERVE).with(Capabilities::ADMINISTER);
         key.sign_member(Member {
             group: promotion.group,
@@ -307,7 +322,7 @@ impl Steps {
             name: self.device.config.name.clone(),
             capabilities,
             released: false,
-            version: known.as_ref().map_or(1, |known| known.version + 1),
+            version: known.map_or(1, |known| known.version + 1),
             endpoints: self.device.endpoints(&self.device.config.listen),
             issuer: own,
         })

@@ -297,6 +297,8 @@ pub enum RoleEvent {
     Exited(Part, Fault),
     /// The pause after a fault is over.
     RetryDue,
+    /// What a part works on is to be another: it ends and begins anew, and the others go on.
+    Restart(Part),
     /// The process is to end.
     Shutdown,
 }
@@ -311,6 +313,7 @@ impl RoleEvent {
             Self::Stopped => "stopped",
             Self::Exited(..) => "exited",
             Self::RetryDue => "retry-due",
+            Self::Restart(_) => "restart",
             Self::Shutdown => "shutdown",
         }
     }
@@ -401,6 +404,7 @@ pub fn step(state: &RoleState, event: RoleEvent) -> Result<Step, Rejected> {
             | RoleState::Stopping { .. }
             | RoleState::Closing { .. } => Err(unexpected),
         },
+        RoleEvent::Restart(part) => restart(state, part, unexpected),
         RoleEvent::Shutdown => Ok(shutdown(state)),
     }
 }
@@ -467,6 +471,39 @@ fn exited(state: &RoleState, part: Part, fault: Fault, unexpected: Rejected) -> 
         RoleState::Stopping { running, .. } | RoleState::Closing { running, .. } => *running = left,
     }
     Ok((after, Vec::new()))
+}
+
+fn restart(state: &RoleState, part: Part, unexpected: Rejected) -> Result<Step, Rejected> {
+    let stop = |wanted: &Role, running: PartSet| {
+        let state = RoleState::Stopping { wanted: *wanted, running, part };
+        Ok((state, vec![RoleEffect::Stop(part)]))
+    };
+    match state {
+        RoleState::Closing { .. } => Err(Rejected::Closing),
+        RoleState::Running(wanted) if wanted.parts().contains(part) => {
+            stop(wanted, wanted.parts().without(part))
+        }
+        RoleState::Starting { wanted, running, part: starting, .. } if *starting == part => {
+            stop(wanted, *running)
+        }
+        RoleState::Stopping { wanted, part: stopping, .. }
+            if *stopping == part && wanted.parts().contains(part) =>
+        {
+            Ok((state.clone(), Vec::new()))
+        }
+        RoleState::Faulted { wanted, running, .. } if running.contains(part) => {
+            stop(wanted, running.without(part))
+        }
+        RoleState::Faulted { wanted, running, .. } if wanted.parts().contains(part) => {
+            Ok(next(*wanted, *running))
+        }
+        // Something else is on its way, or the part is not wanted.
+        RoleState::Off
+        | RoleState::Starting { .. }
+        | RoleState::Running(_)
+        | RoleState::Stopping { .. }
+        | RoleState::Faulted { .. } => Err(unexpected),
+    }
 }
 
 fn shutdown(state: &RoleState) -> Step {

@@ -50,6 +50,7 @@ fn events() -> Vec<RoleEvent> {
         RoleEvent::Exited(Part::Server, fault(FaultCode::Superseded)),
         RoleEvent::Exited(Part::Client, fault(FaultCode::DiskIo)),
         RoleEvent::RetryDue,
+        RoleEvent::Restart(Part::Server),
         RoleEvent::Shutdown,
     ]
 }
@@ -80,6 +81,7 @@ fn render_event(event: &RoleEvent) -> String {
         RoleEvent::SwitchTo(role) => format!("switch {role}"),
         RoleEvent::StartFailed(fault) => format!("start-failed {}", fault.code),
         RoleEvent::Exited(part, fault) => format!("exited {part} {}", fault.code),
+        RoleEvent::Restart(part) => format!("restart {part}"),
         RoleEvent::Started | RoleEvent::Stopped | RoleEvent::RetryDue | RoleEvent::Shutdown => {
             event.name().to_owned()
         }
@@ -202,6 +204,7 @@ fn any_event() -> impl Strategy<Value = RoleEvent> {
         2 => code.clone().prop_map(|code| RoleEvent::StartFailed(fault(code))),
         2 => (part, code).prop_map(|(part, code)| RoleEvent::Exited(part, fault(code))),
         2 => Just(RoleEvent::RetryDue),
+        1 => Just(RoleEvent::Restart(Part::Server)),
         1 => Just(RoleEvent::Shutdown),
     ]
 }
@@ -233,7 +236,11 @@ impl World {
                 self.alive = self.alive.without(*part);
             }
             RoleEvent::Boot(role) => self.persisted = Some(*role),
-            RoleEvent::Exited(..) | RoleEvent::SwitchTo(_) | RoleEvent::RetryDue | RoleEvent::Shutdown => {}
+            RoleEvent::Exited(..)
+            | RoleEvent::SwitchTo(_)
+            | RoleEvent::RetryDue
+            | RoleEvent::Restart(_)
+            | RoleEvent::Shutdown => {}
         }
     }
 

@@ -114,6 +114,7 @@ pub enum SwitchError {
 #[derive(Debug)]
 enum Command {
     Switch { role: Role, reply: oneshot::Sender<Result<RoleState, SwitchError>> },
+    Restart { part: Part, reply: oneshot::Sender<Result<RoleState, SwitchError>> },
     Ping { reply: oneshot::Sender<()> },
 }
 
@@ -135,8 +136,26 @@ impl SupervisorHandle {
     /// # Cancel safety
     /// The role may be adopted all the same.
     pub async fn switch(&self, role: Role) -> Result<RoleState, SwitchError> {
+        self.ask(|reply| Command::Switch { role, reply }).await
+    }
+
+    /// Has a part of the role end and begin anew; answered when it is on its way out.
+    ///
+    /// # Errors
+    /// Another part is on its way, the role has no such part, or the supervisor is busy or gone: nothing happens.
+    ///
+    /// # Cancel safety
+    /// It may begin anew all the same.
+    pub async fn restart(&self, part: Part) -> Result<RoleState, SwitchError> {
+        self.ask(|reply| Command::Restart { part, reply }).await
+    }
+
+    async fn ask(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<RoleState, SwitchError>>) -> Command,
+    ) -> Result<RoleState, SwitchError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.try_send(Command::Switch { role, reply }).map_err(|error| match error {
+        self.commands.try_send(command(reply)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => SwitchError::Busy,
             mpsc::error::TrySendError::Closed(_) => SwitchError::Stopped,
         })?;
@@ -355,6 +374,10 @@ impl<P: Parts, I: Intent> Supervisor<P, I> {
             Wake::Command(Command::Switch { role, reply }) => {
                 // Nobody waits for the answer any more: the state is published all the same.
                 let _ = reply.send(self.switch(role).await);
+            }
+            Wake::Command(Command::Restart { part, reply }) => {
+                let restarted = step(&self.state, RoleEvent::Restart(part)).map(|next| self.adopt(next));
+                let _ = reply.send(restarted.map(|()| self.state.clone()).map_err(SwitchError::from));
             }
             Wake::Command(Command::Ping { reply }) => {
                 let _ = reply.send(());

@@ -77,6 +77,8 @@ struct State {
     recent: Lag,
     position: Option<Position>,
     proof: Proof,
+    /// Up to where everything is in an archive.
+    archived: Option<Sequence>,
 }
 
 struct Stream {
@@ -127,6 +129,7 @@ impl Replicating {
             recent: Lag::default(),
             position: None,
             proof: Proof::default(),
+            archived: None,
         };
         Arc::new(Self {
             master,
@@ -382,6 +385,13 @@ impl Replicating {
         self.changed.send_replace(());
     }
 
+    /// Up to where everything is in a good archive of this history, from now on.
+    pub fn archived(&self, through: Option<Sequence>) {
+        let mut state = self.state();
+        state.archived = through;
+        self.show(&state);
+    }
+
     /// Shows followers what may be shown, and says what is safe.
     fn show(&self, state: &State) {
         let through = match state.protection.verdict() {
@@ -389,7 +399,11 @@ impl Replicating {
             Verdict { .. } => state.shipping.durable().map_or(Sequence::ZERO, |durable| durable.sequence),
         };
         self.hub.confirm(through);
-        self.hub.hold_safe(state.set.and(state.shipping.durable()).map(|durable| durable.sequence));
+        // A replica that is behind may be what takes over, whatever an archive has.
+        self.hub.hold_safe(match state.set {
+            Some(_) => state.shipping.durable().map(|durable| durable.sequence),
+            None => state.archived,
+        });
         self.changed.send_replace(());
     }
 

@@ -30,13 +30,15 @@ pub enum OperatorAct {
     Readmit = 4,
     /// Changed the sharing of a kind.
     Share = 5,
+    /// Brought items back from an archive.
+    BringBack = 6,
 }
 
 impl OperatorAct {
     /// The act behind an author; none for a device's own operation.
     #[must_use]
     pub fn of(incarnation: Incarnation, operation: OperationNumber) -> Option<Self> {
-        let acts = [Self::Undo, Self::DeleteUser, Self::Erase, Self::Readmit, Self::Share];
+        let acts = [Self::Undo, Self::DeleteUser, Self::Erase, Self::Readmit, Self::Share, Self::BringBack];
         acts.into_iter().find(|act| incarnation == OPERATOR && operation.0 == *act as u64)
     }
 }

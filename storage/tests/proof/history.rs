@@ -90,7 +90,8 @@ fn a_wiped_scope_leaves_no_value_and_no_name_but_a_whole_chain() {
 
 #[test]
 fn the_operators_marks_are_no_devices() {
-    for act in [OperatorAct::Undo, OperatorAct::DeleteUser, OperatorAct::Erase, OperatorAct::Readmit] {
+    let acts = [OperatorAct::Undo, OperatorAct::DeleteUser, OperatorAct::Erase, OperatorAct::Readmit];
+    for act in acts.into_iter().chain([OperatorAct::Share, OperatorAct::BringBack]) {
         let author = Author::operator(DeviceId([1; 16]), act, "admin".to_owned(), 5);
         assert_eq!(OperatorAct::of(author.incarnation, author.operation), Some(act));
     }

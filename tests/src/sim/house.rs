@@ -640,7 +640,7 @@ impl World {
             operator: "panel".to_owned(),
             reason: match way {
                 Way::HandedOver { .. } => PromotionReason::Transferred,
-                Way::Lost | Way::Anew => PromotionReason::Promoted,
+                Way::Lost | Way::Anew | Way::Restored => PromotionReason::Promoted,
             },
             made_at: self.wall_clock(self.houses[house].clock_error),
         }

@@ -1,0 +1,302 @@
+//! Making an archive: taken and sealed into a file of this device, opened in scratch, sent, read back, published; then
+//! those that are too old are removed.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::sync::Arc;
+
+use mfpsync_backup::archive::{self, ArchiveError, Lock, Taken};
+use mfpsync_backup::layout::ArchiveId;
+use mfpsync_backup::manifest::{self, Maker, Manifest};
+use mfpsync_backup::smb::Target;
+use mfpsync_backup::store::{ArchiveStore, Connection, Kind, smb::SmbStore};
+use mfpsync_backup::survey::Survey;
+use mfpsync_backup::upload::{Archive, Mark, Patience, Progress, Proven, Source, Spooled, Upload, Whole};
+use mfpsync_backup::{prune, retention};
+use mfpsync_proto::backup::Step;
+use mfpsync_storage::model::{IssuingCertificate, Signed};
+use mfpsync_storage::{Error, Store};
+
+use super::Making;
+use super::fetching::{Whose, shown as shown_archive, usable};
+use super::job::{JobError, Shown};
+use super::ledger::{Ledger, Pending};
+use super::settings::Settings;
+use super::tools::Tools;
+use crate::authority::IssuingKey;
+use crate::clock::unix_millis;
+use crate::db::READ_DEADLINE;
+use crate::device::Device;
+use crate::reign::takeover;
+
+/// Bytes between two marks that are remembered: what is sent twice at the most after a power cut.
+const MARK_EVERY: u64 = 32 << 20;
+/// How long an upload that ended half-way is left on the share, in seconds.
+const GRACE: u64 = 7 * 24 * 60 * 60;
+/// Snapshots that are lost to something else of this device before it is called a failure.
+const TAKES: u32 = 3;
+
+/// Makes one, or goes on with one that is on its way, and removes old ones.
+///
+/// # Errors
+/// Why there is none. Earlier ones are as they were.
+pub(super) async fn make(device: &Arc<Device>, order: Making, shown: Shown) -> Result<(), JobError> {
+    let Making { lock, accept_missing } = order;
+    let server = device.server.load_full().ok_or_else(|| {
+        JobError::Refused(
+            "archives are made at the group's server, and this device is not a running one".to_owned(),
+        )
+    })?;
+    server.serving.reigns().map_err(|status| JobError::Refused(status.message().to_owned()))?;
+    let head = server.serving.head();
+    let settings = device.archiving.settings();
+    let target = settings.target(head.group, &device.settings.now().backup)?;
+    let issuers = server.serving.master.read(READ_DEADLINE, |read| read.issuers()).await?;
+    let (signer, issuer) =
+        takeover::issuing(device, &issuers).map_err(|fault| JobError::Refused(fault.to_string()))?;
+    let work = Work {
+        device: device.clone(),
+        master: server.serving.master.store().clone(),
+        whose: Whose { group: head.group, root: Some(head.root_key) },
+        signer,
+        issuer,
+        target,
+        place: settings.share.as_ref().map_or_else(String::new, ToString::to_string),
+        settings,
+        accept_missing,
+        shown,
+    };
+    let done = tokio::task::spawn_blocking(move || work.make(lock)).await;
+    done.unwrap_or_else(|_| Err(JobError::Refused("the job ended unexpectedly".to_owned())))
+}
+
+struct Work {
+    device: Arc<Device>,
+    master: Store<mfpsync_storage::master::Master>,
+    whose: Whose,
+    signer: IssuingKey,
+    issuer: Signed<IssuingCertificate>,
+    target: Target,
+    /// The share, as it is remembered.
+    place: String,
+    settings: Settings,
+    accept_missing: bool,
+    shown: Shown,
+}
+
+impl Work {
+    fn make(&self, lock: Option<Lock>) -> Result<(), JobError> {
+        let tools = Tools::of(&self.device)?;
+        self.note(|ledger| ledger.of_group(self.whose.group))?;
+        let store = tools.store(self.target.clone())?;
+        // Before a second of work: whether it could be sent at all.
+        self.shown.step(Step::Connecting, 0, 0);
+        drop(self.connect(&store)?);
+        let pending = self.device.archiving.remembered(|ledger| ledger.pending().cloned());
+        let goes_on = pending.filter(|pending| {
+            lock.is_none() && ArchiveId::parse(&pending.id).is_some_and(|id| tools.spooled(id).exists())
+        });
+        let pending = match goes_on {
+            Some(pending) => pending,
+            None => self.take(&tools, &lock.map_or_else(|| self.settings.lock(), Ok)?)?,
+        };
+        self.send(&tools, &store, &pending)?;
+        self.remove_old(&store)
+    }
+
+    fn connect(&self, store: &SmbStore) -> Result<Box<dyn Connection>, JobError> {
+        let connection = store.connect(self.shown.cancel())?;
+        self.shown.protected(connection.protection());
+        Ok(connection)
+    }
+
+    /// Takes an archive and proves it; from then on it is on its way.
+    fn take(&self, tools: &Tools, lock: &Lock) -> Result<Pending, JobError> {
+        tools.tidy(None).map_err(JobError::io("remove old files of the spool"))?;
+        let mut luck = [0; 8];
+        let random: &dyn ring::rand::SecureRandom = &*self.device.random;
+        random.fill(&mut luck).map_err(|_| JobError::Refused("no random numbers".to_owned()))?;
+        let made_at = unix_millis();
+        let id = ArchiveId::new(made_at / 1_000, u64::from_le_bytes(luck));
+        let path = tools.spooled(id);
+        let taken = self.taken(lock, &path)?;
+        let bytes = taken.archive.bytes;
+        self.shown.step(Step::Proving, 0, bytes);
+        let file = File::open(&path).map_err(JobError::io("read the archive"))?;
+        let reading = Counted {
+            from: BufReader::new(file),
+            passed: 0,
+            tell: |passed| {
+                self.shown.step(Step::Proving, passed, bytes);
+            },
+        };
+        let stop = || !self.shown.goes_on();
+        let held = tools.restore().prove(reading, &(&taken).into(), &taken.key, tools.scratch(), &stop)?;
+        let maker =
+            Maker { program: env!("CARGO_PKG_VERSION").to_owned(), made_at, issuer: self.issuer.clone() };
+        let manifest = self.signer.sign_manifest(Manifest::of(&taken, held, maker));
+        let pending = Pending::new(id, &manifest.encode());
+        self.note(|ledger| ledger.set_out(pending.clone()))?;
+        Ok(pending)
+    }
+
+    fn taken(&self, lock: &Lock, path: &std::path::Path) -> Result<Taken, JobError> {
+        let mut takes = 0;
+        loop {
+            let progress = |done, of| {
+                self.shown.step(Step::Taking, done, of);
+                self.shown.goes_on()
+            };
+            takes += 1;
+            match archive::take(&self.master, lock, path, progress) {
+                // Replication was begun or ended meanwhile.
+                Err(ArchiveError::Storage(Error::Busy)) if takes < TAKES => {}
+                Err(ArchiveError::Stopped) => return Err(JobError::Stopped),
+                taken => return Ok(taken?),
+            }
+        }
+    }
+
+    /// Sends what was proven, until it is good.
+    fn send(&self, tools: &Tools, store: &SmbStore, pending: &Pending) -> Result<(), JobError> {
+        let damaged = || JobError::Refused("what was remembered of the archive is damaged".to_owned());
+        let id = ArchiveId::parse(&pending.id).ok_or_else(damaged)?;
+        let bytes = pending.manifest().ok_or_else(damaged)?;
+        let manifest = Manifest::decode(&bytes)?.record;
+        let spooled = Spooled::new(tools.spooled(id)).map_err(JobError::io("read the archive"))?;
+        let all = manifest.archive.bytes;
+        let mut marked = pending.mark();
+        let mut observe = |progress| match progress {
+            Progress::Connected(protection) => self.shown.protected(protection),
+            Progress::Sending(mark) => {
+                self.shown.step(Step::Sending, mark.taken, all);
+                if mark.turn != marked.turn || mark.taken >= marked.taken + MARK_EVERY {
+                    marked = mark;
+                    // Without it the upload begins anew after a power cut.
+                    if let Err(error) = self.note(|ledger| ledger.mark(mark)) {
+                        tracing::warn!(%error, "remember how far the upload is");
+                    }
+                }
+            }
+            Progress::Proving(read) => self.shown.step(Step::ReadingBack, read, all),
+            Progress::Publishing => self.shown.step(Step::Publishing, 0, 0),
+            Progress::Retrying(kind, times) => self.shown.retrying(kind, times),
+        };
+        let begun = pending.mark() != Mark { turn: 0, taken: 0 };
+        let upload = Upload {
+            store,
+            cancel: self.shown.cancel(),
+            id,
+            patience: Patience::default(),
+            resume: begun.then(|| pending.mark()),
+            observe: &mut observe,
+        };
+        let sent = upload.run(&mut Sealed { spooled, manifest: bytes, archive: manifest.archive });
+        sent.map_err(|error| if error.kind == Kind::Cancelled { JobError::Stopped } else { error.into() })?;
+        self.note(|ledger| ledger.arrived(&self.place))?;
+        tools.tidy(None).map_err(JobError::io("remove what was sent from the spool"))?;
+        tracing::info!(%id, sequence = manifest.held.at.sequence.0, "an archive was made");
+        self.shown.tell(|job| job.archive = Some(shown_archive(id, &manifest, Some(all), true)));
+        Ok(())
+    }
+
+    /// Removes archives that are too old, and leftovers. That none could be is no failure of the one that was made.
+    fn remove_old(&self, store: &SmbStore) -> Result<(), JobError> {
+        self.shown.step(Step::Removing, 0, 0);
+        let removed = self.removed(store);
+        match &removed {
+            Ok(number) => self.shown.tell(|job| job.removed = *number),
+            Err(error) => tracing::warn!(%error, "old archives were not removed"),
+        }
+        self.note(|ledger| ledger.not_removed(removed.err().map(|error| error.to_string())))
+    }
+
+    fn removed(&self, store: &SmbStore) -> Result<u64, JobError> {
+        let mut connection = self.connect(store)?;
+        let survey = Survey::take(&mut *connection)?;
+        let (good, _) = usable(&survey, &self.whose);
+        let found: Vec<retention::Good> = good
+            .iter()
+            .filter(|listed| listed.complete())
+            .map(|listed| {
+                let at = listed.manifest.held.at;
+                let revision = (at.epoch.number, at.sequence.0);
+                retention::Good { id: listed.id, made_at: listed.manifest.made_at / 1_000, revision }
+            })
+            .collect();
+        let known = self.device.archiving.remembered(|ledger| ledger.known(&self.place));
+        let there: BTreeSet<ArchiveId> = found.iter().map(|good| good.id).collect();
+        let missing: Vec<ArchiveId> = known.difference(&there).copied().collect();
+        let known = if self.accept_missing {
+            self.note(|ledger| ledger.removed(&missing))?;
+            there
+        } else {
+            known
+        };
+        let going = retention::expired(&self.settings.keep.rule(), &found, &known)?;
+        let mut gone = Vec::new();
+        let removed = prune::remove(&mut *connection, &going, &mut |id| gone.push(id));
+        self.note(|ledger| ledger.removed(&gone))?;
+        removed?;
+        let live = self.device.archiving.remembered(|ledger| {
+            ledger.pending().and_then(|pending| ArchiveId::parse(&pending.id)).into_iter().collect()
+        });
+        prune::sweep(&mut *connection, &survey.leftovers(&live, unix_millis() / 1_000, GRACE))?;
+        Ok(gone.len() as u64)
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Ledger) -> io::Result<()>) -> Result<(), JobError> {
+        self.device.archiving.note(change)
+    }
+}
+
+/// A file that was proven before it is sent: what comes back needs to be the same, and nothing else.
+struct Sealed {
+    spooled: Spooled,
+    manifest: Vec<u8>,
+    archive: manifest::File,
+}
+
+impl Source for Sealed {
+    fn size(&self) -> Option<u64> {
+        self.spooled.size()
+    }
+
+    fn repeats(&self) -> bool {
+        self.spooled.repeats()
+    }
+
+    fn open(&mut self, offset: u64) -> io::Result<Box<dyn Read + '_>> {
+        self.spooled.open(offset)
+    }
+}
+
+impl Proven for Sealed {
+    fn prove(&mut self, _read_back: &mut dyn Read) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Archive for Sealed {
+    fn manifest(&mut self, whole: &Whole) -> io::Result<Vec<u8>> {
+        let is = (whole.size, whole.sha256) == (self.archive.bytes, self.archive.sha256);
+        if is { Ok(self.manifest.clone()) } else { Err(io::ErrorKind::InvalidData.into()) }
+    }
+}
+
+/// Reads, and tells how much has passed.
+struct Counted<R, T> {
+    from: R,
+    passed: u64,
+    tell: T,
+}
+
+impl<R: Read, T: FnMut(u64)> Read for Counted<R, T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.from.read(buffer)?;
+        self.passed += count as u64;
+        (self.tell)(self.passed);
+        Ok(count)
+    }
+}

@@ -1,0 +1,87 @@
+//! The helper programs, and the folders that jobs work in.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use mfpsync_backup::layout::ArchiveId;
+use mfpsync_backup::restore::Helper;
+use mfpsync_backup::smb::Target;
+use mfpsync_backup::store::smb::SmbStore;
+
+use super::job::JobError;
+use super::spool;
+use crate::device::Device;
+
+const SMB: &str = "mfpsync-smb";
+const RESTORE: &str = "mfpsync-restore";
+
+/// What jobs work with.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    helpers: PathBuf,
+    spool: PathBuf,
+    scratch: PathBuf,
+    data: PathBuf,
+}
+
+impl Tools {
+    /// Those of a device. Makes the folders that are missing. Blocks.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn of(device: &Device) -> Result<Self, JobError> {
+        let data = device.config.data_dir.clone();
+        let tools = Self {
+            helpers: device.settings.now().backup.helpers.clone(),
+            spool: spool(device),
+            scratch: data.join("scratch"),
+            data,
+        };
+        for directory in [&tools.spool, &tools.scratch] {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+            made.map_err(JobError::io("make a folder to work in"))?;
+        }
+        Ok(tools)
+    }
+
+    /// A share behind the helper.
+    ///
+    /// # Errors
+    /// What cannot be used of the target.
+    pub fn store(&self, target: Target) -> Result<SmbStore, JobError> {
+        Ok(SmbStore::new(&self.helpers.join(SMB), &self.scratch, target)?)
+    }
+
+    /// The program that opens archives.
+    pub(super) fn restore(&self) -> Helper {
+        Helper::new(self.helpers.join(RESTORE))
+    }
+
+    /// Where an archive is opened for a look.
+    pub(super) fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    /// Where a database is made that is to be the master: on the same file system.
+    pub(super) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The file of an archive that is to be sent.
+    pub(super) fn spooled(&self, id: ArchiveId) -> PathBuf {
+        self.spool.join(id.data().as_str())
+    }
+
+    /// Removes what is spooled, but for the archive on its way.
+    pub(super) fn tidy(&self, keep: Option<ArchiveId>) -> std::io::Result<()> {
+        let keep = keep.map(|id| self.spooled(id));
+        for entry in std::fs::read_dir(&self.spool)? {
+            let path = entry?.path();
+            if Some(&path) != keep.as_ref() {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+}

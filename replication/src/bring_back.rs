@@ -1,0 +1,152 @@
+//! Items out of an archive, written again as changes of their own: what became of each, decided inside the master's
+//! transaction.
+//!
+//! What lives is left alone unless it is to be replaced. What must not come back does not: items of erased users, values
+//! that are sealed, what is the server's own, and what stands beside the present sharing of its kind.
+
+use std::collections::BTreeMap;
+
+use mfpsync_storage::Result;
+use mfpsync_storage::master::{ItemWrite, MasterRead, MasterWrite, OperatorAct};
+use mfpsync_storage::model::{DeviceId, Fields, ItemKey, Revision, Scope, Sharing, limit};
+
+use crate::merge::{is_written_by_devices, rule};
+use crate::operator::{Operator, write_all};
+
+/// What bringing back does, or would do, in numbers of items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Are written.
+    pub items: u64,
+    /// Of those: did not live.
+    pub restored: u64,
+    /// Live, differ, and are left.
+    pub differ: u64,
+    /// Are as they were.
+    pub same: u64,
+    /// Must not come back.
+    pub left: u64,
+    /// Their user has no room for them.
+    pub no_room: u64,
+}
+
+impl Tally {
+    /// Adds what another step did.
+    pub fn add(&mut self, other: &Self) {
+        self.items += other.items;
+        self.restored += other.restored;
+        self.differ += other.differ;
+        self.same += other.same;
+        self.left += other.left;
+        self.no_room += other.no_room;
+    }
+}
+
+/// Says what bringing these living items of an archive back would do.
+///
+/// # Errors
+/// The database's.
+pub fn preview(read: &MasterRead<'_>, archived: &[(ItemKey, Fields)], replace: bool) -> Result<Tally> {
+    Ok(decide(read, archived, replace, false)?.1)
+}
+
+/// As [`preview`], and does it. The revision of the last one; none when nothing was written.
+///
+/// # Errors
+/// The database's.
+pub fn bring_back(
+    write: &MasterWrite<'_>,
+    operator: &Operator,
+    archived: &[(ItemKey, Fields)],
+    replace: bool,
+) -> Result<(Tally, Option<Revision>)> {
+    let (writes, tally) = decide(write, archived, replace, operator.keep_values)?;
+    if writes.is_empty() {
+        return Ok((tally, None));
+    }
+    let revision = write_all(write, &operator.author(OperatorAct::BringBack), &writes)?;
+    Ok((tally, Some(revision)))
+}
+
+fn decide(
+    read: &MasterRead<'_>,
+    archived: &[(ItemKey, Fields)],
+    replace: bool,
+    keep_prior: bool,
+) -> Result<(Vec<ItemWrite>, Tally)> {
+    let group = read.founded_head()?.group;
+    let (mut writes, mut tally, mut rooms) = (Vec::new(), Tally::default(), Rooms::default());
+    for (key, fields) in archived {
+        let closed = read.erasure(group, &key.scope)?.is_some_and(|erasure| !erasure.mark.readmitted);
+        let shared = read.sharing_of(key)?.sharing == Sharing::Shared;
+        if closed
+            || rule(&key.kind).sealed_only
+            || !is_written_by_devices(&key.kind)
+            || key.device.is_empty() != shared
+        {
+            tally.left += 1;
+            continue;
+        }
+        let present = read.item(key)?.filter(|item| !item.deleted).map(|item| item.fields);
+        if present.as_ref() == Some(fields) {
+            tally.same += 1;
+        } else if present.is_some() && !replace {
+            tally.differ += 1;
+        } else if !rooms.take(read, key, present.as_ref(), fields)? {
+            tally.no_room += 1;
+        } else {
+            tally.items += 1;
+            tally.restored += u64::from(present.is_none());
+            let names = present.iter().flat_map(Fields::names).chain(fields.names());
+            let mut touched: Vec<String> = names.map(str::to_owned).collect();
+            touched.sort_unstable();
+            touched.dedup();
+            writes.push(ItemWrite {
+                key: key.clone(),
+                deleted: false,
+                fields: fields.clone(),
+                touched,
+                sequences: None,
+                lost: Fields::new(),
+                keep_prior,
+            });
+        }
+    }
+    Ok((writes, tally))
+}
+
+/// Items and bytes of users, with what is written in this step. Others have no bound.
+#[derive(Default)]
+struct Rooms(BTreeMap<(Scope, String), (u64, u64)>);
+
+impl Rooms {
+    /// Whether there is room for an item, which is taken then.
+    fn take(
+        &mut self,
+        read: &MasterRead<'_>,
+        key: &ItemKey,
+        present: Option<&Fields>,
+        fields: &Fields,
+    ) -> Result<bool> {
+        if !key.scope.is_user() {
+            return Ok(true);
+        }
+        let place = (key.scope.clone(), key.device.clone());
+        let (items, bytes) = match self.0.get(&place) {
+            Some(known) => *known,
+            // A shared item counts for whichever device.
+            None => {
+                let device = DeviceId::from_hex(&key.device).unwrap_or(DeviceId([0; 16]));
+                read.scope_usage(&key.scope, device)?
+            }
+        };
+        let freed = present.map_or(0, |fields| fields.encode().len() as u64);
+        let items = items + u64::from(present.is_none());
+        let bytes = bytes.saturating_sub(freed) + fields.encode().len() as u64;
+        let fits = items <= limit::USER_ITEMS && bytes <= limit::USER_BYTES;
+        if fits {
+            self.0.insert(place, (items, bytes));
+        }
+        Ok(fits)
+    }
+}
