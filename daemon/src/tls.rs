@@ -138,6 +138,14 @@ impl ClientTls {
         Self::new(identity, Purpose::Sync, Some(expected))
     }
 
+    /// For sync with a device nothing is known of: whatever it says, it has to prove.
+    ///
+    /// # Errors
+    /// As [`ClientTls::sync`].
+    pub fn sync_with_anybody(identity: &Identity) -> Result<Self, Error> {
+        Self::new(identity, Purpose::Sync, None)
+    }
+
     /// For pairing with a server whose key is not known yet; the pairing itself proves it.
     ///
     /// # Errors

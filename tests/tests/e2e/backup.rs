@@ -133,7 +133,7 @@ async fn agree(fleet: &Fleet, items: usize) {
     assert_eq!(contents.len(), items);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn i_18_i_19_an_archive_is_made_proven_and_restored_and_devices_offer_what_came_after() {
     let (mut office, id) = Office::with_archive(2, 0..20).await;
     office.fleet.server.log.expect("came to nothing");
@@ -194,16 +194,16 @@ async fn i_18_i_19_an_archive_is_made_proven_and_restored_and_devices_offer_what
     assert_eq!(status.group.unwrap().epoch, 2);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn i_17_a_lost_server_is_restored_on_a_blank_machine_by_archive_and_kit() {
     let (mut office, _) = Office::with_archive(2, 0..20).await;
     agree(&office.fleet, 20).await;
     write(&office.fleet.clients[0], 20..25).await;
     agree(&office.fleet, 25).await;
     office.fleet.server.kill().unwrap();
-    let old = std::mem::replace(&mut office.fleet.server, device("new"));
-    let mut old = old;
+    let mut old = std::mem::replace(&mut office.fleet.server, device("new"));
     office.fleet.server.listen_at(old.listen_at(Port::reserve().unwrap()));
+    office.fleet.server.log.expect("came to nothing");
     office.fleet.server.start().await.unwrap();
     let new = &office.fleet.server;
     office.set(new);
@@ -242,7 +242,7 @@ async fn i_17_a_lost_server_is_restored_on_a_blank_machine_by_archive_and_kit() 
     ok(new, &["now"]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_password_is_never_sent_to_another_door() {
     let (mut office, _) = Office::with_archive(0, 0..1).await;
     office.fleet.server.log.expect("came to nothing");
@@ -277,7 +277,7 @@ async fn a_password_is_never_sent_to_another_door() {
     assert!(refusal.contains("password"), "{refusal}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn one_user_comes_back_from_an_archive_as_changes_that_can_be_taken_back() {
     let (office, _) = Office::with_archive(1, 0..8).await;
     let server = &office.fleet.server;
@@ -313,7 +313,7 @@ async fn one_user_comes_back_from_an_archive_as_changes_that_can_be_taken_back()
     assert!(!format!("{contents:?}").contains("changed"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_data_of_a_lost_group_becomes_that_of_a_new_one_without_a_kit() {
     let (office, _) = Office::with_archive(0, 0..12).await;
     let old_group = office.fleet.server.status().await.unwrap().group.unwrap().group_id;
@@ -334,7 +334,7 @@ async fn the_data_of_a_lost_group_becomes_that_of_a_new_one_without_a_kit() {
     .unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_share_is_said_and_archives_stay() {
     let (mut office, id) = Office::with_archive(0, 0..3).await;
     let server = &office.fleet.server;
@@ -375,7 +375,7 @@ async fn what_is_wrong_with_a_share_is_said_and_archives_stay() {
     office.fleet.server.log.expect("came to nothing");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn archives_are_made_by_schedule_and_a_person_is_asked_when_they_are_not() {
     let office = Office::open(0).await;
     let server = &office.fleet.server;
