@@ -11,7 +11,8 @@ BUILT := $(or $(CARGO_TARGET_DIR),target)
 help: ## What can be done here
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
-demo: build ## Three daemons, one address book, a cut and a merge (PROCEDURE=P1 to P5: another server or client; KEEP=1)
+demo: build ## Three daemons, one address book, a cut and a merge (PROCEDURE=P1 to P5 or backup: another server or client; KEEP=1)
+	@case "$(PROCEDURE)" in backup) scripts/need $(SAMBA) ;; esac
 	$(BIN)/mfpsync demo --daemon $(BIN)/mfpsyncd $(if $(PROCEDURE),--procedure $(PROCEDURE)) $(if $(KEEP),--keep)
 
 build: tools

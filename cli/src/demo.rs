@@ -1,6 +1,6 @@
 //! `mfpsync demo`: real daemons on this machine, from an empty disk to a merged edit, or to another server.
 //!
-//! `fleet` owns the processes and their files, `relay` the cable that can be cut, `story` what happens,
+//! `fleet` owns the processes and their files, `file_server` a Samba, `relay` the cable that can be cut, `story` what happens,
 //! `procedure` what happens to whole machines, `steps` what all of it begins and ends with, `arrival` how long
 //! things take, `stop` the end of a demo that was kept. Everything is done over the same sockets and by the same
 //! functions as the other commands.
@@ -19,6 +19,7 @@ use narrator::Narrator;
 use procedure::Procedure;
 
 mod arrival;
+mod file_server;
 mod fleet;
 mod narrator;
 mod procedure;
@@ -42,6 +43,7 @@ Examples:
   mfpsync demo
   mfpsync demo --procedure P3
   mfpsync demo --procedure P4 --keep
+  mfpsync demo --procedure backup
   mfpsync demo --stop /tmp/mfpsync-demo-1a2b3c")]
 pub(crate) struct DemoArgs {
     /// Tell this procedure
@@ -147,7 +149,7 @@ mod tests {
     #[test]
     fn a_procedure_that_does_not_exist_is_answered_with_those_that_do() {
         let refused = Cli::try_parse_from(["mfpsync", "demo", "--procedure", "P6"]).unwrap_err().to_string();
-        assert!(refused.contains("P1, P2, P3, P4, P5"), "{refused}");
+        assert!(refused.contains("P1, P2, P3, P4, P5, backup"), "{refused}");
         assert!(Cli::try_parse_from(["mfpsync", "demo", "--procedure", "p4", "--keep"]).is_ok());
     }
 

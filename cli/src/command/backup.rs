@@ -694,12 +694,19 @@ async fn finish(context: &Context, begun: Job, no_wait: bool) -> Result<Exit, Fa
     Ok(Exit::Ok)
 }
 
-fn refused(job: &Job) -> Result<(), Failure> {
+/// Why a job came to nothing, if it did.
+///
+/// # Errors
+/// That.
+pub(crate) fn refused(job: &Job) -> Result<(), Failure> {
     if job.failure.is_empty() { Ok(()) } else { Err(Failure::Failed(printable(&job.failure).into_owned())) }
 }
 
 /// Shows how far a job is until it has ended.
-async fn followed(context: &Context, begun: Job) -> Result<Job, Failure> {
+///
+/// # Errors
+/// The connection is lost, or nobody watches any more; the job goes on.
+pub(crate) async fn followed(context: &Context, begun: Job) -> Result<Job, Failure> {
     if begun.ended {
         return Ok(begun);
     }

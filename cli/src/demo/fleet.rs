@@ -11,12 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use mfpsync_proto::backup::Share;
 use mfpsync_proto::panel::StatusRequest;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+use super::file_server::{FileServer, SHARE};
 use crate::exit::Failure;
 use crate::sockets::{Sockets, within};
 
@@ -63,7 +65,7 @@ impl Device {
         self.dir.join("log")
     }
 
-    fn config(&self, dial_only: Option<SocketAddr>) -> String {
+    fn config(&self, dial_only: Option<SocketAddr>, helpers: &Path) -> String {
         let mut text = format!(
             "data_dir = {}\nrun_dir = {}\nname = {}\nlisten = [\"{}\"]\n",
             toml_text(&self.dir.display().to_string()),
@@ -76,6 +78,8 @@ impl Device {
         }
         // A demo is nobody's business on the network.
         text.push_str("[discovery]\nenabled = false\n");
+        let helpers = toml_text(&helpers.display().to_string());
+        text.push_str(&format!("[backup]\nhelpers = {helpers}\nthis_machine = true\n"));
         text
     }
 }
@@ -86,6 +90,7 @@ pub(crate) struct Fleet {
     daemon: PathBuf,
     home: TempDir,
     devices: Vec<Device>,
+    file_server: Option<FileServer>,
     kept: bool,
 }
 
@@ -106,7 +111,7 @@ impl Fleet {
             Device { name, address, sockets: Sockets::new(dir.join("run"), patience), dir, child: None }
         };
         let devices = NAMES.into_iter().zip(ports).map(device).collect();
-        Ok(Self { daemon, home, devices, kept: false })
+        Ok(Self { daemon, home, devices, file_server: None, kept: false })
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -147,6 +152,44 @@ impl Fleet {
         self.record()?;
         ready(self.device_mut(at)?).await?;
         Ok(id)
+    }
+
+    /// Starts the file server; its share, with the account that may use it.
+    ///
+    /// # Errors
+    /// Samba is not installed, or does not start.
+    pub(crate) async fn start_file_server(&mut self) -> Result<Share, Failure> {
+        let server = FileServer::start(&self.home.path().join("samba")).await?;
+        let share = Share {
+            host: server.address.ip().to_string(),
+            port: server.address.port().into(),
+            share: SHARE.to_owned(),
+            user: server.user.clone(),
+            ..Share::default()
+        };
+        self.file_server = Some(server);
+        self.record()?;
+        Ok(share)
+    }
+
+    /// A device's disk is lost with all that is on it; it does not run.
+    ///
+    /// # Errors
+    /// The files cannot be removed.
+    pub(crate) fn lose_disk(&self, at: usize) -> Result<(), Failure> {
+        let path = self.device(at)?.dir.clone();
+        fs::remove_dir_all(&path).map_err(|source| Failure::File { action: "remove", path, source })
+    }
+
+    /// A device gets the address of another one, which gets its.
+    ///
+    /// # Errors
+    /// There is no such device.
+    pub(crate) fn take_address(&mut self, at: usize, of: usize) -> Result<(), Failure> {
+        let (own, other) = (self.device(at)?.address, self.device(of)?.address);
+        self.device_mut(at)?.address = other;
+        self.device_mut(of)?.address = own;
+        Ok(())
     }
 
     /// Asks one daemon to end and waits for it.
@@ -220,6 +263,18 @@ impl Fleet {
         for at in 0..self.size() {
             let _status = self.stop(at).await;
         }
+        self.stop_file_server().await;
+    }
+
+    /// Ends the file server, if there is one.
+    pub(crate) async fn stop_file_server(&mut self) {
+        if let Some(mut server) = self.file_server.take() {
+            terminate(&server.child);
+            let ended = tokio::time::timeout(STOP_PATIENCE, server.child.wait()).await;
+            if ended.is_err() {
+                let _already_ended = server.child.start_kill();
+            }
+        }
     }
 
     /// Keeps the files of stopped daemons, whose directory it returns.
@@ -236,6 +291,9 @@ impl Fleet {
             .iter()
             .filter_map(|device| Some((device, device.child.as_ref()?.id()?)))
             .map(|(device, pid)| json!({ "name": device.name, "pid": pid, "config": device.config_path() }))
+            .chain(self.file_server.iter().filter_map(|server| {
+                Some(json!({ "name": "samba", "pid": server.child.id()?, "config": server.config }))
+            }))
             .collect();
         fs::write(&path, json!({ "processes": processes }).to_string()).map_err(|source| Failure::File {
             action: "write",
@@ -250,7 +308,8 @@ impl Drop for Fleet {
         if self.kept {
             return;
         }
-        for child in self.devices.iter_mut().filter_map(|device| device.child.as_mut()) {
+        let server = self.file_server.iter_mut().map(|server| &mut server.child);
+        for child in self.devices.iter_mut().filter_map(|device| device.child.as_mut()).chain(server) {
             // One that has ended by itself cannot be killed, and need not be.
             let _already_ended = child.start_kill();
         }
@@ -259,7 +318,8 @@ impl Drop for Fleet {
 
 fn spawn(daemon: &Path, device: &Device, dial_only: Option<SocketAddr>) -> io::Result<Child> {
     fs::create_dir_all(device.run_dir())?;
-    fs::write(device.config_path(), device.config(dial_only))?;
+    let helpers = daemon.parent().unwrap_or(Path::new("/"));
+    fs::write(device.config_path(), device.config(dial_only, helpers))?;
     let log = File::options().create(true).append(true).open(device.log_path())?;
     Command::new(daemon)
         .arg("--config")
@@ -359,10 +419,11 @@ mod tests {
     fn a_device_behind_the_relay_dials_nothing_else() {
         let fleet = Fleet::new("/bin/false".into(), Duration::from_secs(1)).unwrap();
         let scanner = fleet.device(SCANNER).unwrap();
-        let config = scanner.config(Some("127.0.0.1:9".parse().unwrap()));
+        let helpers = Path::new("/usr/libexec/mfpsync");
+        let config = scanner.config(Some("127.0.0.1:9".parse().unwrap()), helpers);
         assert!(config.contains("name = \"scanner-3\"\n"), "{config}");
         assert!(config.contains("dial_only = [\"127.0.0.1:9\"]\n"), "{config}");
-        assert!(!scanner.config(None).contains("dial_only"));
+        assert!(!scanner.config(None, helpers).contains("dial_only"));
     }
 
     #[tokio::test]

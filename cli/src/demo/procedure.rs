@@ -10,6 +10,7 @@ use super::{Ending, steps};
 use crate::exit::Failure;
 use office::Office;
 
+mod archive;
 mod office;
 mod recovery;
 mod replacement;
@@ -34,6 +35,9 @@ pub(crate) enum Procedure {
     /// A client leaves, another one breaks down, and a new one comes
     #[value(name = "P5")]
     ClientReplaced,
+    /// The server is lost with its disk, and comes back from an archive on a file server
+    #[value(name = "backup")]
+    Restored,
 }
 
 /// Tells one procedure to its end; with `keep` the daemons run on.
@@ -47,7 +51,7 @@ pub(super) async fn tell(
     keep: bool,
 ) -> Result<Ending, Failure> {
     let clients: &[usize] = match procedure {
-        Procedure::ServerSwapped | Procedure::ServerReplaced => &[PRINTER, SCANNER],
+        Procedure::ServerSwapped | Procedure::ServerReplaced | Procedure::Restored => &[PRINTER, SCANNER],
         Procedure::ReplicaTakesOver | Procedure::ServerRebuilt | Procedure::ClientReplaced => {
             &[PRINTER, SCANNER, FAX]
         }
@@ -73,6 +77,10 @@ pub(super) async fn tell(
         Procedure::ClientReplaced => {
             replacement::tell(&mut office).await?;
             Ending { server: COPIER, client: PRINTER }
+        }
+        Procedure::Restored => {
+            archive::tell(&mut office).await?;
+            Ending { server: NEWCOMER, client: SCANNER }
         }
     };
     if !keep {

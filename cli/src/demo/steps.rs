@@ -130,6 +130,7 @@ pub(super) async fn end(narrator: &Narrator, fleet: &mut Fleet) -> Result<(), Fa
             code.map_or_else(|| "without an exit code".to_owned(), |code| format!("with exit code {code}"));
         narrator.say(&format!("{} ended {ended} after {}", fleet.device(at)?.name, took(began.elapsed())))?;
     }
+    fleet.stop_file_server().await;
     if !clean {
         return Err(Failure::Failed("a daemon did not end cleanly".to_owned()));
     }

@@ -5,8 +5,8 @@
 
 use mfpsync_proto::panel::client_status::Link;
 use mfpsync_proto::panel::{
-    ClientStatus, Fault, GroupStatus, JoinPhase, Rival, Role, RolePhase, ServerStatus, StatusReply,
-    Succession,
+    BackupStatus, ClientStatus, Fault, GroupStatus, JoinPhase, Rival, Role, RolePhase, ServerStatus,
+    StatusReply, Succession,
 };
 use serde_json::{Value, json};
 
@@ -67,6 +67,9 @@ pub(crate) fn text(status: &StatusReply, now_unix_millis: u64) -> String {
         status.replica.as_ref().map(|replica| labelled("Replica", &replication::replica_line(replica))),
     );
     lines.extend(status.copy.as_ref().map(|copy| labelled("Copy", &replication::copy_line(copy))));
+    lines.extend(
+        status.backup.as_ref().map(|backup| labelled("Backup", &backup_line(backup, now_unix_millis))),
+    );
     lines.extend(status.debug_minutes_left.map(|minutes| {
         labelled("Debug", &format!("unlocked for {minutes} more min (`mfpsync debug lock` closes it)"))
     }));
@@ -97,6 +100,22 @@ pub(crate) fn rival_json(rival: &Rival) -> Value {
 /// Name, role and phase: what `role show` prints.
 pub(crate) fn role_text(status: &StatusReply) -> String {
     format!("{}: {}", printable(&status.device_name), role_line(status))
+}
+
+fn backup_line(backup: &BackupStatus, now: u64) -> String {
+    let mut line = match (backup.made_unix_millis, &backup.revision) {
+        (Some(made), Some(at)) => format!("newest archive {}, at {}", ago(made, now), revision(at)),
+        _ => "no archive was made here yet".to_owned(),
+    };
+    if backup.busy {
+        line += "; a job is under way";
+    } else if backup.next_unix_millis > now {
+        line += &format!("; next in {}", span(backup.next_unix_millis - now));
+    }
+    if !backup.failure.is_empty() {
+        line += "; the last one FAILED (`mfpsync backup status`)";
+    }
+    line
 }
 
 fn labelled(label: &str, text: &str) -> String {
@@ -339,6 +358,13 @@ pub(crate) fn json(status: &StatusReply) -> Value {
         "client": status.client.as_ref().map(client_json),
         "replica": status.replica.as_ref().map(replication::replica_json),
         "copy": status.copy.as_ref().map(replication::copy_json),
+        "backup": status.backup.as_ref().map(|backup| json!({
+            "made_unix_millis": backup.made_unix_millis,
+            "revision": revision_json(backup.revision.as_ref()),
+            "next_unix_millis": (backup.next_unix_millis > 0).then_some(backup.next_unix_millis),
+            "failure": (!backup.failure.is_empty()).then_some(&backup.failure),
+            "busy": backup.busy,
+        })),
         "debug_minutes_left": status.debug_minutes_left,
     })
 }

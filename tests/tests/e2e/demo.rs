@@ -169,6 +169,18 @@ async fn procedure_p5_replaces_clients() {
 }
 
 #[tokio::test]
+async fn the_server_comes_back_from_an_archive_on_a_file_server() {
+    let words = [
+        "made and proven:",
+        "copier-1 is lost, with its disk",
+        "restored:",
+        "scanner-3 follows, with no command",
+        "16 entries on copier-5, printer-2, scanner-3",
+    ];
+    tells(&["--procedure", "backup"], 4, &words).await;
+}
+
+#[tokio::test]
 async fn a_demo_that_is_told_to_end_while_a_daemon_hangs_takes_it_along() {
     let mut demo = Demo::begin(&["--procedure", "P3"]);
     demo.listen(Some("printer-2 hangs"));
