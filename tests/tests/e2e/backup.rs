@@ -2,14 +2,20 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use mfpsync_backup::manifest::Manifest;
 use mfpsync_proto::panel::{DevicesRequest, JoinPolicy, ReleaseDeviceRequest, Role};
-use mfpsync_tests::item::{key, put, text};
+use mfpsync_tests::item::{delete, key, put, text};
 use mfpsync_tests::{
     Fleet, PASSPHRASE, PATIENCE, Port, SHARE_PASSWORD, ShareServer, TestDevice, TestShare, command_path,
-    current, eventually, running, smb_helper_path, start_server,
+    current, eventually, rounds, running, seed, smb_helper_path, start_server,
 };
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use ring::digest::{SHA256, digest};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
 
 const USER: &str = "user/alice";
@@ -283,10 +289,7 @@ async fn one_user_comes_back_from_an_archive_as_changes_that_can_be_taken_back()
     let server = &office.fleet.server;
     agree(&office.fleet, 8).await;
     for item in 0..5 {
-        server
-            .write(vec![mfpsync_tests::item::delete(key(USER, "address.personal", &item.to_string()))])
-            .await
-            .unwrap();
+        server.write(vec![delete(key(USER, "address.personal", &item.to_string()))]).await.unwrap();
     }
     let changed = put(key(USER, "address.personal", "6"), vec![text("name", "changed")]);
     server.write(vec![changed]).await.unwrap();
@@ -401,4 +404,119 @@ async fn archives_are_made_by_schedule_and_a_person_is_asked_when_they_are_not()
     // What is safe is also in it.
     assert_eq!(status["failure"], Json::Null);
     Path::new(&office.key()).metadata().context("the key is there").unwrap();
+}
+
+/// Every archive in a folder that exists is whole; their ids.
+fn sound(folder: &Path) -> Vec<String> {
+    let mut sound = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "manifest") {
+            let manifest = Manifest::decode(&std::fs::read(&path).unwrap()).unwrap().record;
+            let archive = std::fs::read(path.with_extension("archive")).unwrap();
+            assert_eq!(digest(&SHA256, &archive).as_ref(), manifest.archive.sha256, "{}", path.display());
+            sound.push(path.file_stem().unwrap().to_str().unwrap().to_owned());
+        }
+    }
+    sound.sort();
+    sound
+}
+
+/// The helper programs that work for a device, whichever they are.
+fn helpers(device: &TestDevice) -> Vec<Pid> {
+    let works_there = |process: &Path| {
+        std::fs::read_link(process.join("cwd")).is_ok_and(|place| place.starts_with(device.data_dir()))
+            && std::fs::read_to_string(process.join("comm")).is_ok_and(|name| name.starts_with("mfpsync-"))
+    };
+    let processes = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    let ids = processes
+        .filter(|process| works_there(process))
+        .filter_map(|process| Pid::from_raw(process.file_name()?.to_str()?.parse().ok()?));
+    ids.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i_18_i_20_whoever_is_killed_at_any_moment_no_archive_is_bad_and_none_is_lost() {
+    let (mut office, _) = Office::with_archive(0, 0..40).await;
+    office.fleet.server.log.expect("came to nothing");
+    let group = office.fleet.server.status().await.unwrap().group.unwrap().group_id;
+    let folder = office.share.folder("backup").join(group);
+    ok(
+        &office.fleet.server,
+        &["set", "--keep-newest", "2", "--keep-days", "0", "--keep-weeks", "0", "--keep-months", "0"],
+    );
+    let mut luck = StdRng::seed_from_u64(seed());
+    let mut known = sound(&folder);
+    for round in 0..rounds(12, 200) {
+        run(&office.fleet.server, &["now", "--no-wait"]);
+        tokio::time::sleep(Duration::from_millis(luck.random_range(0..600))).await;
+        match round % 3 {
+            0 => {
+                office.fleet.server.kill().unwrap();
+                sound(&folder);
+                office.fleet.server.start().await.unwrap();
+                running(&office.fleet.server, Role::ServerClient).await.unwrap();
+            }
+            1 => helpers(&office.fleet.server)
+                .into_iter()
+                // Who has ended by itself meanwhile is as good.
+                .for_each(|pid| {
+                    let _ended = kill_process(pid, Signal::KILL);
+                }),
+            _ => office.share.sessions().unwrap().iter().for_each(|session| session.signal(Signal::KILL)),
+        }
+        let now = sound(&folder);
+        // Two at the least, as was set; what went was older than what came.
+        assert!(now.len() >= known.len().min(2), "{known:?} became {now:?}");
+        known = now;
+    }
+    // Whatever was left on its way: the next one is good, and only good ones are listed.
+    eventually(PATIENCE, "the job under way to end", async || {
+        let job = &ok(&office.fleet.server, &["status"])["job"];
+        ensure!(job.is_null() || job["ended"] == true, "{job}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let made = ok(&office.fleet.server, &["now", "--accept-missing"]);
+    let id = made["archive"]["id"].as_str().unwrap();
+    let listed = ok(&office.fleet.server, &["list"]);
+    let listed: Vec<&str> =
+        listed["archives"].as_array().unwrap().iter().map(|it| it["id"].as_str().unwrap()).collect();
+    assert_eq!(listed.first(), Some(&id));
+    assert_eq!(sound(&folder).len(), listed.len());
+    assert!(std::fs::read_dir(office.fleet.server.data_dir().join("spool")).unwrap().next().is_none());
+    ok(&office.fleet.server, &["drill", "--key", &office.key()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i_10_i_18_a_restore_cut_at_any_moment_happened_or_did_not() {
+    let (mut office, _) = Office::with_archive(0, 0..30).await;
+    office.fleet.server.log.expect("came to nothing");
+    let [mut before, mut after] = [0, 0];
+    let mut luck = StdRng::seed_from_u64(seed());
+    let restore =
+        ["restore", "--key", &office.key(), "--accept-loss-of", "100000", "--yes"].map(str::to_owned);
+    for _ in 0..rounds(10, 150) {
+        let epoch = office.fleet.server.status().await.unwrap().group.unwrap().epoch;
+        let mut command = Command::new(command_path().unwrap());
+        command.arg("--run").arg(office.fleet.server.run_dir()).args(["--json", "backup"]).args(&restore);
+        let quiet = std::process::Stdio::null;
+        let mut restoring = command.stdin(quiet()).stdout(quiet()).stderr(quiet()).spawn().unwrap();
+        tokio::time::sleep(Duration::from_millis(luck.random_range(0..250))).await;
+        office.fleet.server.kill().unwrap();
+        restoring.wait().unwrap();
+        office.fleet.server.start().await.unwrap();
+        running(&office.fleet.server, Role::ServerClient).await.unwrap();
+        current(&office.fleet.server).await.unwrap();
+        let status = office.fleet.server.status().await.unwrap();
+        let now = status.group.unwrap().epoch;
+        assert!(now == epoch || now == epoch + 1, "{epoch} became {now}");
+        *if now == epoch { &mut before } else { &mut after } += 1;
+        assert_eq!(count(&office.fleet.server).await.unwrap(), 30);
+        assert!(!office.fleet.server.data_dir().join("restored.db").exists());
+    }
+    eprintln!("{before} did not happen, {after} did");
+    let arguments: Vec<&str> = restore.iter().map(String::as_str).collect();
+    ok(&office.fleet.server, &arguments);
 }
