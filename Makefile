@@ -48,7 +48,7 @@ bench: tools ## Measure against etcd over TLS, redis, a bare echo, Litestream an
 
 package: tools ## The Debian package, from the release profile (some minutes)
 	@scripts/need dpkg-shlibdeps:dpkg-dev
-	$(CARGO) build --locked --release -p mfpsync-daemon -p mfpsync-cli
+	$(CARGO) build --locked --release -p mfpsync-daemon -p mfpsync-cli -p mfpsync-backup
 	deploy/package/build $(BUILT)/release $(BUILT)/package
 
 package-test: package ## Install, run, upgrade, remove and purge it in a Debian of its own (as root)

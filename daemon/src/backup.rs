@@ -22,6 +22,7 @@ use mfpsync_backup::archive::{Key, Lock};
 use mfpsync_backup::layout::ArchiveId;
 use mfpsync_backup::store::Cancel;
 use mfpsync_proto::backup as wire;
+use mfpsync_replication::lineage::{Lineage, Standpoint};
 use mfpsync_replication::operator::Operator;
 use mfpsync_storage::model::{GroupId, Kind, Scope};
 use tokio::sync::{Notify, mpsc, watch};
@@ -41,6 +42,7 @@ use crate::device::Device;
 use crate::fault::{Fault, FaultBoard, FaultCode};
 use crate::keystore::KeyStore;
 use crate::role::SupervisorHandle;
+use crate::server::serving::Serving;
 
 /// How long the schedule may be looked at late: the wall clock may be set meanwhile.
 const LOOK: Duration = Duration::from_secs(20);
@@ -188,7 +190,7 @@ impl Archiving {
     ) -> Result<(Settings, bool), SettingsError> {
         let mut settings = lock(&self.settings);
         let (next, forgotten) = settings.changed(change, allowed)?;
-        // I-24: share and password are one write.
+        // Share and password are one write.
         next.store(&*self.keys)?;
         *settings = next.clone();
         self.changed.notify_one();
@@ -226,8 +228,8 @@ impl Archiving {
     /// Begins a job; what is known of it then.
     ///
     /// # Errors
-    /// Another one is under way: nothing happens.
-    pub fn begin(&self, order: Order, scheduled: bool) -> Result<wire::Job, wire::Job> {
+    /// Another one is under way, of this kind: nothing happens.
+    pub fn begin(&self, order: Order, scheduled: bool) -> Result<wire::Job, wire::JobKind> {
         let mut begun = None;
         self.job.send_if_modified(|job| {
             let free = job.ended;
@@ -243,7 +245,7 @@ impl Archiving {
             }
             free
         });
-        let begun = begun.ok_or_else(|| self.job.borrow().clone())?;
+        let begun = begun.ok_or_else(|| self.job.borrow().kind())?;
         if self.to.try_send(order).is_err() {
             self.end(|job| job.failure = JobError::Stopped.to_string());
         }
@@ -308,7 +310,7 @@ async fn mind_the_schedule(device: &Arc<Device>) {
         tracing::warn!(%error, "remember archives");
         return;
     }
-    hold_safe(device).await;
+    hold_safe(device, &server.serving).await;
     let now = unix_millis() / 1_000;
     let due = device.archiving.next(now).is_some_and(|due| due <= now);
     // An upload that a former life of the process began goes on, also without a schedule.
@@ -350,7 +352,9 @@ async fn carry_out(
     *lock(&archiving.cancel) = None;
     if makes {
         conclude(device, &done, scheduled);
-        hold_safe(device).await;
+        if let Some(server) = device.server.load_full() {
+            hold_safe(device, &server.serving).await;
+        }
     }
     if let Err(error) = &done {
         tracing::warn!(%error, "a job with archives came to nothing");
@@ -400,21 +404,24 @@ fn conclude(device: &Device, done: &Result<(), JobError>, scheduled: bool) {
     }
 }
 
-/// Says up to where everything is also in a good archive.
-async fn hold_safe(device: &Device) {
-    let Some(server) = device.server.load_full() else { return };
-    let places = device.archiving.remembered(Ledger::places);
-    let lineage = match server.serving.master.read(READ_DEADLINE, |read| read.lineage()).await {
+/// Says up to where everything is also in a good archive: what devices need not keep, and beyond which deletions are
+/// remembered. Nothing while no share is set, as no further one comes.
+pub(crate) async fn hold_safe(device: &Device, serving: &Serving) {
+    let head = serving.head();
+    let places = if device.archiving.settings().share.is_some() {
+        device.archiving.remembered(Ledger::places)
+    } else {
+        Vec::new()
+    };
+    let lineage = match serving.master.read(READ_DEADLINE, |read| read.lineage()).await {
         Ok(lineage) => lineage.into_iter().map(|signed| signed.record).collect(),
         Err(error) => return tracing::warn!(%error, "read who reigned"),
     };
-    let group = server.serving.head().group;
-    let Ok(lineage) = mfpsync_replication::lineage::Lineage::new(group, lineage) else { return };
-    let here = places.into_iter().filter(|at| {
-        lineage.standpoint(at) == mfpsync_replication::lineage::Standpoint::Continue
-            && at.sequence <= server.serving.head().sequence
-    });
-    server.serving.replicating.archived(here.map(|at| at.sequence).max());
+    let Ok(lineage) = Lineage::new(head.group, lineage) else { return };
+    let here = places
+        .into_iter()
+        .filter(|at| lineage.standpoint(at) == Standpoint::Continue && at.sequence <= head.sequence);
+    serving.replicating.set_archived(here.map(|at| at.sequence).max());
 }
 
 /// Where archives are written before they are sent.

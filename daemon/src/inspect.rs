@@ -66,7 +66,11 @@ impl Inspector {
         let (own, waiting, retained, rejected) = own.await?;
         let server = self.device.server.load_full();
         let master = match server {
-            Some(server) => Some(server.serving.master.read(READ_DEADLINE, master_positions).await?),
+            Some(server) => {
+                let archived = server.serving.replicating.archived();
+                let read = move |read: &MasterRead<'_>| master_positions(read, archived);
+                Some(server.serving.master.read(READ_DEADLINE, read).await?)
+            }
             None => None,
         };
         Ok(json!({
@@ -295,12 +299,13 @@ fn shown(name: &str, value: &FieldValue) -> Value {
 }
 
 /// The head, what is forgotten of deletions, and who keeps the server from forgetting more.
-fn master_positions(read: &MasterRead<'_>) -> Result<Value> {
-    let (head, horizon) = (read.founded_head()?, horizon_of(read)?);
+fn master_positions(read: &MasterRead<'_>, archived: Option<Sequence>) -> Result<Value> {
+    let (head, horizon) = (read.founded_head()?, horizon_of(read, archived)?);
     Ok(json!({
         "head": cursor(&head.cursor()),
         "tombstone_floor": head.tombstone_floor.0,
         "tombstones_seen_by_all": horizon.through.0,
+        "archived": archived.map(|archived| archived.0),
         "tombstones_held_by": horizon.held_by.map(|device| device.to_string()),
     }))
 }

@@ -33,6 +33,7 @@ use self::replicating::Replicating;
 use self::serving::{Made, Serving};
 use self::sync_service::SyncService;
 use crate::authority::{IssuingKey, TrustAnchor};
+use crate::backup;
 use crate::db::{Db, READ_DEADLINE};
 use crate::device::Device;
 use crate::discovery::announcer::Announcer;
@@ -137,7 +138,10 @@ impl ServerPart {
             .map_err(|status| Fault::with_detail(FaultCode::DiskIo, status.message()))?;
         rivals.iter().for_each(|rival| serving.contest(rival));
         part.serve(device, listeners)?;
-        let forget = prune::run(serving.master.clone(), device.settings.clone(), serving.stop.clone());
+        // Before anything is forgotten that an archive would bring back.
+        backup::hold_safe(device, serving).await;
+        let (replicating, settings) = (serving.replicating.clone(), device.settings.clone());
+        let forget = prune::run(serving.master.clone(), replicating, settings, serving.stop.clone());
         part.vital.spawn("forgetting", forget);
         part.vital.spawn("switching", switching::run(device.clone(), part.serving.clone()));
         part.vital.spawn("others", others::keep_asking(device.clone(), part.serving.clone(), begins));

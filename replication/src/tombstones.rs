@@ -43,19 +43,19 @@ pub fn horizon(
     }
 }
 
-/// The horizon as the master database tells. Released devices hold nothing; one that has never
-/// followed has nothing that could come back.
+/// The horizon as the master database tells, beside the `archive` as in [`horizon`]. Released devices hold nothing; one
+/// that has never followed has nothing that could come back.
 ///
 /// # Errors
 /// The database's.
-pub fn horizon_of(read: &MasterRead<'_>) -> Result<Horizon> {
+pub fn horizon_of(read: &MasterRead<'_>, archive: Option<Sequence>) -> Result<Horizon> {
     let mut holders = Vec::new();
     for member in read.members()?.into_iter().filter(|member| !member.record.released) {
         let progress = read.progress(member.record.device)?;
         let holder = |settled| Holder { device: member.record.device, settled };
         holders.extend(progress.map(|progress| holder(progress.settled)));
     }
-    Ok(horizon(holders, None, read.founded_head()?.sequence))
+    Ok(horizon(holders, archive, read.founded_head()?.sequence))
 }
 
 #[cfg(test)]

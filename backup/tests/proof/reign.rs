@@ -1,8 +1,9 @@
 //! A restored database serves only when a reign has begun over it, with all that happened since.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use mfpsync_storage::master::{Master, Reign, Since};
+use mfpsync_storage::master::{Master, Reapplied, Reign, Since};
 use mfpsync_storage::model::{
     DeviceId, Epoch, ErasedMark, Promotion, PromotionReason, Scope, Sequence, erasure_key,
 };

@@ -38,11 +38,11 @@ impl BackupService {
     }
 
     fn begin(&self, order: Order) -> Result<Response<wire::Job>, Status> {
-        self.device().archiving.begin(order, false).map(Response::new).map_err(|job| {
+        self.device().archiving.begin(order, false).map(Response::new).map_err(|kind| {
             Status::unavailable(format!(
                 "another job with archives is under way ({}); nothing was begun: wait for it or stop it \
                  (`mfpsync backup watch`, `mfpsync backup cancel`)",
-                job.kind().as_str_name().trim_start_matches("JOB_KIND_").to_lowercase().replace('_', " ")
+                kind.as_str_name().trim_start_matches("JOB_KIND_").to_lowercase().replace('_', " ")
             ))
         })
     }

@@ -5,30 +5,39 @@
 //! the window is measured in. Each transaction looks at a bounded number of changes, and the next one
 //! waits behind the pushes that came meanwhile.
 
+use std::sync::Arc;
+
 use mfpsync_replication::tombstones::horizon_of;
 use mfpsync_replication::window::forgettable_of;
 use mfpsync_storage::master::{Master, MasterRead, MasterWrite};
+use mfpsync_storage::model::Sequence;
 use mfpsync_storage::{Priority, Result};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::running_hours;
 use crate::db::{Db, SCAN_DEADLINE};
+use crate::server::replicating::Replicating;
 use crate::settings::Settings;
 
 /// Changes, or items, looked at in one transaction.
 const ROWS: u32 = 2_000;
 
-/// Forgets at once, then after every day of running and when settings change, until `stop`.
+/// Forgets at once, but for what the newest archive would bring back, then after every day of running and when settings change, until `stop`.
 ///
 /// # Cancel safety
 /// Dropping the future leaves the rest to the next run.
-pub(crate) async fn run(master: Db<Master>, settings: Settings, stop: CancellationToken) {
+pub(crate) async fn run(
+    master: Db<Master>,
+    replicating: Arc<Replicating>,
+    settings: Settings,
+    stop: CancellationToken,
+) {
     let mut changes = settings.watch();
     let mut hours = running_hours();
     let always = async {
         loop {
             let days = changes.borrow_and_update().history_days;
-            match prune(&master, days).await {
+            match prune(&master, replicating.archived(), days).await {
                 Ok((0, 0)) => {}
                 Ok((values, tombstones)) => {
                     tracing::info!(values, tombstones, "forgot what is older than the undo window");
@@ -61,8 +70,8 @@ pub(crate) async fn run(master: Db<Master>, settings: Settings, stop: Cancellati
 }
 
 /// Forgets what is older than so many days of running; returns how many values and tombstones were.
-async fn prune(master: &Db<Master>, days: u64) -> Result<(usize, usize)> {
-    let read = move |read: &MasterRead<'_>| Ok((forgettable_of(read, days)?, horizon_of(read)?));
+async fn prune(master: &Db<Master>, archive: Option<Sequence>, days: u64) -> Result<(usize, usize)> {
+    let read = move |read: &MasterRead<'_>| Ok((forgettable_of(read, days)?, horizon_of(read, archive)?));
     let (Some(mark), horizon) = master.read(SCAN_DEADLINE, read).await? else { return Ok((0, 0)) };
     let (mut values, mut after) = (0, Some(-1));
     while let Some(from) = after {

@@ -385,8 +385,14 @@ impl Replicating {
         self.changed.send_replace(());
     }
 
+    /// Up to where everything is in a good archive of this history; none while none is made.
+    #[must_use]
+    pub fn archived(&self) -> Option<Sequence> {
+        self.state().archived
+    }
+
     /// Up to where everything is in a good archive of this history, from now on.
-    pub fn archived(&self, through: Option<Sequence>) {
+    pub fn set_archived(&self, through: Option<Sequence>) {
         let mut state = self.state();
         state.archived = through;
         self.show(&state);

@@ -83,7 +83,8 @@ impl World {
         }
         let too_early = self.options.defect == Some(Defect::ForgetsTooEarly);
         let head = self.houses[house].head().sequence;
-        let through = if too_early { head } else { self.houses[house].read(horizon_of).through };
+        let through =
+            if too_early { head } else { self.houses[house].read(|read| horizon_of(read, None)).through };
         self.check_all_saw(house, through);
         let collected =
             self.commit(house, Vec::new(), |write| write.collect_tombstones(through, -1, u32::MAX));

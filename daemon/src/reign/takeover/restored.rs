@@ -123,7 +123,7 @@ impl Steps {
         if head.is_none() {
             return Ok(Replaced::default());
         }
-        let since = Inline::<Master>::open(&self.path(), false)?.read(|read| Since::of(read))?;
+        let since = Inline::<Master>::open(&self.path(), false)?.read(Since::of)?;
         Ok(Replaced { head, since })
     }
 
