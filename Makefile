@@ -40,10 +40,10 @@ check: tools ## Formatting, lints as errors, documentation, invariants; with car
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --locked --log-level error check licenses bans sources; \
 	else echo "not checked, for want of cargo-deny: licences and sources of crates"; fi
 
-bench: tools ## Measure against etcd over TLS, redis, a bare echo, Litestream and sqld, in one run
-	scripts/need etcd:etcd-server redis-server:redis-server sqlite3:sqlite3 ss:iproute2 python3:python3-venv
+bench: tools ## Measure against etcd over TLS, redis, a bare echo, Litestream, sqld and sqlite3 with smbclient, in one run
+	scripts/need etcd:etcd-server redis-server:redis-server sqlite3:sqlite3 ss:iproute2 python3:python3-venv $(SAMBA) smbclient:smbclient
 	scripts/need-peers $(BUILT)/peers
-	$(CARGO) build --locked --release -p mfpsync-daemon -p mfpsync-cli
+	$(CARGO) build --locked --release -p mfpsync-daemon -p mfpsync-cli -p mfpsync-backup
 	$(CARGO) bench --locked -p mfpsync-tests
 
 package: tools ## The Debian package, from the release profile (some minutes)

@@ -5,7 +5,7 @@
 //! The measurements: `footprint` (size, start, memory, idle processor time), `latency` (edit to
 //! event, reads), `pushes` (throughput beside the yardsticks), `fan_out` (a change to many followers),
 //! `join` (a large group), `sizes` (cost as the database grows, and of a stream), `replication` (beside
-//! Litestream and sqld).
+//! Litestream and sqld), `archives` (on a file server, beside sqlite3 and smbclient).
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -20,6 +20,7 @@ use support::device::Device;
 use support::echo;
 use support::report::{Report, say};
 
+mod archives;
 mod fan_out;
 mod footprint;
 mod join;
@@ -29,7 +30,8 @@ mod replication;
 mod sizes;
 mod support;
 
-const SECTIONS: [&str; 7] = ["footprint", "latency", "pushes", "fan_out", "join", "sizes", "replication"];
+const SECTIONS: [&str; 8] =
+    ["footprint", "latency", "pushes", "fan_out", "join", "sizes", "replication", "archives"];
 /// Open files a process of a run may have.
 const FILES: u64 = 8192;
 
@@ -153,6 +155,9 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     }
     if wanted("replication") {
         replication::measure(&bench, &mut report).await?;
+    }
+    if wanted("archives") {
+        archives::measure(&bench, &mut report).await?;
     }
     let path = results.join("latest.json");
     report.write(&path, machine)?;

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use mfpsync_proto::backup::backup_client::BackupClient;
 use mfpsync_proto::limit;
 use mfpsync_proto::local::local_client::LocalClient;
 use mfpsync_proto::monitor::MetricsRequest;
@@ -31,6 +32,9 @@ const READY: Duration = Duration::from_secs(120);
 /// Fine enough for a start of a few milliseconds.
 const READY_POLL: Duration = Duration::from_micros(250);
 const STATE_POLL: Duration = Duration::from_millis(5);
+
+/// Calls about archives.
+pub(crate) type Backup = BackupClient<Channel>;
 
 /// One device, running unless stopped.
 pub(crate) struct Device {
@@ -56,9 +60,11 @@ impl Device {
         let device =
             Self { name: name.to_owned(), home, run, daemon: daemon.to_owned(), address, process: None };
         let config = format!(
-            "data_dir = \"{}\"\nrun_dir = \"{}\"\nname = \"{name}\"\nlisten = [\"{address}\"]\n[discovery]\nenabled = false\n",
+            "data_dir = \"{}\"\nrun_dir = \"{}\"\nname = \"{name}\"\nlisten = [\"{address}\"]\n[discovery]\nenabled = false\n\
+             [backup]\nhelpers = \"{}\"\nthis_machine = true\n",
             device.home.join("data").display(),
             device.run.path().display(),
+            daemon.parent().unwrap_or(Path::new("/")).display(),
         );
         fs::write(device.config(), config)?;
         let mut device = device;
@@ -169,6 +175,14 @@ impl Device {
     pub(crate) async fn metrics(&self) -> Result<Metrics> {
         let mut monitor = MonitorClient::new(self.channel("panel.sock").await?);
         Metrics::parse(&monitor.metrics(MetricsRequest {}).await?.into_inner().text)
+    }
+
+    /// Its archives.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub(crate) async fn backup(&self) -> Result<Backup> {
+        Ok(BackupClient::new(self.channel("panel.sock").await?))
     }
 
     /// Where its files are.
