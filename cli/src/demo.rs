@@ -157,6 +157,7 @@ mod tests {
     fn the_help_says_what_each_procedure_is() {
         let mut command = Cli::command();
         let help = command.find_subcommand_mut("demo").unwrap().render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(help.contains("P3: The server is lost, and its replica takes over"), "{help}");
         assert!(help.contains("mfpsync demo --procedure P4"), "{help}");
     }
