@@ -85,14 +85,16 @@ const SELDOM: [&str; 21] = [
     "device released by a reign that had ended",
 ];
 
-/// What nobody has to meet: servers whose disk was put back do, and products that are worse than ours.
-const UNWANTED: [&str; 6] = [
+/// What nobody has to meet: servers whose disk was put back do, products that are worse than ours, and one seed
+/// of a thousand.
+const UNWANTED: [&str; 7] = [
     "device paired anew: it does not know the successor",
     "record of a reign that cannot be verified",
     "copy did not become what it should be",
     "copy ahead of its server",
     "reset of an unknown history",
     "server put back to an earlier image",
+    "sealed server shown another successor",
 ];
 
 /// From so many seeds on what is seldom must have been met.
