@@ -55,7 +55,8 @@ impl World {
         }
     }
 
-    /// I-07: what is forgotten up to here lives on at no device, not even beneath what it shows.
+    /// I-07: what is forgotten up to here lives on at no member, not even beneath what it shows. One that was
+    /// released is waited for no more: it has to be paired anew.
     pub(super) fn check_all_saw(&mut self, house: usize, through: Sequence) {
         let line = self.houses[house].line.clone();
         let gone = line.model.items.iter().filter(|(_, item)| item.deleted && item.sequence <= through.0);
@@ -64,7 +65,8 @@ impl World {
             .collect();
         for device in 0..self.devices.len() {
             let own = &self.devices[device];
-            let counts = own.joined && !own.put_back && self.houses[house].member(device).is_some();
+            let is_member = self.houses[house].member(device).is_some_and(|row| !row.released);
+            let counts = own.joined && !own.put_back && is_member;
             for key in counts.then_some(&gone).into_iter().flatten() {
                 let mirrored = self.devices[device].read(|read| read.mirrored(key));
                 let lives = mirrored.is_some_and(|mirrored| mirrored.fields.is_some());
