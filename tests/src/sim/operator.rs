@@ -1,9 +1,11 @@
 //! The operator: sets replicas, promotes them, switches machines off and on, and makes mistakes. In the end
 //! puts everything right that can be put right.
 
+use std::time::Duration;
+
 use mfpsync_daemon::control_file::Way;
 use mfpsync_daemon::role::{Part, Role};
-use mfpsync_replication::round::{End, LinkState};
+use mfpsync_replication::round::{End, LinkState, Timing};
 use mfpsync_storage::Inline;
 use mfpsync_storage::master::{Durability, Master, Replication};
 use mfpsync_storage::model::{Capabilities, Member, Sequence};
@@ -22,6 +24,8 @@ const PATIENCE: u64 = 5 * SECOND;
 const LOOK: u64 = 5 * SECOND;
 /// A device that has not found its server by then is paired anew.
 const STUCK: u64 = 3 * MINUTE;
+/// The same where a connection may take longer than a device waits for it, so that some attempts come to nothing.
+const STUCK_WHERE_SLOW: u64 = 9 * MINUTE;
 
 /// What the operator does now and then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -387,7 +391,7 @@ impl World {
             let follows = matches!(link, Some(LinkState::Following { .. }));
             let ended = matches!(link, Some(LinkState::Ended(End::Released | End::Quarantined)));
             let since = self.devices[device].joined_at.max(self.healed_at);
-            let stuck = self.now > since + STUCK && !follows;
+            let stuck = self.now > since + self.patience() && !follows;
             if !self.devices[device].joined {
                 self.join(device);
                 done = false;
@@ -399,6 +403,13 @@ impl World {
             }
         }
         done
+    }
+
+    /// How long a device may look for its server.
+    fn patience(&self) -> u64 {
+        let (_, longest) = self.swarm.delay;
+        let slow = Duration::from_micros(2 * longest) > Timing::default().dial;
+        if slow { STUCK_WHERE_SLOW } else { STUCK }
     }
 
     /// Only what needs a person may need one.
