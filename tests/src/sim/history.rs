@@ -23,6 +23,8 @@ pub(super) type OperationId = (u64, u64);
 pub(super) struct Acknowledged {
     pub device: usize,
     pub record: Vec<u8>,
+    /// What it was while it stood on something else: requests made then may come late.
+    pub earlier: Vec<Vec<u8>>,
     /// Its device left the group before it knew the outcome, or nobody has to keep it any more.
     pub withdrawn: bool,
     /// The life of its device is over.
@@ -53,7 +55,8 @@ pub(super) enum Done {
 #[derive(Default)]
 pub(super) struct History {
     pub acknowledged: BTreeMap<OperationId, Acknowledged>,
-    pub told: BTreeMap<OperationId, Outcome>,
+    /// Every outcome a device was told, the latest last: two reigns may have decided one operation.
+    pub told: BTreeMap<OperationId, Vec<Outcome>>,
 }
 
 impl History {
@@ -67,6 +70,7 @@ impl History {
         let new = Acknowledged {
             device,
             record,
+            earlier: Vec::new(),
             withdrawn: false,
             ended: false,
             forgotten: false,
@@ -88,7 +92,7 @@ impl History {
 
     pub(super) fn settled(&mut self, incarnation: Incarnation, outcomes: &[(OperationNumber, Outcome)]) {
         for (number, outcome) in outcomes {
-            self.told.entry((incarnation.0, number.0)).or_insert_with(|| outcome.clone());
+            self.told.entry((incarnation.0, number.0)).or_default().push(outcome.clone());
         }
     }
 
@@ -100,13 +104,17 @@ impl History {
             .for_each(|edit| edit.forgotten = true);
     }
 
-    /// A life of a device is over. What it was not told the outcome of, or the present server does not
-    /// have, nobody keeps any more.
-    pub(super) fn withdraw(&mut self, incarnation: Incarnation, present: Option<&Line>) {
+    /// A life of a device is over. What one of these histories does not have, or the device was not told the
+    /// outcome of, nobody keeps any more.
+    pub(super) fn withdraw(&mut self, incarnation: Incarnation, present: &[Rc<Line>]) {
         for (id, edit) in &mut self.acknowledged {
             if id.0 == incarnation.0 {
-                let held = present.is_some_and(|line| line.decisions.contains_key(id));
-                (edit.ended, edit.withdrawn) = (true, edit.withdrawn || !self.told.contains_key(id) || !held);
+                let told = self.told.get(id).map_or(&[][..], Vec::as_slice);
+                let holds = |line: &Rc<Line>| {
+                    line.decisions.get(id).is_some_and(|decision| told.contains(&decision.outcome))
+                };
+                let held = !present.is_empty() && present.iter().all(holds);
+                (edit.ended, edit.withdrawn) = (true, edit.withdrawn || !held);
             }
         }
     }
@@ -124,7 +132,8 @@ impl World {
         for ((number, outcome), record) in outcomes.iter().zip(&submission.operations) {
             let id = (submission.incarnation.0, number.0);
             if let Some(known) = self.houses[house].line.decisions.get(&id) {
-                let same = (known.record == *record || is_withdrawn(record)) && known.outcome == *outcome;
+                let same = (asks_the_same(&known.record, record) || is_withdrawn(record))
+                    && known.outcome == *outcome;
                 self.counters.sometimes("push answered from the ledger");
                 self.require(
                     same,
@@ -136,7 +145,9 @@ impl World {
                 }
                 continue;
             }
-            let promised = self.history.acknowledged.get(&id).is_some_and(|edit| edit.record == *record);
+            let made = self.history.acknowledged.get(&id);
+            let promised =
+                made.is_some_and(|edit| edit.earlier.iter().chain([&edit.record]).any(|form| form == record));
             // Old requests arrive late, also such as were made before a disk was put back.
             self.require(
                 promised || self.devices[device].put_back,
@@ -264,7 +275,8 @@ impl World {
         if edit.void || elsewhere {
             return None;
         }
-        if !edit.withdrawn && self.history.told.get(&id) != Some(&decision.outcome) {
+        let told = self.history.told.get(&id).is_some_and(|told| told.contains(&decision.outcome));
+        if !edit.withdrawn && !told {
             return Some(("I-02", format!("the device was not told what became of {who}")));
         }
         let operation = Operation::decode(&edit.record).expect("an acknowledged operation");
@@ -285,7 +297,10 @@ impl World {
                 edits.iter().any(|edit| matches!(edit, EditOutcome::Superseded { .. }))
             }
         };
-        let kept = aside.iter().any(|one| one.operation == operation && one.outcome == decision.outcome);
+        let kept = aside.iter().any(|one| {
+            standing_on_nothing(&one.operation) == standing_on_nothing(&operation)
+                && one.outcome == decision.outcome
+        });
         (lost && !edit.withdrawn && !edit.forgotten && !edit.yields && !kept)
             .then(|| ("I-05", format!("{who} lost and was not set aside for a person")))
     }
@@ -327,6 +342,19 @@ fn own<'a>(
     (name, value.clone())
 }
 
+/// An operation without what it was seen to stand on, which is another thing in each reign.
+fn standing_on_nothing(operation: &Operation) -> Operation {
+    let mut operation = Operation { was: None, ..operation.clone() };
+    operation.edits.iter_mut().for_each(|edit| edit.base = Default::default());
+    operation
+}
+
+/// A repeated operation asks for the same, whatever it stands on by then.
+fn asks_the_same(one: &[u8], other: &[u8]) -> bool {
+    let decoded = |record| Operation::decode(record).map(|operation| standing_on_nothing(&operation)).ok();
+    decoded(one).is_some_and(|one| Some(one) == decoded(other))
+}
+
 fn is_withdrawn(record: &[u8]) -> bool {
     Operation::decode(record).is_ok_and(|operation| operation.is_withdrawn())
 }
@@ -338,7 +366,7 @@ impl World {
         let (incarnation, put_back) = (own.incarnation, own.put_back);
         for (number, record) in own.read(|read| read.outbox(usize::MAX >> 1, usize::MAX)) {
             let id = (incarnation.0, number.0);
-            let told = self.history.told.remove(&id);
+            let told = self.history.told.get(&id).and_then(|told| told.last()).cloned();
             match self.history.acknowledged.get_mut(&id) {
                 None => {
                     self.counters.sometimes("edit of a mirror offered to a new reign");
@@ -355,14 +383,15 @@ impl World {
                 Some(edit) if !is_withdrawn(&record) => {
                     // Made to what the new reign does not have, it counts as made to what both have.
                     self.counters.sometimes("waiting edit rebased on a fork");
-                    edit.record = record;
+                    edit.earlier.push(std::mem::replace(&mut edit.record, record));
                 }
                 Some(edit) => {
                     // Taken at the very change the copy ends with, it wrote nothing: what it lost to stands.
                     let at_fork = |told: &Outcome| told.revision().is_some_and(|at| at.sequence <= fork);
                     let nothing = told.as_ref().is_none_or(|told| wrote_nothing(told) || at_fork(told));
                     let excused = nothing || edit.withdrawn || put_back || self.reigns.counted_on(id);
-                    (edit.record, edit.void) = (record, true);
+                    edit.earlier.push(std::mem::replace(&mut edit.record, record));
+                    edit.void = true;
                     self.counters.sometimes("operation that came to nothing filled in");
                     self.require(
                         excused,

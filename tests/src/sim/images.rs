@@ -147,11 +147,14 @@ impl World {
         self.schedule(lasts + SECOND, Event::Join { device });
     }
 
-    /// A life of a device is over: what of it no server has is gone.
+    /// A life of a device is over: what of it the present server lacks is gone, and what the reign lacks that was
+    /// decided on last, whose machine may be off.
     pub(super) fn ends_life(&mut self, incarnation: Incarnation) {
-        let present = self.present_server();
-        let known = present.map(|server| self.houses[server].line.clone());
-        self.history.withdraw(incarnation, known.as_deref());
+        let present = self.present_server().map(|server| self.houses[server].line.clone());
+        let last = self.houses.iter().map(|own| own.line.clone()).max_by_key(|line| line.epoch);
+        let held: Vec<Rc<Line>> =
+            present.map_or_else(Vec::new, |present| last.into_iter().chain([present]).collect());
+        self.history.withdraw(incarnation, &held);
     }
 }
 
