@@ -111,7 +111,7 @@ impl Standby {
     /// Where the copy stands; none if there is none that is whole, or somebody touched it.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
-        self.whole.as_ref().filter(|whole| whole.digest == whole.position.digest).map(|whole| whole.position)
+        self.whole.as_ref().filter(|whole| whole.is_intact()).map(|whole| whole.position)
     }
 
     /// Pages there are to compare: of the copy, else of one that is not whole yet.
@@ -207,7 +207,7 @@ impl Standby {
     pub fn verify(&mut self, stop: &dyn Fn() -> bool) -> Result<bool> {
         let Some(whole) = &mut self.whole else { return Ok(true) };
         whole.digest = whole.scan(stop)?;
-        Ok(whole.digest == whole.position.digest)
+        Ok(whole.is_intact())
     }
 
     /// Opens the copy as it is committed now, for a proof by another thread, which is given up when `stop`
@@ -230,23 +230,24 @@ impl Standby {
     }
 
     /// Folds what is in the log, when nothing else is to be done: pages as they were before do not stay
-    /// there. Not within a transaction, and not before a proof has ended.
+    /// there. Not within a transaction, not before a proof has ended, and not while the pages are not what was
+    /// written: SQLite may not read them.
     ///
     /// # Errors
     /// The device's.
     pub fn rest(&mut self) -> Result<()> {
         match (&self.staging, &mut self.whole) {
-            (Staging::None, Some(whole)) if !whole.is_being_proven() => whole.fold(),
+            (Staging::None, Some(whole)) if whole.is_intact() && !whole.is_being_proven() => whole.fold(),
             _ => Ok(()),
         }
     }
 
-    /// Folds the log into the database.
+    /// Folds the log into the database, unless the pages are not what was written: they stay as they are.
     ///
     /// # Errors
     /// The device's.
     pub fn close(mut self) -> Result<()> {
-        self.whole.as_mut().map_or(Ok(()), Whole::fold)
+        self.whole.as_mut().filter(|whole| whole.is_intact()).map_or(Ok(()), Whole::fold)
     }
 
     /// Makes the database at `path`, which nobody uses any more, what a copy in `directory` begins with: of its
@@ -398,6 +399,11 @@ impl Whole {
 
     fn fold_if_long(&mut self) -> Result<()> {
         if self.is_being_proven() || self.log.frames() < FOLD_FRAMES { Ok(()) } else { self.fold() }
+    }
+
+    /// Whether the pages are what the position says, as they were read last.
+    fn is_intact(&self) -> bool {
+        self.digest == self.position.digest
     }
 
     /// A proof holds on to the file, and reads what is in the log.

@@ -240,6 +240,25 @@ fn a_damaged_copy_stays_until_another_one_is_whole() {
 }
 
 #[test]
+fn a_damaged_copy_is_not_folded_and_is_mended_by_what_comes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, [_, _, after]) = with_log(directory.path());
+    // SQLite can read nothing of a database whose schema is damaged.
+    let schema = after.pages[0].array_windows().position(|text| text == b"CREATE").unwrap();
+    open_file(&database(directory.path())).write_all_at(b"DAMAGE", schema as u64).unwrap();
+    let mut copy = Standby::open(directory.path()).unwrap();
+    assert!(!copy.verify(&|| false).unwrap());
+    copy.rest().unwrap();
+    copy.close().unwrap();
+    let mut copy = Standby::open(directory.path()).unwrap();
+    assert!(!copy.verify(&|| false).unwrap(), "closing it made nothing good");
+    feed(&mut copy, &after).unwrap();
+    assert_at(&mut copy, &after);
+    copy.close().unwrap();
+    assert_at(&mut Standby::open(directory.path()).unwrap(), &after);
+}
+
+#[test]
 fn the_position_file_and_the_position_in_the_log_are_frozen() {
     let directory = tempfile::tempdir().unwrap();
     let page = [7; PAGE_BYTES];
