@@ -3,13 +3,11 @@
 
 use rusqlite::params;
 
-use super::LocalWrite;
 use super::read::ItemRow;
 use super::usage::{Growth, Usage};
+use super::{DeviceState, LocalWrite};
 use crate::error::{Error, Result};
-use crate::model::{
-    Action, Base, Cursor, Edit, Fields, ItemKey, Operation, OperationNumber, Revision, limit,
-};
+use crate::model::{Action, Base, Edit, Fields, ItemKey, Operation, OperationNumber, Revision, limit};
 
 /// An edit as a caller of the local API makes it.
 #[derive(Debug, Clone)]
@@ -111,7 +109,7 @@ impl LocalWrite<'_> {
             let encoded = after.as_ref().map(checked).transpose()?;
             growth.note(&key.scope, visible, encoded.as_deref());
             let number = self.show_local(&key, row.as_ref(), encoded.as_deref(), grouped)?;
-            let mut base = self.base(row.as_ref(), cursor)?;
+            let mut base = self.base(row.as_ref(), &device)?;
             if let Some(readmitted) = self.erasure(&key.scope)? {
                 // Nothing of before is left here: this author knows of the readmission.
                 let sequence = base.revision.sequence.max(readmitted.sequence);
@@ -174,9 +172,12 @@ impl LocalWrite<'_> {
 
     /// What the author of an edit sees of the item: the mirror's revision, and the latest operation
     /// on it that still waits or whose result the mirror has not shown yet. Of a deleted item all that
-    /// the mirror has seen counts: the server may have forgotten when it was deleted.
-    pub(super) fn base(&self, row: Option<&ItemRow>, cursor: Option<&Cursor>) -> Result<Base> {
+    /// the mirror has seen counts: the server may have forgotten when it was deleted. While all is read anew, what
+    /// has not come again is no base: its number may be one that a reign which ended has given.
+    pub(super) fn base(&self, row: Option<&ItemRow>, device: &DeviceState) -> Result<Base> {
         let Some(row) = row else { return Ok(Base::default()) };
+        let came = !device.resetting || self.came_again(row.number)?;
+        let cursor = device.cursor.as_ref().filter(|_| came);
         let epoch = cursor.map_or(0, |cursor| cursor.epoch.number);
         let seen = match (row.mirror_sequence, &row.mirror, cursor) {
             (Some(sequence), None, Some(cursor)) => Some(sequence.max(cursor.sequence)),

@@ -1,6 +1,6 @@
 //! The mirror: what the server sent, and what becomes of local edits when it changes beneath them.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use super::LocalWrite;
 use super::edit::apply;
@@ -180,6 +180,14 @@ impl LocalWrite<'_> {
             WHERE number = ?";
         self.connection.prepare_cached(sql)?.execute([row.number])?;
         Ok(false)
+    }
+
+    /// Whether the reset under way has brought what the mirror has of an item.
+    pub(super) fn came_again(&self, number: i64) -> Result<bool> {
+        const SQL: &str = "SELECT generation FROM items WHERE number = ?";
+        let of_item: Option<i64> =
+            self.connection.prepare_cached(SQL)?.query_row([number], |row| row.get(0)).optional()?;
+        Ok(of_item == Some(self.generation()?))
     }
 
     fn generation(&self) -> Result<i64> {

@@ -3,7 +3,9 @@
 use mfpsync_storage::local::ItemState;
 use mfpsync_storage::model::{OperationNumber, Sequence};
 
-use crate::support::{Device, accepted, change, delete, key, patch, put, rejected, superseded, tombstone};
+use crate::support::{
+    Device, accepted, change, delete, key, patch, put, rejected, revision, superseded, tombstone,
+};
 
 #[test]
 fn a_change_from_the_server_shows_and_its_repetition_is_harmless() {
@@ -185,4 +187,22 @@ fn an_answer_during_a_reset_keeps_the_edit_until_the_new_cursor_passes() {
     assert_eq!(device.sees("a", "x").as_deref(), Some("new"));
     device.apply(&[change("a", 9, &[("x", "new")])], 9);
     assert_eq!(device.state("a"), Some(ItemState::Synced));
+}
+
+#[test]
+fn an_edit_during_a_reset_stands_on_nothing_that_has_not_come_again() {
+    let mut device = Device::in_group();
+    device.apply(&[change("a", 2, &[("x", "old")]), change("b", 9, &[("x", "of an ended reign")])], 9);
+    device.0.write(|write| write.begin_reset()).unwrap();
+    device.apply(&[change("a", 2, &[("x", "old")])], 4);
+    device.edit(vec![patch("a", &[("x", "new")])]);
+    device.edit(vec![patch("b", &[("x", "new")])]);
+    let bases: Vec<(u64, u64)> = device
+        .outbox()
+        .iter()
+        .map(|operation| operation.edits[0].base.revision)
+        .map(|base| (base.epoch, base.sequence.0))
+        .collect();
+    assert_eq!(bases[0], (revision(2).epoch, 2));
+    assert_eq!(bases[1].0, 0, "of no reign");
 }
