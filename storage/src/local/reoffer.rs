@@ -97,14 +97,13 @@ impl LocalWrite<'_> {
         if self.is_joining()? {
             return Ok(offered);
         }
-        let known = heard.known;
         let offered_keys: Vec<ItemKey> =
             self.mirrored_beyond(fork.sequence)?.into_iter().filter(|key| offers(&key.kind)).collect();
         self.note_held(fork.sequence, &offered_keys)?;
         let mut touched = self.expect_no_results(fork.sequence)?;
         self.forget_confirmed(heard.confirmed, &mut touched)?;
         // Before anything gets a number: what is older comes first.
-        self.fill_gaps(known, fork, now, &mut touched, &mut offered)?;
+        self.fill_gaps(heard, fork, now, &mut touched, &mut offered)?;
         self.limit_bases(fork)?;
         for key in offered_keys {
             if self.offer_mirrored(&key, fork, now)? {
@@ -174,27 +173,28 @@ impl LocalWrite<'_> {
         Ok(())
     }
 
-    /// Has every operation behind `known` wait: the retained ones, and in the place of those that came to
-    /// nothing or are kept no more ones that ask for nothing, since the server takes numbers in order.
+    /// Has every operation that the server does not know wait: the retained ones, and in the place of those that
+    /// came to nothing or are kept no more ones that ask for nothing, since the server takes numbers in order. So
+    /// does what it decided and a reign that is left behind decided as well: how it did is not known here.
     fn fill_gaps(
         &self,
-        known: OperationNumber,
+        heard: Heard,
         fork: Revision,
         now: u64,
         touched: &mut Vec<ItemKey>,
         offered: &mut Offered,
     ) -> Result<()> {
-        let device = self.device()?;
+        let (device, known) = (self.device()?, heard.known);
         let mut earlier = Vec::new();
         for (incarnation, was, record) in self.retained_beyond(fork.sequence, device.incarnation, known)? {
             let operation = Operation { was: Some(was), ..Operation::decode(&record)? };
             self.count_retained(-1, -(record.len() as i64))?;
             if incarnation != device.incarnation {
                 earlier.push(operation);
-            } else if operation.number > known {
+            } else if operation.number > heard.confirmed {
                 self.requeue(&operation, &operation.encode(), touched)?;
             } else {
-                // The new reign has it, from before the two parted or from the branch that stays.
+                // This device has heard how the new reign decided it, before it met the one that is left behind.
                 continue;
             }
             offered.own += 1;
@@ -206,7 +206,8 @@ impl LocalWrite<'_> {
         let waiting = self.waiting_numbers()?;
         let nothing = ItemKey::parse("shared", ERASED_KIND, "", "none")
             .map_err(|_| DecodeError::Invalid("key of nothing"))?;
-        for number in (known.0 + 1..=device.last_operation.0).filter(|number| !waiting.contains(number)) {
+        let first = waiting.first().map_or(known.0 + 1, |first| *first.min(&(known.0 + 1)));
+        for number in (first..=device.last_operation.0).filter(|number| !waiting.contains(number)) {
             let operation = withdrawn(OperationNumber(number), now, &nothing);
             self.queue(&operation, &operation.encode(), &[])?;
         }

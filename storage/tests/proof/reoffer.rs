@@ -1,9 +1,11 @@
 //! What a device offers to a new reign, and that its readers see no difference.
 
 use mfpsync_storage::local::{Heard, Offered, RetainedLimits};
-use mfpsync_storage::model::{Action, Kind, OperationNumber, Revision};
+use mfpsync_storage::model::{Action, Kind, OperationNumber, Revision, Sequence};
 
-use crate::support::{Device, accepted, change, fields, key, patch, put, rejected, revision, tombstone};
+use crate::support::{
+    Device, accepted, change, fields, key, patch, put, rejected, revision, superseded, tombstone,
+};
 
 fn offer(device: &mut Device, fork: u64, known: u64) -> Offered {
     let not_the_servers = |kind: &Kind| !kind.as_str().starts_with("group.");
@@ -131,4 +133,20 @@ fn what_was_answered_before_the_reigns_parted_waits_no_more() {
     let numbers: Vec<u64> = device.outbox().iter().map(|operation| operation.number.0).collect();
     assert_eq!((numbers, device.waiting()), (vec![2], 1));
     assert_eq!(device.sees("a", "x").as_deref(), Some("second"));
+}
+
+#[test]
+fn what_both_branches_decided_is_asked_again_until_the_answer_of_the_one_that_stays_is_known() {
+    let mut device = behind_a_fork();
+    let heard = Heard { known: OperationNumber(3), confirmed: OperationNumber(0) };
+    let offered = device.0.write(|write| write.offer_again(revision(3), heard, 9, |_| true)).unwrap();
+    assert_eq!(offered.own, 2);
+    let waiting = device.outbox();
+    let asked: Vec<(u64, bool)> =
+        waiting.iter().map(|operation| (operation.number.0, operation.is_withdrawn())).collect();
+    assert_eq!(asked[..3], [(1, false), (2, true), (3, false)], "without a gap");
+    assert_eq!((waiting[0].was, device.low_water()), (Some(Sequence(4)), 0));
+    // There the edit had lost against another device's.
+    let settlement = device.settle(&[superseded(1, 5, 4), rejected(2), accepted(3, 6)]);
+    assert_eq!(settlement.set_aside, 1);
 }
