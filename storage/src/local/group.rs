@@ -175,9 +175,11 @@ impl LocalWrite<'_> {
         } else {
             self.note_parting()?;
         }
+        // Before the items: edits may wait on one that is hidden.
+        self.connection.execute_batch("DELETE FROM outbox_items; DELETE FROM outbox")?;
         self.connection.execute(&format!("DELETE FROM items WHERE NOT coalesce({SHOWN}, 0)"), [])?;
         self.connection.execute_batch(
-            "DELETE FROM outbox; DELETE FROM outbox_items; DELETE FROM retained;
+            "DELETE FROM retained;
              DELETE FROM membership; DELETE FROM lineage; DELETE FROM issuers; DELETE FROM members;
              DELETE FROM items WHERE coalesce(local_deleted, mirror_deleted) = 1;
              DELETE FROM items WHERE kind IN ('group.erased', 'group.sharing');

@@ -100,3 +100,14 @@ fn a_value_chosen_for_all_shows_at_once_over_ones_own_that_waits() {
         device.0.read(|read| read.mirrored(&key("a").of_device(ME))).unwrap().unwrap().fields;
     assert_eq!(none, None);
 }
+
+#[test]
+fn a_device_leaves_with_an_edit_that_waits_beneath_the_form_that_shows() {
+    let mut device = Device::in_group();
+    device.apply(&[setting(Sharing::DeviceSpecific, 1), own("a", 2, &[("x", "1")])], 2);
+    device.edit(vec![patch("a", &[("x", "2")])]);
+    device.apply(&[change("a", 3, &[("x", "for all")])], 3);
+    assert_eq!((device.sees("a", "x").as_deref(), device.waiting()), (Some("for all"), 1));
+    assert_eq!(device.0.write(|write| write.leave()).unwrap(), 1);
+    assert_eq!((device.sees("a", "x").as_deref(), device.waiting()), (Some("for all"), 0));
+}
