@@ -99,7 +99,11 @@ impl Durable {
                 faults.set(error.fault());
                 Ok(Self::Unusable(error.fault()))
             }
-            Err(error @ (ControlError::Io { .. } | ControlError::EpochRefused { .. })) => Err(error),
+            Err(
+                error @ (ControlError::Io { .. }
+                | ControlError::EpochRefused { .. }
+                | ControlError::Takeover(_)),
+            ) => Err(error),
         }
     }
 

@@ -95,6 +95,7 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
         invited: Notify::new(),
         serves: Notify::new(),
         signpost: Signpost::default(),
+        taking_over: Arc::default(),
         archiving,
         discovery,
     }))

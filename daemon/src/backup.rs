@@ -26,6 +26,7 @@ use mfpsync_replication::lineage::{Lineage, Standpoint};
 use mfpsync_replication::operator::Operator;
 use mfpsync_storage::model::{GroupId, Kind, Scope};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::fetching::{Listed, Whose, list, shown as shown_archive};
@@ -46,6 +47,8 @@ use crate::server::serving::Serving;
 
 /// How long the schedule may be looked at late: the wall clock may be set meanwhile.
 const LOOK: Duration = Duration::from_secs(20);
+/// How soon a drill that could not be done is tried again.
+const DRILL_AGAIN: Duration = Duration::from_secs(60 * 60);
 /// Failures in a row that pass by themselves, before a person is asked.
 const PASSING: u32 = 4;
 
@@ -129,11 +132,13 @@ impl Order {
 pub struct Archiving {
     keys: Arc<dyn KeyStore>,
     settings: Mutex<Settings>,
+    /// Held while they are changed, so that whoever reads them does not wait for the disk.
+    setting: Mutex<()>,
     ledger: Mutex<Ledger>,
     job: watch::Sender<wire::Job>,
     cancel: Mutex<Option<Cancel>>,
-    to: mpsc::Sender<Order>,
-    orders: Mutex<Option<mpsc::Receiver<Order>>>,
+    to: mpsc::Sender<(Order, Cancel)>,
+    orders: Mutex<Option<mpsc::Receiver<(Order, Cancel)>>>,
     changed: Notify,
 }
 
@@ -164,6 +169,7 @@ impl Archiving {
         Ok(Self {
             keys,
             settings: Mutex::new(settings),
+            setting: Mutex::default(),
             ledger: Mutex::new(ledger),
             job,
             cancel: Mutex::default(),
@@ -188,11 +194,14 @@ impl Archiving {
         change: Change,
         allowed: &crate::config::Backup,
     ) -> Result<(Settings, bool), SettingsError> {
-        let mut settings = lock(&self.settings);
-        let (next, forgotten) = settings.changed(change, allowed)?;
+        let _one_at_a_time = lock(&self.setting);
+        let (next, forgotten) = self.settings().changed(change, allowed)?;
         // Share and password are one write.
         next.store(&*self.keys)?;
-        *settings = next.clone();
+        *lock(&self.settings) = next.clone();
+        if let Err(error) = self.note(Ledger::set_anew) {
+            tracing::warn!(%error, "try archives anew");
+        }
         self.changed.notify_one();
         Ok((next, forgotten))
     }
@@ -202,10 +211,10 @@ impl Archiving {
     /// # Errors
     /// The key store.
     pub fn forget(&self) -> Result<bool, SettingsError> {
-        let mut settings = lock(&self.settings);
-        let was_set = *settings != Settings::default();
+        let _one_at_a_time = lock(&self.setting);
+        let was_set = self.settings() != Settings::default();
         Settings::forget(&*self.keys)?;
-        *settings = Settings::default();
+        *lock(&self.settings) = Settings::default();
         self.changed.notify_one();
         Ok(was_set)
     }
@@ -230,23 +239,27 @@ impl Archiving {
     /// # Errors
     /// Another one is under way, of this kind: nothing happens.
     pub fn begin(&self, order: Order, scheduled: bool) -> Result<wire::Job, wire::JobKind> {
+        let kind = order.kind();
+        // Before anybody can see the job, so that it can be stopped from then on.
+        let Ok(cancel) = Cancel::new() else { return Err(self.job.borrow().kind()) };
         let mut begun = None;
         self.job.send_if_modified(|job| {
             let free = job.ended;
             if free {
                 *job = wire::Job {
                     number: job.number + 1,
-                    kind: order.kind().into(),
+                    kind: kind.into(),
                     scheduled,
                     since_unix_millis: unix_millis(),
                     ..wire::Job::default()
                 };
+                *lock(&self.cancel) = Some(cancel.clone());
                 begun = Some(job.clone());
             }
             free
         });
         let begun = begun.ok_or_else(|| self.job.borrow().kind())?;
-        if self.to.try_send(order).is_err() {
+        if self.to.try_send((order, cancel)).is_err() {
             self.end(|job| job.failure = JobError::Stopped.to_string());
         }
         Ok(begun)
@@ -272,7 +285,7 @@ impl Archiving {
     /// When the next archive is made by itself, Unix seconds.
     #[must_use]
     pub fn next(&self, now: u64) -> Option<u64> {
-        self.settings().schedule.next(self.remembered(Ledger::past), now)
+        self.settings().schedule.next(self.remembered(|ledger| ledger.past(now)), now)
     }
 }
 
@@ -288,6 +301,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub async fn run(device: Arc<Device>, supervisor: SupervisorHandle, stop: CancellationToken) {
     let Some(mut orders) = lock(&device.archiving.orders).take() else { return };
     restoring::tidy(&device).await;
+    let mut drill_after = Instant::now();
     loop {
         let order = tokio::select! {
             () = stop.cancelled() => return,
@@ -296,25 +310,22 @@ pub async fn run(device: Arc<Device>, supervisor: SupervisorHandle, stop: Cancel
             () = tokio::time::sleep(LOOK) => None,
         };
         match order {
-            Some(order) => carry_out(&device, &supervisor, order, &stop).await,
-            None => mind_the_schedule(&device).await,
+            Some((order, cancel)) => carry_out(&device, &supervisor, order, cancel, &stop).await,
+            None => mind_the_schedule(&device, &mut drill_after).await,
         }
     }
 }
 
-/// Begins what is due, where this device serves.
-async fn mind_the_schedule(device: &Arc<Device>) {
+/// Begins what is due, where this device serves; a drill not before `drill_after`.
+async fn mind_the_schedule(device: &Arc<Device>, drill_after: &mut Instant) {
     let Some(server) = device.server.load_full() else { return };
     let group = server.serving.head().group;
-    if let Err(error) = device.archiving.note(|ledger| ledger.of_group(group)) {
-        tracing::warn!(%error, "remember archives");
-        return;
-    }
+    remember(device, move |ledger| ledger.of_group(group)).await;
     hold_safe(device, &server.serving).await;
     let now = unix_millis() / 1_000;
     let due = device.archiving.next(now).is_some_and(|due| due <= now);
     // An upload that a former life of the process began goes on, also without a schedule.
-    let past = device.archiving.remembered(Ledger::past);
+    let past = device.archiving.remembered(|ledger| ledger.past(now));
     let every_hour = Schedule { every_hours: 1, at_minute: 0 };
     let goes_on = device.archiving.remembered(|ledger| ledger.pending().is_some())
         && every_hour.next(schedule::Past { good_at: None, ..past }, now).is_some_and(|due| due <= now)
@@ -322,6 +333,12 @@ async fn mind_the_schedule(device: &Arc<Device>) {
     if due || goes_on {
         // Somebody else's job comes first; the next look is soon.
         drop(device.archiving.begin(Order::Backup(Making::default()), true));
+        return;
+    }
+    let looked_at = device.archiving.remembered(Ledger::looked_at);
+    if *drill_after <= Instant::now() && device.archiving.settings().schedule.drill_is_due(looked_at, now) {
+        *drill_after = Instant::now() + DRILL_AGAIN;
+        drop(device.archiving.begin(Order::Drill(Wanted::default(), None), true));
     }
 }
 
@@ -329,16 +346,12 @@ async fn carry_out(
     device: &Arc<Device>,
     supervisor: &SupervisorHandle,
     order: Order,
+    cancel: Cancel,
     stop: &CancellationToken,
 ) {
     let archiving = &device.archiving;
     let scheduled = archiving.job.borrow().scheduled;
     let makes = matches!(order, Order::Backup(_));
-    let cancel = match Cancel::new() {
-        Ok(cancel) => cancel,
-        Err(error) => return archiving.end(|job| job.failure = error.to_string()),
-    };
-    *lock(&archiving.cancel) = Some(cancel.clone());
     let shown = Shown::new(archiving.job.clone(), cancel.clone());
     let work = carry(device, supervisor, order, shown);
     tokio::pin!(work);
@@ -350,8 +363,10 @@ async fn carry_out(
         }
     };
     *lock(&archiving.cancel) = None;
-    if makes {
-        conclude(device, &done, scheduled);
+    // However it shows that it was told to end.
+    let done = done.map_err(|error| if error.was_told_to_end() { JobError::Stopped } else { error });
+    if makes && !stop.is_cancelled() {
+        conclude(device, &done, scheduled).await;
         if let Some(server) = device.server.load_full() {
             hold_safe(device, &server.serving).await;
         }
@@ -378,20 +393,20 @@ async fn carry(
 }
 
 /// What becomes known of an attempt to make an archive.
-fn conclude(device: &Device, done: &Result<(), JobError>, scheduled: bool) {
+async fn conclude(device: &Arc<Device>, done: &Result<(), JobError>, scheduled: bool) {
     match done {
         Ok(()) => {
             device.faults.clear(FaultCode::Backup);
             device.communication.record(Event::new(Code::ArchiveMade));
         }
-        // A person stopped it, or the process ends.
-        Err(JobError::Stopped) => {}
         Err(error) => {
             let gives_up = error.gives_up();
-            let noted =
-                device.archiving.note(|ledger| ledger.failed(unix_millis(), error.explained(), gives_up));
-            if let Err(error) = noted {
-                tracing::warn!(%error, "remember archives");
+            // What a person stopped is not begun again at once.
+            let times = if matches!(error, JobError::Stopped) { PASSING } else { 1 };
+            let (at, why, stuck) = (unix_millis(), error.explained(), error.locks_accounts());
+            remember(device, move |ledger| ledger.failed(Failure { at, times, why, stuck }, gives_up)).await;
+            if matches!(error, JobError::Stopped) {
+                return;
             }
             let times =
                 device.archiving.remembered(|ledger| ledger.failure().map_or(0, |failure| failure.times));
@@ -422,6 +437,19 @@ pub(crate) async fn hold_safe(device: &Device, serving: &Serving) {
         .into_iter()
         .filter(|at| lineage.standpoint(at) == Standpoint::Continue && at.sequence <= head.sequence);
     serving.replicating.set_archived(here.map(|at| at.sequence).max());
+}
+
+/// Notes something where nobody waits for it.
+async fn remember(
+    device: &Arc<Device>,
+    change: impl FnOnce(&mut Ledger) -> std::io::Result<()> + Send + 'static,
+) {
+    let noting = device.clone();
+    match tokio::task::spawn_blocking(move || noting.archiving.note(change)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "remember archives"),
+        Err(error) => tracing::warn!(%error, "remember archives"),
+    }
 }
 
 /// Where archives are written before they are sent.

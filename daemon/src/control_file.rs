@@ -141,6 +141,9 @@ pub enum ControlError {
         /// The highest number seen.
         seen: u64,
     },
+    /// What was to be decided is not to be any more, or something else is.
+    #[error("a takeover {0}")]
+    Takeover(&'static str),
 }
 
 impl ControlError {
@@ -150,6 +153,7 @@ impl ControlError {
         let code = match self {
             Self::Damaged { .. } | Self::Newer { .. } => FaultCode::ControlFile,
             Self::EpochRefused { .. } => FaultCode::Superseded,
+            Self::Takeover(_) => FaultCode::NotTakenOver,
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FaultCode::DiskFull,
                 io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => FaultCode::ReadOnly,
@@ -300,8 +304,8 @@ impl ControlFile {
         })
     }
 
-    /// Writes that this device is to become the server by a copy or an archive, in the place of one that is known to have
-    /// made changes up to `known`; returns the role from then on. Blocks until it is on stable storage.
+    /// Writes that the replica here is to become the server, in the place of one that is known to have made changes
+    /// up to `known`; returns the role from then on. Blocks until it is on stable storage.
     ///
     /// # Errors
     /// The storage.
@@ -321,15 +325,57 @@ impl ControlFile {
     /// whatever happens. Blocks until it is on stable storage.
     ///
     /// # Errors
-    /// The storage, or an epoch that does not follow the one seen.
+    /// The storage, an epoch that does not follow the one seen, or there is no such takeover any more.
     pub fn decide_takeover(&self, epoch: Epoch, record: &[u8]) -> Result<(), ControlError> {
         self.change(|control| {
+            let undecided = control.takeover.as_ref().is_some_and(|takeover| takeover.record.is_empty());
+            if !undecided {
+                return Err(ControlError::Takeover("was taken back"));
+            }
             control.raise(epoch)?;
             if let Some(takeover) = &mut control.takeover {
                 takeover.record = record.to_owned();
             }
             Ok(())
         })
+    }
+
+    /// Writes that this device is to become the server by the database that was made from an archive, after a reign that is
+    /// known to have made changes up to `known`; returns the role from then on. Blocks until it is on stable storage.
+    ///
+    /// # Errors
+    /// The storage, or another takeover is under way.
+    pub fn begin_restore(&self, operator: &str, known: Sequence) -> Result<Role, ControlError> {
+        let mut wanted = Role::Server;
+        self.change(|control| {
+            if control.takeover.is_some() {
+                return Err(ControlError::Takeover("is under way already"));
+            }
+            wanted = control.wanted.serving();
+            control.wanted = wanted;
+            let (operator, way, record) = (operator.to_owned(), Way::Restored, Vec::new());
+            control.takeover = Some(Takeover { operator, way, known, record });
+            Ok(())
+        })?;
+        Ok(wanted)
+    }
+
+    /// Writes that a restore that was not decided is given up, as there is nothing to restore, and returns the role from
+    /// then on: without a server, if there is no database to `serve`. Blocks until it is on stable storage.
+    ///
+    /// # Errors
+    /// The storage.
+    pub fn give_up_restore(&self, serve: bool) -> Result<Role, ControlError> {
+        let mut wanted = Role::Idle;
+        self.change(|control| {
+            control.takeover.take_if(|takeover| takeover.way == Way::Restored && takeover.record.is_empty());
+            if !serve {
+                control.wanted = control.wanted.not_serving();
+            }
+            wanted = control.wanted;
+            Ok(())
+        })?;
+        Ok(wanted)
     }
 
     /// Writes that the replica here does not become the server after all, unless there is a record already, and

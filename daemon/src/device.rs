@@ -73,6 +73,8 @@ pub struct Device {
     pub signpost: Signpost,
     /// The server's operator hands over to this replica.
     pub invited: Notify,
+    /// Held by whoever carries out a takeover, also on a thread that nobody waits for any more.
+    pub taking_over: Arc<tokio::sync::Mutex<()>>,
     /// Its archives, and the job with them.
     pub archiving: Archiving,
     /// Servers on its network, as they say.

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 
 use mfpsync_storage::Result;
 use mfpsync_storage::master::{ItemWrite, MasterRead, MasterWrite, OperatorAct};
-use mfpsync_storage::model::{DeviceId, Fields, ItemKey, Revision, Scope, Sharing, limit};
+use mfpsync_storage::model::{
+    DeviceId, ErasedMark, Fields, ItemKey, Revision, Scope, Sharing, erasure_key, limit,
+};
 
 use crate::merge::{is_written_by_devices, rule};
 use crate::operator::{Operator, write_all};
@@ -42,12 +44,38 @@ impl Tally {
     }
 }
 
+/// What an archive knew of erased users.
+#[derive(Debug, Clone)]
+pub enum Erased {
+    /// How often each had been, by the ids of their marks. Who was erased since gets nothing back from before, also if
+    /// the name was opened again.
+    Until(BTreeMap<String, u64>),
+    /// Nothing: it is of another group. Only who is erased now gets nothing.
+    Unknown,
+}
+
+impl Erased {
+    fn keeps_out(&self, id: &str, now: &ErasedMark) -> bool {
+        match self {
+            Self::Until(generations) => {
+                !now.readmitted || generations.get(id).is_none_or(|known| *known < now.generation)
+            }
+            Self::Unknown => !now.readmitted,
+        }
+    }
+}
+
 /// Says what bringing these living items of an archive back would do.
 ///
 /// # Errors
 /// The database's.
-pub fn preview(read: &MasterRead<'_>, archived: &[(ItemKey, Fields)], replace: bool) -> Result<Tally> {
-    Ok(decide(read, archived, replace, false)?.1)
+pub fn preview(
+    read: &MasterRead<'_>,
+    archived: &[(ItemKey, Fields)],
+    erased: &Erased,
+    replace: bool,
+) -> Result<Tally> {
+    Ok(decide(read, archived, erased, replace, false)?.1)
 }
 
 /// As [`preview`], and does it. The revision of the last one; none when nothing was written.
@@ -58,9 +86,10 @@ pub fn bring_back(
     write: &MasterWrite<'_>,
     operator: &Operator,
     archived: &[(ItemKey, Fields)],
+    erased: &Erased,
     replace: bool,
 ) -> Result<(Tally, Option<Revision>)> {
-    let (writes, tally) = decide(write, archived, replace, operator.keep_values)?;
+    let (writes, tally) = decide(write, archived, erased, replace, operator.keep_values)?;
     if writes.is_empty() {
         return Ok((tally, None));
     }
@@ -71,13 +100,15 @@ pub fn bring_back(
 fn decide(
     read: &MasterRead<'_>,
     archived: &[(ItemKey, Fields)],
+    erased: &Erased,
     replace: bool,
     keep_prior: bool,
 ) -> Result<(Vec<ItemWrite>, Tally)> {
     let group = read.founded_head()?.group;
     let (mut writes, mut tally, mut rooms) = (Vec::new(), Tally::default(), Rooms::default());
     for (key, fields) in archived {
-        let closed = read.erasure(group, &key.scope)?.is_some_and(|erasure| !erasure.mark.readmitted);
+        let mark = erasure_key(group, &key.scope).zip(read.erasure(group, &key.scope)?);
+        let closed = mark.is_some_and(|(mark, now)| erased.keeps_out(&mark.id, &now.mark));
         let shared = read.sharing_of(key)?.sharing == Sharing::Shared;
         if closed
             || rule(&key.kind).sealed_only

@@ -222,6 +222,17 @@ pub fn retire(path: &Path) -> std::io::Result<PathBuf> {
     move_aside(path, "retired")
 }
 
+/// Removes a database that nobody uses, its log first: what is cut off leaves no database without it.
+///
+/// # Errors
+/// The file system's.
+pub fn discard(path: &Path) -> std::io::Result<()> {
+    SUFFIXES.iter().try_for_each(|suffix| match std::fs::remove_file(with_suffix(path, suffix)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    })
+}
+
 /// Moves a closed database to its place, as a whole and at once.
 ///
 /// # Errors

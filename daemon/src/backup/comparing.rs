@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mfpsync_proto::backup as wire;
+use mfpsync_replication::lineage::{Lineage, Standpoint};
 use mfpsync_replication::merge::is_written_by_devices;
 use mfpsync_storage::Result;
 use mfpsync_storage::master::MasterRead;
-use mfpsync_storage::model::{ContentHash, DeviceId, Fields, ItemKey, Kind, Scope};
+use mfpsync_storage::model::{
+    ContentHash, Cursor, DeviceId, Fields, ItemKey, Kind, Promotion, Scope, Sequence, Signed,
+};
 
 /// Compares two masters. Items are looked at only where the hash of a scope and kind differs.
 ///
@@ -17,7 +20,7 @@ pub(super) fn compare(here: &MasterRead<'_>, archived: &MasterRead<'_>) -> Resul
     let mut comparison = wire::Comparison {
         here_epoch: head.epoch.number,
         here_sequence: head.sequence.0,
-        changes_lost: head.sequence.0.saturating_sub(at.sequence.0),
+        changes_lost: lost(&head.cursor(), reigns(here.lineage()?), &at.cursor()),
         ..wire::Comparison::default()
     };
     let (ours, theirs) = (hashes(here)?, hashes(archived)?);
@@ -36,14 +39,43 @@ pub(super) fn compare(here: &MasterRead<'_>, archived: &MasterRead<'_>) -> Resul
     Ok(comparison)
 }
 
-/// What an archive holds, where there is nothing to compare it with.
+/// What an archive holds, where there is nothing to compare it with but where this device once was in the group's history.
 ///
 /// # Errors
 /// The database's.
-pub(super) fn alone(archived: &MasterRead<'_>, known: u64) -> Result<wire::Comparison> {
+pub(super) fn alone(
+    archived: &MasterRead<'_>,
+    known: Option<&Cursor>,
+    lineage: Vec<Promotion>,
+) -> Result<wire::Comparison> {
     let items_back = hashes(archived)?.values().map(|hash| hash.items).sum();
-    let at = archived.founded_head()?.sequence.0;
-    Ok(wire::Comparison { items_back, changes_lost: known.saturating_sub(at), ..wire::Comparison::default() })
+    let at = archived.founded_head()?.cursor();
+    let changes_lost = known.map_or(0, |known| lost(known, lineage, &at));
+    let here_sequence = known.map_or(0, |known| known.sequence.0);
+    let here_epoch = known.map_or(0, |known| known.epoch.number);
+    Ok(wire::Comparison {
+        here_epoch,
+        here_sequence,
+        items_back,
+        changes_lost,
+        ..wire::Comparison::default()
+    })
+}
+
+/// Changes up to `here` that an archive does not have: those since the two histories parted. Of an archive that is of no
+/// known reign, all of them.
+fn lost(here: &Cursor, lineage: Vec<Promotion>, archived: &Cursor) -> u64 {
+    let standpoint = Lineage::new(here.group, lineage).map(|lineage| lineage.standpoint(archived));
+    let both_have = match standpoint {
+        Ok(Standpoint::Continue) => archived.sequence,
+        Ok(Standpoint::PastFork { fork }) => fork,
+        Ok(Standpoint::Unknown) | Err(_) => Sequence::ZERO,
+    };
+    here.sequence.0.saturating_sub(both_have.0)
+}
+
+fn reigns(lineage: Vec<Signed<Promotion>>) -> Vec<Promotion> {
+    lineage.into_iter().map(|signed| signed.record).collect()
 }
 
 /// Of what devices write: sharing and marks of erased users are no items to people.

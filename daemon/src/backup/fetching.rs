@@ -11,20 +11,21 @@ use mfpsync_backup::manifest::{Class, Manifest};
 use mfpsync_backup::restore::{RestoreError, Restored};
 use mfpsync_backup::smb::Target;
 use mfpsync_backup::store::smb::SmbStore;
-use mfpsync_backup::store::{ArchiveStore, Cancel, Connection, Kind, Protection};
+use mfpsync_backup::store::{ArchiveStore, Cancel, Connection, Protection};
 use mfpsync_backup::survey::Survey;
 use mfpsync_proto::backup as wire;
 use mfpsync_storage::model::{GroupId, PublicKey};
 use sha2::{Digest, Sha256};
 
-use super::Wanted;
 use super::job::{JobError, Shown};
 use super::ledger::Drilled;
 use super::tools::Tools;
+use super::{Wanted, remember};
 use crate::authority::Root;
 use crate::clock::unix_millis;
 use crate::communication::{Code, Event};
 use crate::device::{self, Device};
+use crate::fault::{Fault, FaultCode};
 
 /// Times a fetch is tried again when the connection breaks.
 const TRIES: u32 = 5;
@@ -205,13 +206,7 @@ impl From {
                 Err(error) if tries < TRIES && error.passes() => error.of_share().map(|error| error.kind),
                 _ => None,
             };
-            let Some(kind) = kind else {
-                let stopped = |error: &JobError| {
-                    error.of_share().is_some_and(|error| error.kind == Kind::Cancelled)
-                        || matches!(error, JobError::Open(RestoreError::Stopped))
-                };
-                return fetched.map_err(|error| if stopped(&error) { JobError::Stopped } else { error });
-            };
+            let Some(kind) = kind else { return fetched };
             self.shown.retrying(kind, tries);
             let wait = std::time::Duration::from_secs(1 << tries);
             self.shown.cancel().sleep(wait).map_err(|_| JobError::Stopped)?;
@@ -228,6 +223,10 @@ impl From {
         self.shown.protected(connection.protection());
         let (good, unusable) = usable(&Survey::take(&mut *connection)?, &self.whose);
         let listed = choose(good, &unusable, self.id)?;
+        // Named before it is looked at: whatever is found is found of this one.
+        self.shown.tell(|job| {
+            job.archive = Some(shown(listed.id, &listed.manifest, listed.size, listed.verified));
+        });
         listed.manifest.check_schema()?;
         if !listed.complete() {
             return Err(RestoreError::Truncated.into());
@@ -243,9 +242,6 @@ impl From {
             shown: &self.shown,
         };
         let opened = open(&listed, download)?;
-        self.shown.tell(|job| {
-            job.archive = Some(shown(listed.id, &listed.manifest, listed.size, listed.verified));
-        });
         Ok((listed, opened))
     }
 
@@ -339,17 +335,16 @@ pub(super) async fn drill(
     key: Option<Key>,
     shown: Shown,
 ) -> Result<(), JobError> {
-    let from = From::of(device, wanted, None, shown).await?;
+    let from = From::of(device, wanted, None, shown.clone()).await?;
     let opened = key.is_some();
-    let named = from.id;
     let looking = tokio::task::spawn_blocking(move || match key {
         Some(key) => from.prove(&key),
         None => from.compare(),
     });
     let looked = looking.await.unwrap_or(Err(JobError::Stopped));
-    let drilled = |id: ArchiveId, wrong| Drilled { at: unix_millis(), id: id.to_string(), opened, wrong };
+    let drilled = |wrong| shown.archive().map(|id| Drilled { at: unix_millis(), id, opened, wrong });
     let found = match &looked {
-        Ok(listed) => Some(drilled(listed.id, None)),
+        Ok(_) => drilled(None),
         // What is wrong with the key, the share or this device says nothing of the archive.
         Err(JobError::Open(
             RestoreError::NotAnArchive
@@ -361,16 +356,15 @@ pub(super) async fn drill(
             | RestoreError::Damaged(_)
             | RestoreError::Row(_)
             | RestoreError::Differs,
-        )) => {
-            let newest = device.archiving.remembered(|ledger| ledger.newest().map(|(id, _)| id));
-            let wrong = looked.as_ref().err().map(ToString::to_string);
-            named.or(newest).map(|id| drilled(id, wrong))
-        }
+        )) => drilled(looked.as_ref().err().map(ToString::to_string)),
         Err(_) => None,
     };
     if let Some(found) = found {
         let code = if found.wrong.is_none() { Code::ArchiveProven } else { Code::ArchiveWrong };
-        device.archiving.note(|ledger| ledger.drilled(found))?;
+        if let Some(wrong) = &found.wrong {
+            device.faults.set(Fault::with_detail(FaultCode::Backup, format_args!("{}: {wrong}", found.id)));
+        }
+        remember(device, |ledger| ledger.drilled(found)).await;
         device.communication.record(Event::new(code));
     }
     looked.map(drop)

@@ -46,7 +46,7 @@ pub enum JobError {
     #[error("{0}")]
     Refused(String),
     /// It was told to end.
-    #[error("stopped; nothing was changed")]
+    #[error("stopped")]
     Stopped,
 }
 
@@ -68,7 +68,9 @@ impl JobError {
     /// Whether the next attempt may end otherwise without anybody doing anything.
     pub fn passes(&self) -> bool {
         match self {
-            Self::Storage(error) => error.class() == mfpsync_storage::Class::Busy,
+            Self::Storage(error) | Self::Archive(ArchiveError::Storage(error)) => {
+                error.class() == mfpsync_storage::Class::Busy
+            }
             error => error.of_share().is_some_and(|error| error.kind.class() == Class::Retry),
         }
     }
@@ -80,7 +82,22 @@ impl JobError {
 
     /// Whether the archive on its way is given up: another one must be made.
     pub(super) fn gives_up(&self) -> bool {
-        self.of_share().is_none_or(|error| matches!(error.kind, Kind::Source | Kind::Altered))
+        self.of_share().is_some_and(|error| matches!(error.kind, Kind::Source | Kind::Altered))
+    }
+
+    /// Whether trying it again can lock an account.
+    pub(super) fn locks_accounts(&self) -> bool {
+        self.of_share().is_some_and(|error| error.kind == Kind::Auth)
+    }
+
+    /// Whether it only says, in whatever way, that the job was told to end.
+    pub(super) fn was_told_to_end(&self) -> bool {
+        let by_share = self.of_share().is_some_and(|error| error.kind == Kind::Cancelled);
+        by_share
+            || matches!(
+                self,
+                Self::Stopped | Self::Archive(ArchiveError::Stopped) | Self::Open(RestoreError::Stopped)
+            )
     }
 
     /// One word for it, for counters and the log.
@@ -180,6 +197,11 @@ impl Shown {
         &self.cancel
     }
 
+    /// Whether the schedule began it.
+    pub(super) fn is_scheduled(&self) -> bool {
+        self.job.borrow().scheduled
+    }
+
     /// Whether it is to go on.
     pub(super) fn goes_on(&self) -> bool {
         !self.cancel.is_cancelled()
@@ -207,6 +229,11 @@ impl Shown {
     /// The connection is protected so.
     pub(super) fn protected(&self, protection: Protection) {
         self.tell(|job| job.protection = protection_text(protection));
+    }
+
+    /// The archive that it is about, as far as is known.
+    pub(super) fn archive(&self) -> Option<String> {
+        self.job.borrow().archive.as_ref().map(|archive| archive.id.clone())
     }
 
     /// Something else of it.

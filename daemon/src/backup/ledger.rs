@@ -26,9 +26,12 @@ const MOST_BYTES: u64 = 64 << 20;
 pub struct Ledger {
     path: PathBuf,
     now: Remembered,
+    /// Those of the good archives.
+    manifests: BTreeMap<String, Manifest>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 struct Remembered {
     /// Whose archives these are; those of another group are forgotten.
     group: String,
@@ -58,6 +61,9 @@ pub struct Failure {
     pub times: u32,
     /// Why, for people.
     pub why: String,
+    /// It is not tried again before a person has changed something.
+    #[serde(default)]
+    pub stuck: bool,
 }
 
 /// An archive that was proven and is on its way to the share.
@@ -67,6 +73,9 @@ pub struct Pending {
     pub id: String,
     /// Its manifest, base64.
     manifest: String,
+    /// Whom it is sealed for; none where it has a passphrase.
+    #[serde(default)]
+    pub recipients: Vec<String>,
     /// How far it is.
     turn: u32,
     taken: u64,
@@ -88,8 +97,8 @@ pub struct Drilled {
 impl Pending {
     /// An archive that was proven.
     #[must_use]
-    pub fn new(id: ArchiveId, manifest: &[u8]) -> Self {
-        Self { id: id.to_string(), manifest: BASE64.encode(manifest), turn: 0, taken: 0 }
+    pub fn new(id: ArchiveId, manifest: &[u8], recipients: Vec<String>) -> Self {
+        Self { id: id.to_string(), manifest: BASE64.encode(manifest), recipients, turn: 0, taken: 0 }
     }
 
     /// Its manifest, as it is written beside it.
@@ -127,7 +136,8 @@ impl Ledger {
                 Remembered::default()
             }
         };
-        Ok(Self { path, now })
+        let manifests = manifests(&now);
+        Ok(Self { path, now, manifests })
     }
 
     fn change(&mut self, change: impl FnOnce(&mut Remembered)) -> std::io::Result<()> {
@@ -136,6 +146,9 @@ impl Ledger {
         if next != self.now {
             let bytes = serde_json::to_vec_pretty(&next).map_err(std::io::Error::other)?;
             mfpsync_storage::replace(&self.path, &bytes)?;
+            if next.good != self.now.good {
+                self.manifests = manifests(&next);
+            }
             self.now = next;
         }
         Ok(())
@@ -191,15 +204,27 @@ impl Ledger {
     ///
     /// # Errors
     /// The file system's.
-    pub fn failed(&mut self, at: u64, why: String, gives_up: bool) -> std::io::Result<()> {
+    pub fn failed(&mut self, failure: Failure, gives_up: bool) -> std::io::Result<()> {
         self.change(|now| {
-            let times = now.failure.as_ref().map_or(0, |failure| failure.times).saturating_add(1);
-            now.failure = Some(Failure { at, times, why });
+            let before = now.failure.as_ref().map_or(0, |failure| failure.times);
+            now.failure = Some(Failure { times: before.saturating_add(failure.times), ..failure });
             now.pending.take_if(|_| gives_up);
         })
     }
 
-    /// Archives were removed from the share, or are known to be gone.
+    /// A person has changed something: what was not to be tried again is.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn set_anew(&mut self) -> std::io::Result<()> {
+        self.change(|now| {
+            if let Some(failure) = &mut now.failure {
+                failure.stuck = false;
+            }
+        })
+    }
+
+    /// Archives are about to be removed from the share, or are known to be gone.
     ///
     /// # Errors
     /// The file system's.
@@ -215,12 +240,17 @@ impl Ledger {
         self.change(|now| now.not_removed = why)
     }
 
-    /// An archive was looked at.
+    /// An archive was looked at; one with which something is wrong is no good one any more.
     ///
     /// # Errors
     /// The file system's.
     pub fn drilled(&mut self, drilled: Drilled) -> std::io::Result<()> {
-        self.change(|now| now.drill = Some(drilled))
+        self.change(|now| {
+            if drilled.wrong.is_some() {
+                now.good.remove(&drilled.id);
+            }
+            now.drill = Some(drilled);
+        })
     }
 
     /// The archive on its way.
@@ -236,26 +266,37 @@ impl Ledger {
         there.filter_map(|(id, _)| ArchiveId::parse(id)).collect()
     }
 
-    /// The newest good archive, by when it was begun.
+    /// The newest good archive: the one that holds most.
     #[must_use]
-    pub fn newest(&self) -> Option<(ArchiveId, Manifest)> {
-        let (id, good) = self.now.good.last_key_value()?;
-        Some((ArchiveId::parse(id)?, good.manifest()?))
+    pub fn newest(&self) -> Option<(ArchiveId, &Manifest)> {
+        let all = self.manifests.iter().filter_map(|(id, manifest)| Some((ArchiveId::parse(id)?, manifest)));
+        all.max_by_key(|(id, manifest)| (manifest.held.at.epoch.number, manifest.held.at.sequence, *id))
     }
 
     /// Where the good archives stand.
     #[must_use]
     pub fn places(&self) -> Vec<Cursor> {
-        self.now.good.values().filter_map(Good::manifest).map(|manifest| manifest.held.at).collect()
+        self.manifests.values().map(|manifest| manifest.held.at).collect()
     }
 
-    /// What the schedule goes by.
+    /// What the schedule goes by. An archive of a clock that was ahead of `now`, Unix seconds, says nothing.
     #[must_use]
-    pub fn past(&self) -> Past {
-        let newest = self.now.good.last_key_value().and_then(|(id, _)| ArchiveId::parse(id));
-        let good_at = newest.map(ArchiveId::begun_at);
-        let failed = self.now.failure.as_ref().map(|failure| (failure.at / 1_000, failure.times));
-        Past { good_at, failed }
+    pub fn past(&self, now: u64) -> Past {
+        let begun = self.now.good.keys().filter_map(|id| ArchiveId::parse(id)).map(ArchiveId::begun_at);
+        let failure = self.now.failure.as_ref();
+        Past {
+            good_at: begun.filter(|at| *at <= now).max(),
+            failed: failure.map(|failure| (failure.at / 1_000, failure.times)),
+            stuck: failure.is_some_and(|failure| failure.stuck),
+        }
+    }
+
+    /// When an archive was last looked at, or else when the oldest that is kept was begun, Unix seconds.
+    #[must_use]
+    pub fn looked_at(&self) -> Option<u64> {
+        let oldest = || self.now.good.first_key_value().and_then(|(id, _)| ArchiveId::parse(id));
+        let drilled = self.now.drill.as_ref().map(|drill| drill.at / 1_000);
+        drilled.or_else(|| oldest().map(ArchiveId::begun_at))
     }
 
     /// The attempts that came to nothing since the last good archive.
@@ -277,12 +318,13 @@ impl Ledger {
     }
 }
 
-impl Good {
-    /// It was signed here; one that somebody changed in the file is none.
-    fn manifest(&self) -> Option<Manifest> {
-        let bytes = BASE64.decode(self.manifest.as_bytes()).ok()?;
+/// Manifests were signed here; one that somebody changed in the file is none.
+fn manifests(of: &Remembered) -> BTreeMap<String, Manifest> {
+    let read = |good: &Good| {
+        let bytes = BASE64.decode(good.manifest.as_bytes()).ok()?;
         Manifest::decode(&bytes).ok().map(|signed| signed.record)
-    }
+    };
+    of.good.iter().filter_map(|(id, good)| Some((id.clone(), read(good)?))).collect()
 }
 
 #[cfg(test)]
@@ -295,21 +337,25 @@ mod tests {
         let mut ledger = Ledger::open(directory.path()).unwrap();
         ledger.of_group(GroupId([1; 16])).unwrap();
         let id = ArchiveId::new(1_000, 7);
-        ledger.set_out(Pending::new(id, b"manifest")).unwrap();
+        ledger.set_out(Pending::new(id, b"manifest", Vec::new())).unwrap();
         ledger.mark(Mark { turn: 2, taken: 900 }).unwrap();
-        ledger.failed(5_000, "no answer in time".to_owned(), false).unwrap();
+        let failure = Failure { at: 5_000, times: 1, why: "no answer in time".to_owned(), stuck: true };
+        ledger.failed(failure, false).unwrap();
         let mut again = Ledger::open(directory.path()).unwrap();
         let pending = again.pending().unwrap();
         assert_eq!(
             (pending.manifest().unwrap(), pending.mark()),
             (b"manifest".to_vec(), Mark { turn: 2, taken: 900 })
         );
-        assert_eq!(again.past(), Past { good_at: None, failed: Some((5, 1)) });
+        assert_eq!(again.past(9_000), Past { good_at: None, failed: Some((5, 1)), stuck: true });
+        again.set_anew().unwrap();
+        assert!(!again.past(9_000).stuck);
         again.arrived("//nas/backup").unwrap();
         let again = Ledger::open(directory.path()).unwrap();
         assert_eq!((again.known("//nas/backup"), again.pending()), (BTreeSet::from([id]), None));
         assert_eq!(again.known("//other/backup"), BTreeSet::new());
-        assert_eq!(again.past(), Past { good_at: Some(1_000), failed: None });
+        assert_eq!(again.past(9_000), Past { good_at: Some(1_000), ..Past::default() });
+        assert_eq!(again.past(999), Past::default(), "its clock was ahead");
     }
 
     #[test]
@@ -317,7 +363,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut ledger = Ledger::open(directory.path()).unwrap();
         ledger.of_group(GroupId([1; 16])).unwrap();
-        ledger.set_out(Pending::new(ArchiveId::new(1, 1), b"")).unwrap();
+        ledger.set_out(Pending::new(ArchiveId::new(1, 1), b"", Vec::new())).unwrap();
         ledger.arrived("//nas/backup").unwrap();
         ledger.of_group(GroupId([1; 16])).unwrap();
         assert_eq!(ledger.known("//nas/backup").len(), 1);

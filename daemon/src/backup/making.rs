@@ -10,11 +10,12 @@ use mfpsync_backup::archive::{self, ArchiveError, Lock, Taken};
 use mfpsync_backup::layout::ArchiveId;
 use mfpsync_backup::manifest::{self, Maker, Manifest};
 use mfpsync_backup::smb::Target;
-use mfpsync_backup::store::{ArchiveStore, Connection, Kind, smb::SmbStore};
+use mfpsync_backup::store::{ArchiveStore, Connection, smb::SmbStore};
 use mfpsync_backup::survey::Survey;
 use mfpsync_backup::upload::{Archive, Mark, Patience, Progress, Proven, Source, Spooled, Upload, Whole};
 use mfpsync_backup::{prune, retention};
 use mfpsync_proto::backup::Step;
+use mfpsync_replication::lineage::{Lineage, Standpoint};
 use mfpsync_storage::model::{IssuingCertificate, Signed};
 use mfpsync_storage::{Error, Store};
 
@@ -22,7 +23,7 @@ use super::Making;
 use super::fetching::{Whose, shown as shown_archive, usable};
 use super::job::{JobError, Shown};
 use super::ledger::{Ledger, Pending};
-use super::settings::Settings;
+use super::settings::{Settings, Share};
 use super::tools::Tools;
 use crate::authority::IssuingKey;
 use crate::clock::unix_millis;
@@ -52,7 +53,12 @@ pub(super) async fn make(device: &Arc<Device>, order: Making, shown: Shown) -> R
     let head = server.serving.head();
     let settings = device.archiving.settings();
     let target = settings.target(head.group, &device.settings.now().backup)?;
-    let issuers = server.serving.master.read(READ_DEADLINE, |read| read.issuers()).await?;
+    let read = server.serving.master.read(READ_DEADLINE, |read| Ok((read.issuers()?, read.lineage()?)));
+    let (issuers, lineage) = read.await?;
+    let lineage = lineage.into_iter().map(|signed| signed.record).collect();
+    let lineage = Lineage::new(head.group, lineage)
+        .map_err(|error| JobError::Refused(format!("the history of the group: {error}")))?;
+    let by_hand = lock.is_some() || !shown.is_scheduled();
     let (signer, issuer) =
         takeover::issuing(device, &issuers).map_err(|fault| JobError::Refused(fault.to_string()))?;
     let work = Work {
@@ -62,7 +68,9 @@ pub(super) async fn make(device: &Arc<Device>, order: Making, shown: Shown) -> R
         signer,
         issuer,
         target,
-        place: settings.share.as_ref().map_or_else(String::new, ToString::to_string),
+        lineage,
+        by_hand,
+        place: settings.share.as_ref().map_or_else(String::new, Share::place),
         settings,
         accept_missing,
         shown,
@@ -75,6 +83,9 @@ struct Work {
     device: Arc<Device>,
     master: Store<mfpsync_storage::master::Master>,
     whose: Whose,
+    lineage: Lineage,
+    /// Somebody wants one of this moment.
+    by_hand: bool,
     signer: IssuingKey,
     issuer: Signed<IssuingCertificate>,
     target: Target,
@@ -94,15 +105,26 @@ impl Work {
         self.shown.step(Step::Connecting, 0, 0);
         drop(self.connect(&store)?);
         let pending = self.device.archiving.remembered(|ledger| ledger.pending().cloned());
-        let goes_on = pending.filter(|pending| {
-            lock.is_none() && ArchiveId::parse(&pending.id).is_some_and(|id| tools.spooled(id).exists())
-        });
+        let goes_on = pending.filter(|pending| !self.by_hand && self.goes_on(&tools, pending));
         let pending = match goes_on {
             Some(pending) => pending,
-            None => self.take(&tools, &lock.map_or_else(|| self.settings.lock(), Ok)?)?,
+            None => {
+                let sealed_for = if lock.is_some() { Vec::new() } else { self.settings.recipients.clone() };
+                self.take(&tools, &lock.map_or_else(|| self.settings.lock(), Ok)?, sealed_for)?
+            }
         };
         self.send(&tools, &store, &pending)?;
         self.remove_old(&store)
+    }
+
+    /// Whether an archive on its way is still of use: it lies here, belongs to this history, and is sealed as is set.
+    fn goes_on(&self, tools: &Tools, pending: &Pending) -> bool {
+        let lies_here = ArchiveId::parse(&pending.id).is_some_and(|id| tools.spooled(id).exists());
+        let manifest = pending.manifest().and_then(|bytes| Manifest::decode(&bytes).ok());
+        lies_here
+            && pending.recipients == self.settings.recipients
+            && manifest
+                .is_some_and(|signed| self.lineage.standpoint(&signed.record.held.at) == Standpoint::Continue)
     }
 
     fn connect(&self, store: &SmbStore) -> Result<Box<dyn Connection>, JobError> {
@@ -112,7 +134,7 @@ impl Work {
     }
 
     /// Takes an archive and proves it; from then on it is on its way.
-    fn take(&self, tools: &Tools, lock: &Lock) -> Result<Pending, JobError> {
+    fn take(&self, tools: &Tools, lock: &Lock, recipients: Vec<String>) -> Result<Pending, JobError> {
         tools.tidy(None).map_err(JobError::io("remove old files of the spool"))?;
         let mut luck = [0; 8];
         let random: &dyn ring::rand::SecureRandom = &*self.device.random;
@@ -136,7 +158,7 @@ impl Work {
         let maker =
             Maker { program: env!("CARGO_PKG_VERSION").to_owned(), made_at, issuer: self.issuer.clone() };
         let manifest = self.signer.sign_manifest(Manifest::of(&taken, held, maker));
-        let pending = Pending::new(id, &manifest.encode());
+        let pending = Pending::new(id, &manifest.encode(), recipients);
         self.note(|ledger| ledger.set_out(pending.clone()))?;
         Ok(pending)
     }
@@ -152,7 +174,6 @@ impl Work {
             match archive::take(&self.master, lock, path, progress) {
                 // Replication was begun or ended meanwhile.
                 Err(ArchiveError::Storage(Error::Busy)) if takes < TAKES => {}
-                Err(ArchiveError::Stopped) => return Err(JobError::Stopped),
                 taken => return Ok(taken?),
             }
         }
@@ -193,9 +214,11 @@ impl Work {
             observe: &mut observe,
         };
         let sent = upload.run(&mut Sealed { spooled, manifest: bytes, archive: manifest.archive });
-        sent.map_err(|error| if error.kind == Kind::Cancelled { JobError::Stopped } else { error.into() })?;
+        sent?;
         self.note(|ledger| ledger.arrived(&self.place))?;
-        tools.tidy(None).map_err(JobError::io("remove what was sent from the spool"))?;
+        if let Err(error) = tools.tidy(None) {
+            tracing::warn!(%error, "remove what was sent from the spool");
+        }
         tracing::info!(%id, sequence = manifest.held.at.sequence.0, "an archive was made");
         self.shown.tell(|job| job.archive = Some(shown_archive(id, &manifest, Some(all), true)));
         Ok(())
@@ -235,15 +258,14 @@ impl Work {
             known
         };
         let going = retention::expired(&self.settings.keep.rule(), &found, &known)?;
-        let mut gone = Vec::new();
-        let removed = prune::remove(&mut *connection, &going, &mut |id| gone.push(id));
-        self.note(|ledger| ledger.removed(&gone))?;
-        removed?;
+        // Before they go: whatever cuts this off, none of them is missed.
+        self.note(|ledger| ledger.removed(&going))?;
+        prune::remove(&mut *connection, &going, &mut |id| tracing::info!(%id, "an old archive was removed"))?;
         let live = self.device.archiving.remembered(|ledger| {
             ledger.pending().and_then(|pending| ArchiveId::parse(&pending.id)).into_iter().collect()
         });
         prune::sweep(&mut *connection, &survey.leftovers(&live, unix_millis() / 1_000, GRACE))?;
-        Ok(gone.len() as u64)
+        Ok(going.len() as u64)
     }
 
     fn note(&self, change: impl FnOnce(&mut Ledger) -> io::Result<()>) -> Result<(), JobError> {

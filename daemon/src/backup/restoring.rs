@@ -7,25 +7,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mfpsync_backup::layout::ArchiveId;
 use mfpsync_backup::restore::Restored;
 use mfpsync_proto::backup::{BroughtBack, Comparison, Step};
-use mfpsync_replication::bring_back::{self, Tally};
+use mfpsync_replication::bring_back::{self, Erased, Tally};
 use mfpsync_storage::master::{Master, MasterRead};
-use mfpsync_storage::model::{IssuingCertificate, ItemKey, Kind, PublicKey, Scope, Sequence, Signed};
+use mfpsync_storage::model::{
+    Cursor, GroupId, IssuingCertificate, ItemKey, Kind, PromotionReason, PublicKey, Scope, Sequence, Signed,
+};
 use mfpsync_storage::{Error, Inline};
 
 use super::comparing::{alone, compare, living};
 use super::fetching::{From, Listed};
 use super::job::{JobError, Shown};
+use super::tools::Tools;
 use super::{BringingBack, Restoring};
 use crate::authority::{IssuingKey, Root};
 use crate::communication::{Code, Event};
-use crate::control_file::Way;
 use crate::db::{READ_DEADLINE, SCAN_DEADLINE};
 use crate::device::Device;
-use crate::group::{MASTER_FILE, RESTORED_FILE};
+use crate::group::{self, MASTER_FILE, RESTORED_FILE};
 use crate::reign::{others, takeover};
-use crate::role::{Part, Role, SupervisorHandle};
+use crate::role::{Part, Rejected, Role, RoleState, SupervisorHandle, SwitchError};
+use crate::server::ServerPart;
 
 /// Who decided, as the promotion record names it.
 const OPERATOR: &str = "panel";
@@ -35,22 +39,31 @@ const AT_ONCE: usize = 100;
 const BEGINS: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Removes what a restore that was never decided has left.
+/// Removes what jobs of a former life of the process have left.
 pub(super) async fn tidy(device: &Arc<Device>) {
+    discard(device).await;
+    let clearing = device.clone();
+    let cleared = tokio::task::spawn_blocking(move || {
+        Tools::of(&clearing)?.clear().map_err(JobError::io("remove what a helper has left"))?;
+        let pending = clearing
+            .archiving
+            .remembered(|ledger| ledger.pending().and_then(|pending| ArchiveId::parse(&pending.id)));
+        Tools::of(&clearing)?.tidy(pending).map_err(JobError::io("remove old files of the spool"))
+    });
+    if let Ok(Err(error)) = cleared.await {
+        tracing::warn!(%error, "tidy up after jobs with archives");
+    }
+}
+
+/// Removes what a restore that was never decided has left.
+async fn discard(device: &Arc<Device>) {
     if device.control.current().takeover.is_some() {
         return;
     }
     let staged = device.config.data_dir.join(RESTORED_FILE);
-    let removed = tokio::task::spawn_blocking(move || remove(&staged)).await;
+    let removed = tokio::task::spawn_blocking(move || mfpsync_storage::discard(&staged)).await;
     if let Ok(Err(error)) = removed {
         tracing::warn!(%error, "remove what a restore has left");
-    }
-}
-
-fn remove(database: &std::path::Path) -> std::io::Result<()> {
-    match std::fs::remove_file(database) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 
@@ -95,14 +108,15 @@ async fn beside(
         let read = server.serving.master.read(SCAN_DEADLINE, move |here| both(here, &restored));
         return Ok(read.await?);
     }
-    let own = device.own.db().read(READ_DEADLINE, |read| read.device()).await?;
-    let known = own.cursor.map_or(0, |cursor| cursor.sequence.0);
+    let read = device.own.db().read(READ_DEADLINE, |read| Ok((read.device()?.cursor, read.lineage()?)));
+    let (cursor, lineage) = read.await?;
+    let lineage: Vec<_> = lineage.into_iter().map(|signed| signed.record).collect();
     let path = device.config.data_dir.join(MASTER_FILE);
     let reading = tokio::task::spawn_blocking(move || match Inline::<Master>::open(&path, false) {
         Ok(master) if master.read(|read| read.head())?.is_some() => master.read(|here| both(here, &restored)),
         // A damaged one may be why an archive is looked for.
         Ok(_) | Err(Error::Missing(_) | Error::Corrupt(_) | Error::Record(_) | Error::Foreign(_)) => {
-            restored.read(|archived| alone(archived, known))
+            restored.read(|archived| alone(archived, cursor.as_ref(), lineage))
         }
         Err(error) => Err(error),
     });
@@ -121,9 +135,11 @@ pub(super) async fn restore(
 ) -> Result<(), JobError> {
     may_restore(device, supervisor).await?;
     let (listed, restored) = open(device, &order, &shown).await?;
+    same_group(device, restored.held().at.group).await?;
     let restored = Arc::new(restored);
     let comparison = beside(device, restored.clone(), &shown).await?;
     let lost = comparison.changes_lost;
+    let goes_on = comparison.here_sequence == listed.manifest.held.at.sequence.0 + lost;
     shown.tell(|job| job.comparison = Some(comparison));
     if order.accept_loss_of < lost {
         return Err(JobError::Refused(format!(
@@ -134,7 +150,7 @@ pub(super) async fn restore(
     let certificate = certified(device, &restored, order.root.as_ref()).await?;
     let staged = device.config.data_dir.join(RESTORED_FILE);
     let staging = tokio::task::spawn_blocking(move || {
-        remove(&staged).map_err(JobError::io("remove what an earlier restore has left"))?;
+        mfpsync_storage::discard(&staged).map_err(JobError::io("remove what an earlier restore has left"))?;
         let restored = Arc::into_inner(restored)
             .ok_or_else(|| JobError::Refused("the archive is still being read; try again".to_owned()))?;
         restored.stage(&staged)?;
@@ -142,20 +158,35 @@ pub(super) async fn restore(
         master.write(|write| certificate.iter().try_for_each(|certificate| write.put_issuer(certificate)))?;
         Ok(master.close()?)
     });
-    staging.await.unwrap_or(Err(JobError::Stopped))?;
-    // From here on it is decided.
-    shown.check()?;
-    shown.step(Step::Switching, 0, 0);
-    let known = Sequence(listed.manifest.held.at.sequence.0 + lost);
-    let decided = device.control.write(move |file| file.begin_takeover(OPERATOR, Way::Restored, known)).await;
-    let wanted = decided.map_err(|fault| JobError::Refused(fault.to_string()))?;
-    begin_anew(device, supervisor, wanted, listed.manifest.held.at.epoch.number).await?;
+    let archived = listed.manifest.held.at;
+    let decided = async {
+        staging.await.unwrap_or(Err(JobError::Stopped))?;
+        shown.check()?;
+        shown.step(Step::Switching, 0, 0);
+        // Only of a history that goes on from there its numbers say how much is missing.
+        let known = Sequence(archived.sequence.0 + if goes_on { lost } else { 0 });
+        let decided = device.control.write(move |file| file.begin_restore(OPERATOR, known)).await;
+        decided.map_err(|fault| JobError::Refused(fault.to_string()))
+    };
+    let wanted = match decided.await {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            discard(device).await;
+            return Err(error);
+        }
+    };
+    begin_anew(device, supervisor, wanted, archived, &shown).await?;
     device.communication.record(Event::new(Code::Restored));
     Ok(())
 }
 
-/// Refuses where the group is served by somebody else, or what is here belongs to another group.
+/// Refuses where the group is served by somebody else, or something newer is here.
 async fn may_restore(device: &Arc<Device>, supervisor: &SupervisorHandle) -> Result<(), JobError> {
+    if device.control.current().takeover.is_some() {
+        let what = "this device is about to become the server already; nothing was changed: see what it waits for \
+                    (`mfpsync status`)";
+        return Err(JobError::Refused(what.to_owned()));
+    }
     if device.server.load().is_some() {
         return Ok(());
     }
@@ -174,6 +205,31 @@ async fn may_restore(device: &Arc<Device>, supervisor: &SupervisorHandle) -> Res
         )));
     }
     Ok(())
+}
+
+/// Refuses the archive of another group than the one this device is in, or has the data of.
+async fn same_group(device: &Arc<Device>, archived: GroupId) -> Result<(), JobError> {
+    let membership = device.membership().await?.map(|own| own.group);
+    let path = device.config.data_dir.join(MASTER_FILE);
+    let held = match device.server.load_full() {
+        Some(server) => Some(server.serving.head().group),
+        None => {
+            let looking = tokio::task::spawn_blocking(move || group::head(&path)).await;
+            match looking.unwrap_or(Err(Error::Closed)) {
+                Ok(head) => head.map(|head| head.group),
+                // A damaged one may be why an archive is restored.
+                Err(Error::Corrupt(_) | Error::Record(_) | Error::Foreign(_)) => None,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    };
+    let here = [membership, held, device.control.current().group];
+    if here.into_iter().flatten().all(|group| group == archived) {
+        return Ok(());
+    }
+    let what = "this device belongs to another group than the archive; nothing was changed: leave that group first, or \
+                bring single items back (`mfpsync backup bring-back --group ID`)";
+    Err(JobError::Refused(what.to_owned()))
 }
 
 /// The certificate by which this device may sign for the group, if the archive does not have one.
@@ -211,37 +267,71 @@ async fn begin_anew(
     device: &Arc<Device>,
     supervisor: &SupervisorHandle,
     wanted: Role,
-    archived: u64,
+    archived: Cursor,
+    shown: &Shown,
 ) -> Result<(), JobError> {
-    let begins = async {
+    let goes_on = |why: &str| {
+        JobError::Refused(format!("the restore is decided and goes on by itself: {why} (`mfpsync status`)"))
+    };
+    let begun = async {
         loop {
-            let begun = if supervisor.watch().borrow().wanted() == wanted {
-                supervisor.restart(Part::Server).await
-            } else {
-                supervisor.switch(wanted).await
-            };
-            match begun {
-                Ok(_) => break,
-                // Another part is on its way; it is decided, so a restart of the daemon would do as well.
+            let serves = supervisor.watch().borrow().wanted() == wanted;
+            let asked =
+                if serves { supervisor.restart(Part::Server).await } else { supervisor.switch(wanted).await };
+            match asked {
+                // Late is not refused: it is on its way.
+                Ok(_) | Err(SwitchError::Late) => return Ok(()),
+                Err(error @ (SwitchError::Stopped | SwitchError::Rejected(Rejected::Closing))) => {
+                    return Err(goes_on(&error.to_string()));
+                }
+                // Another part is on its way.
                 Err(error) => tracing::debug!(%error, "wait to begin anew"),
             }
             tokio::time::sleep(LOOK).await;
         }
-        let serves = || {
-            let server = device.server.load_full();
-            server.is_some_and(|server| server.serving.head().epoch.number > archived)
-                && device.control.current().takeover.is_none()
-        };
-        while !serves() {
+    };
+    let serves = async {
+        loop {
+            if let Some(server) = device.server.load_full()
+                && reigns_over(&server, archived).await?
+            {
+                return Ok(());
+            }
+            if let RoleState::Faulted { fault, .. } = &*supervisor.watch().borrow()
+                && !fault.code.retries()
+            {
+                return Err(JobError::Refused(format!(
+                    "the restore is decided, and the server does not begin: {fault}"
+                )));
+            }
+            if !shown.goes_on() {
+                return Err(goes_on("nobody waits for it any more"));
+            }
             tokio::time::sleep(LOOK).await;
         }
     };
-    tokio::time::timeout(BEGINS, begins).await.map_err(|_| {
-        JobError::Refused(
-            "the restore is decided, and the server has not begun in time; it goes on by itself (`mfpsync status`)"
-                .to_owned(),
-        )
-    })
+    let both = async {
+        begun.await?;
+        serves.await
+    };
+    tokio::time::timeout(BEGINS, both)
+        .await
+        .unwrap_or_else(|_| Err(goes_on("the server has not begun in time")))
+}
+
+/// Whether a server's present reign began over this archive.
+async fn reigns_over(server: &ServerPart, archived: Cursor) -> Result<bool, JobError> {
+    let lineage = match server.serving.master.read(READ_DEADLINE, |read| read.lineage()).await {
+        Ok(lineage) => lineage,
+        // The one of before is being closed.
+        Err(Error::Closed) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(lineage.last().is_some_and(|last| {
+        let parent = last.record.parent.as_ref();
+        last.record.reason == PromotionReason::Restored
+            && parent.is_some_and(|parent| (parent.epoch, parent.chain) == (archived.epoch, archived.chain))
+    }))
 }
 
 /// Brings single items back, as changes of their own.
@@ -258,31 +348,36 @@ pub(super) async fn bring_back(
     })?;
     let from = From::of(device, order.wanted, None, shown.clone()).await?;
     let (key, wanted) = (order.key.clone(), Places { scope: order.scope.clone(), kind: order.kind.clone() });
+    let group = server.serving.head().group;
     let opening = tokio::task::spawn_blocking(move || {
         let (_, restored) = from.restore(&key)?;
-        let places = restored.read(|read| wanted.of(read))?;
-        Ok::<_, JobError>((restored, places))
+        let (places, marks) = restored.read(|read| Ok((wanted.of(read)?, read.erasures()?)))?;
+        let marks = marks.into_iter().map(|(id, erasure)| (id, erasure.mark.generation)).collect();
+        // Another group's marks have other names.
+        let known = if restored.held().at.group == group { Erased::Until(marks) } else { Erased::Unknown };
+        Ok::<_, JobError>((restored, places, known))
     });
-    let (restored, places) = opening.await.unwrap_or(Err(JobError::Stopped))?;
+    let (restored, places, erased) = opening.await.unwrap_or(Err(JobError::Stopped))?;
     let restored = Arc::new(restored);
     let (mut sum, mut last) = (Tally::default(), None);
     let all = places.len() as u64;
     for (done, place) in places.into_iter().enumerate() {
-        shown.check()?;
         shown.step(Step::Writing, done as u64, all);
         let reading = restored.clone();
         let read = tokio::task::spawn_blocking(move || reading.read(|read| living(read, &place))).await;
         let mut items: Vec<_> = read.unwrap_or(Err(Error::Closed))?.into_iter().collect();
         items.retain(|(key, _)| order.item.as_ref().is_none_or(|item| is(key, item)));
         for some in items.chunks(AT_ONCE) {
+            shown.check()?;
             let (some, replace, operator) = (some.to_vec(), order.replace, order.operator.clone());
+            let erased = erased.clone();
             let tally = if order.dry_run {
-                let read = move |read: &MasterRead<'_>| bring_back::preview(read, &some, replace);
+                let read = move |read: &MasterRead<'_>| bring_back::preview(read, &some, &erased, replace);
                 server.serving.master.read(READ_DEADLINE, read).await?
             } else {
                 let written = server
                     .serving
-                    .change(move |write| bring_back::bring_back(write, &operator, &some, replace));
+                    .change(move |write| bring_back::bring_back(write, &operator, &some, &erased, replace));
                 let (tally, revision) =
                     written.await.map_err(|status| JobError::Refused(status.message().to_owned()))?;
                 last = revision.or(last);
@@ -290,7 +385,6 @@ pub(super) async fn bring_back(
             };
             sum.add(&tally);
         }
-        shown.tell(|job| job.brought_back = Some(brought_back(&sum, last.map_or(0, |last| last.sequence.0))));
     }
     shown.tell(|job| job.brought_back = Some(brought_back(&sum, last.map_or(0, |last| last.sequence.0))));
     if sum.items > 0 && !order.dry_run {

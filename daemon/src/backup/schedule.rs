@@ -19,6 +19,8 @@ pub struct Past {
     pub good_at: Option<u64>,
     /// When the last attempt failed, and how many have in a row.
     pub failed: Option<(u64, u32)>,
+    /// A person must change something before the next one.
+    pub stuck: bool,
 }
 
 const MINUTE: u64 = 60;
@@ -26,6 +28,8 @@ const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 /// Longest schedule: a week.
 const MOST_HOURS: u32 = 7 * 24;
+/// From one drill to the next.
+const DRILLS: u64 = 7 * DAY;
 /// Waits after the first failures in a row, and after all further ones.
 const WAITS: [u64; 4] = [MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR];
 
@@ -52,20 +56,24 @@ impl Schedule {
     /// When the next one is to be begun, Unix seconds; not after `now` if it is due. None when none is made.
     #[must_use]
     pub fn next(self, past: Past, now: u64) -> Option<u64> {
-        if !self.is_on() {
+        if !self.is_on() || past.stuck {
             return None;
         }
         let every = u64::from(self.every_hours) * HOUR;
         let offset = u64::from(self.at_minute) * MINUTE % every;
         // A clock that was ahead when it was made says nothing.
         let good_at = past.good_at.filter(|good_at| *good_at <= now);
-        let slot = match good_at {
-            Some(good_at) => good_at.saturating_sub(offset) / every * every + offset,
-            // The slot that passed last, so it is due.
-            None => return Some(self.after_failure(past, now, now)),
-        };
-        let slot = if good_at.is_some_and(|good_at| good_at < offset) { offset } else { slot + every };
+        // Without any it is due.
+        let slot = good_at.map_or(now, |at| at.saturating_sub(offset) / every * every + offset + every);
         Some(self.after_failure(past, slot, now))
+    }
+
+    /// Whether an archive is to be read back, given when one was last, or else when the oldest that is kept was made.
+    /// Only where archives are made by themselves.
+    #[must_use]
+    pub fn drill_is_due(self, last: Option<u64>, now: u64) -> bool {
+        // A clock that was ahead then says nothing.
+        self.is_on() && last.is_some_and(|last| last > now || last + DRILLS <= now)
     }
 
     /// No sooner than a while after a failure.
@@ -87,7 +95,7 @@ mod tests {
     const DAILY: Schedule = Schedule { every_hours: 24, at_minute: 150 };
 
     fn good(good_at: u64) -> Past {
-        Past { good_at: Some(good_at), failed: None }
+        Past { good_at: Some(good_at), ..Past::default() }
     }
 
     #[test]
@@ -121,7 +129,7 @@ mod tests {
     fn a_failure_is_tried_again_more_and_more_patiently() {
         let waits: Vec<u64> = [1, 2, 3, 4, 100]
             .map(|times| {
-                let past = Past { good_at: Some(MIDNIGHT - 2 * DAY), failed: Some((MIDNIGHT, times)) };
+                let past = Past { failed: Some((MIDNIGHT, times)), ..good(MIDNIGHT - 2 * DAY) };
                 DAILY.next(past, MIDNIGHT + 1).unwrap() - MIDNIGHT
             })
             .into();
@@ -129,8 +137,24 @@ mod tests {
     }
 
     #[test]
+    fn what_a_person_must_change_is_not_tried_again() {
+        let stuck = Past { stuck: true, ..good(MIDNIGHT - 9 * DAY) };
+        assert_eq!(DAILY.next(stuck, MIDNIGHT), None);
+    }
+
+    #[test]
+    fn an_archive_is_read_back_once_a_week() {
+        assert!(!DAILY.drill_is_due(None, MIDNIGHT), "there is none");
+        assert!(!DAILY.drill_is_due(Some(MIDNIGHT - 6 * DAY), MIDNIGHT));
+        assert!(DAILY.drill_is_due(Some(MIDNIGHT - 7 * DAY), MIDNIGHT));
+        assert!(DAILY.drill_is_due(Some(MIDNIGHT + DAY), MIDNIGHT));
+        assert!(!Schedule::default().drill_is_due(Some(MIDNIGHT - 30 * DAY), MIDNIGHT));
+    }
+
+    #[test]
     fn a_clock_that_was_ahead_keeps_no_archive_from_being_made() {
-        let ahead = Past { good_at: Some(MIDNIGHT + 365 * DAY), failed: Some((MIDNIGHT + 365 * DAY, 9)) };
+        let year = MIDNIGHT + 365 * DAY;
+        let ahead = Past { failed: Some((year, 9)), ..good(year) };
         assert_eq!(DAILY.next(ahead, MIDNIGHT), Some(MIDNIGHT));
     }
 }

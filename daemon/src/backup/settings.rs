@@ -3,8 +3,6 @@
 //! One entry of the key store holds all of it, so a change of the share and the loss of its password are one write.
 //! A password whose share is another one is none, by whatever way the share was changed.
 
-use std::fmt;
-
 use mfpsync_backup::archive::Lock;
 use mfpsync_backup::retention;
 use mfpsync_backup::smb::{Dialect, Encryption, Secret, Target};
@@ -83,6 +81,13 @@ impl Share {
         Sha256::digest(to.as_bytes()).into()
     }
 
+    /// Where it is, as it is remembered: one text for one place.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let Self { host, port, share, folder, .. } = self;
+        format!("//{}:{port}/{}/{folder}", host.to_lowercase(), share.to_lowercase())
+    }
+
     /// Where a group's archives go.
     ///
     /// # Errors
@@ -129,13 +134,6 @@ impl Default for Share {
             minimum: Dialect::Smb311,
             encryption: Encryption::Preferred,
         }
-    }
-}
-
-impl fmt::Display for Share {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "//{}/{}", self.host, self.share)?;
-        if self.folder.is_empty() { Ok(()) } else { write!(f, "/{}", self.folder) }
     }
 }
 
@@ -381,6 +379,15 @@ mod tests {
 
     const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
 
+    const FROZEN: &str = concat!(
+        "4d46425301",
+        "010f6e61732e6578616d706c652e636f6dbd03066261636b75700000077072696e746572910601",
+        "013e5777c655ebfa5f75c35e2669d6795aa22449a99676c3d3b890d700e6c96cbb0663616e617279",
+        "013e61676531716c337a37686a79353470773368797777356179796667377a716776633777336a32656c77387a6d726a326b673573666e3961716d63616338",
+        "70",
+        "1896010307050c",
+    );
+
     fn allowed() -> config::Backup {
         config::Backup { helpers: PathBuf::from("/"), hosts: Vec::new(), this_machine: false }
     }
@@ -445,6 +452,12 @@ mod tests {
         forged[at..at + 3].copy_from_slice(b"bad");
         let read = Settings::decode(&forged).unwrap();
         assert_eq!((read.share.unwrap().host.as_str(), read.password), ("bad.example.com", None));
+    }
+
+    #[test]
+    fn version_1_is_frozen() {
+        let hex: String = set().encode().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, FROZEN);
     }
 
     #[test]

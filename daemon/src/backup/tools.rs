@@ -73,6 +73,17 @@ impl Tools {
         self.spool.join(id.data().as_str())
     }
 
+    /// Removes what helpers of a former life of the process have left: databases in clear.
+    pub(super) fn clear(&self) -> std::io::Result<()> {
+        for left in [&self.scratch, &self.data.join("restore-scratch")] {
+            match std::fs::remove_dir_all(left) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Removes what is spooled, but for the archive on its way.
     pub(super) fn tidy(&self, keep: Option<ArchiveId>) -> std::io::Result<()> {
         let keep = keep.map(|id| self.spooled(id));

@@ -454,7 +454,10 @@ impl Driver {
         };
         self.call(link, move |channel| async move {
             let hello = with_proof(&device, hello).await;
-            match link::greet(channel, peer, anchor, &hello).await {
+            let greeted = link::greet(channel, peer, anchor, &hello).await;
+            let greeted =
+                greeted.and_then(|greeting| link::not_released(&device, peer, &greeting).map(|()| greeting));
+            match greeted {
                 Ok(greeting) => LinkEvent::Greeted(Box::new(greeting)),
                 Err(failure) => {
                     let failure = link::proven(failure, anchor, &issuers);

@@ -215,6 +215,24 @@ pub(crate) async fn greet(
     Ok(greeting)
 }
 
+/// Refuses what a device proves that was released here, unless another server has taken it back since: it may still hold
+/// a key that the group certified once.
+pub(super) fn not_released(device: &Device, peer: PublicKey, greeting: &Greeting) -> Result<(), Failure> {
+    let reigns = greeting.lineage.last().map(|last| last.record.device);
+    let back = |known: &Member| {
+        let rows = greeting.members.iter().map(|signed| &signed.record);
+        rows.into_iter().any(|row| row.device == known.device && !row.released && row.supersedes(known))
+    };
+    let known = device.roster.members();
+    let released = known.iter().filter(|known| known.released);
+    let mut meant = released.filter(|known| known.public_key == peer || Some(known.device) == reigns);
+    if meant.all(|known| back(known)) {
+        return Ok(());
+    }
+    tracing::warn!("who answers as the server was released from the group");
+    Err(Failure::Impostor)
+}
+
 /// Reads an event of the follow stream and verifies records in it; none for one this build does not know.
 pub(super) fn follow_event(
     anchor: TrustAnchor,

@@ -19,8 +19,8 @@ use zeroize::Zeroizing;
 use super::replication::opened_if_given;
 use super::service::Session;
 use crate::backup::{
-    BringingBack, Change, JobError, Keep, Ledger, Making, Order, Restoring, Schedule, Settings,
-    SettingsError, Share, Tools, Wanted, Whose, list, protection_text, shown_archive,
+    BringingBack, Change, JobError, Keep, Making, Order, Restoring, Schedule, Settings, SettingsError, Share,
+    Tools, Wanted, Whose, list, protection_text, shown_archive,
 };
 use crate::clock::unix_millis;
 use crate::communication::{Code, Event};
@@ -226,7 +226,9 @@ impl Backup for BackupService {
 pub(super) fn standing(device: &Device) -> Option<wire::Standing> {
     let archiving = &device.archiving;
     let settings = archiving.settings();
-    let newest = archiving.remembered(Ledger::newest);
+    let newest = archiving.remembered(|ledger| {
+        ledger.newest().map(|(id, manifest)| shown_archive(id, manifest, Some(manifest.archive.bytes), true))
+    });
     let job = archiving.watch().borrow().clone();
     if settings == Settings::default() && newest.is_none() && job.number == 0 {
         return None;
@@ -238,10 +240,7 @@ pub(super) fn standing(device: &Device) -> Option<wire::Standing> {
         failure.map_or_else(Default::default, |failure| (failure.why, failure.at, failure.times));
     let drill = archiving.remembered(|ledger| ledger.drill().cloned());
     Some(wire::Standing {
-        newest: newest.map(|(id, manifest)| {
-            let bytes = manifest.archive.bytes;
-            shown_archive(id, &manifest, Some(bytes), true)
-        }),
+        newest,
         next_unix_millis: next.map_or(0, |next| next * 1_000),
         failure: why,
         failed_unix_millis: at,

@@ -29,6 +29,7 @@ use mfpsync_storage::model::{
 };
 use mfpsync_storage::physical::{Position, Standby};
 use mfpsync_storage::{Error, Inline};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::authority::IssuingKey;
 use crate::clock::unix_millis;
@@ -51,7 +52,12 @@ use crate::storage_fault::start_fault;
 /// # Cancel safety
 /// It goes on; starting again waits for nothing but the files, which one process alone uses.
 pub async fn finish(device: &Arc<Device>) -> Result<bool, Fault> {
+    // A start that was given up may have left a step running.
+    let turn = Turn(Arc::new(device.taking_over.clone().lock_owned().await));
     let Some(takeover) = device.control.current().takeover else { return Ok(false) };
+    if takeover.way == Way::Restored && takeover.record.is_empty() && !restored::is_staged(device) {
+        return restored::give_up(device).await.map(|()| false);
+    }
     let own = device.own.db().read(READ_DEADLINE, |read| {
         Ok(Own {
             issuers: read.issuers()?,
@@ -63,22 +69,22 @@ pub async fn finish(device: &Arc<Device>) -> Result<bool, Fault> {
     });
     let own = own.await.map_err(|error| start_fault(&error))?;
     let steps = Arc::new(Steps { device: device.clone(), takeover, own });
-    let promotion = if steps.takeover.record.is_empty() && steps.takeover.way == Way::Restored {
+    let promotion = if !steps.takeover.record.is_empty() {
+        steps.decided()?
+    } else if steps.takeover.way == Way::Restored {
         let deciding = steps.clone();
-        blocking(move || deciding.decide_restored()).await?
-    } else if steps.takeover.record.is_empty() {
+        turn.blocking(move || deciding.decide_restored()).await?
+    } else {
         let reading = steps.clone();
-        let position = blocking(move || reading.whole_copy()).await?;
+        let position = turn.blocking(move || reading.whole_copy()).await?;
         if matches!(steps.takeover.way, Way::HandedOver { .. }) {
             still_stands_down(device, &position).await?;
         }
         let deciding = steps.clone();
-        blocking(move || deciding.decide(&position)).await?
-    } else {
-        steps.decided()?
+        turn.blocking(move || deciding.decide(&position)).await?
     };
     let epoch = promotion.record.epoch;
-    blocking(move || match steps.takeover.way {
+    turn.blocking(move || match steps.takeover.way {
         Way::Restored => steps.begin_restored(promotion),
         Way::Lost | Way::HandedOver { .. } | Way::Anew => steps.begin(promotion),
     })
@@ -88,11 +94,22 @@ pub async fn finish(device: &Arc<Device>) -> Result<bool, Fault> {
     Ok(true)
 }
 
-async fn blocking<T: Send + 'static>(
-    step: impl FnOnce() -> Result<T, Fault> + Send + 'static,
-) -> Result<T, Fault> {
-    let done = tokio::task::spawn_blocking(step).await;
-    done.unwrap_or_else(|_| Err(Fault::with_detail(FaultCode::Part, "takeover")))
+/// The right to carry out a takeover. A step keeps it to its end, whoever waits for it.
+struct Turn(Arc<OwnedMutexGuard<()>>);
+
+impl Turn {
+    async fn blocking<T: Send + 'static>(
+        &self,
+        step: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let turn = self.0.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let done = step();
+            drop(turn);
+            done
+        });
+        done.await.unwrap_or_else(|_| Err(Fault::with_detail(FaultCode::Part, "takeover")))
+    }
 }
 
 /// Asks the server once more, right before the record: since it stood down it may have gone on, as it does after a

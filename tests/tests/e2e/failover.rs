@@ -869,3 +869,39 @@ async fn i_10_a_handover_with_either_end_killed_leaves_one_server_and_one_replic
     println!("{moved} handovers happened");
     office.copied(server, replica).await;
 }
+
+/// Who was released still holds a key that the group certified: it can sign a record, and nobody follows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_released_server_that_takes_the_servers_address_gains_no_client() {
+    let mut office = Office::open(1).await;
+    let released = office.devices[REPLICA].status().await.unwrap().device_id;
+    office.devices[REPLICA].kill().unwrap();
+    let mut panel = office.devices[SERVER].panel().unwrap();
+    panel.release_device(ReleaseDeviceRequest { device_id: released.clone() }).await.unwrap();
+    eventually(PATIENCE, "the client to hear of the release", async || {
+        let devices = office.devices[2].panel()?.devices(DevicesRequest {}).await?.into_inner().devices;
+        ensure!(devices.iter().any(|device| device.id == released && device.released), "{devices:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    office.devices[SERVER].kill().unwrap();
+    let address = office.devices[SERVER].listen_at(Port::reserve().unwrap());
+    office.devices[REPLICA].listen_at(address);
+    office.devices[REPLICA].start().await.unwrap();
+    office.devices[2].log.expect("who answers as the server was released");
+    eventually(PATIENCE, "the copy to be read", async || {
+        Ok(office.promote(REPLICA, true).await.map(drop)?)
+    })
+    .await
+    .unwrap();
+    running(&office.devices[REPLICA], Role::ServerClient).await.unwrap();
+    eventually(PATIENCE, "the client to meet it", async || {
+        let log = office.devices[2].log.text();
+        ensure!(log.contains("who answers as the server was released"), "not yet");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(office.devices[2].status().await.unwrap().group.unwrap().epoch, 1);
+}

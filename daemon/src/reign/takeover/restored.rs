@@ -3,17 +3,17 @@
 
 use std::path::PathBuf;
 
+use mfpsync_replication::lineage::{Lineage, Standpoint};
 use mfpsync_storage::master::{Head, Master, Reign, Since};
-use mfpsync_storage::model::{
-    Epoch, IssuingCertificate, Member, Promotion, PromotionReason, Sequence, Signed,
-};
+use mfpsync_storage::model::{Epoch, IssuingCertificate, Member, Promotion, PromotionReason, Signed};
 use mfpsync_storage::{Error, Inline};
 
-use super::{Steps, issuing};
+use super::{Own, Steps, issuing};
 use crate::clock::unix_millis;
 use crate::control_file::ControlFile;
-use crate::fault::Fault;
-use crate::group::{self, RESTORED_FILE};
+use crate::device::Device;
+use crate::fault::{Fault, FaultCode};
+use crate::group::{self, MASTER_FILE, RESTORED_FILE};
 use crate::storage_fault::start_fault;
 
 /// How far a new reign's number is above all that is known, where others may have reigned unheard: the archive was made
@@ -24,7 +24,31 @@ const UNHEARD: u64 = 1_000;
 #[derive(Default)]
 struct Replaced {
     head: Option<Head>,
+    lineage: Vec<Promotion>,
     since: Since,
+}
+
+/// Whether there is a database that was made from an archive.
+pub(super) fn is_staged(device: &Device) -> bool {
+    device.config.data_dir.join(RESTORED_FILE).exists()
+}
+
+/// There is nothing to restore: the decision is taken back, and what is here goes on.
+pub(super) async fn give_up(device: &Device) -> Result<(), Fault> {
+    let serves = device.config.data_dir.join(MASTER_FILE).exists();
+    let role = device.control.write(move |file| file.give_up_restore(serves)).await?;
+    tracing::warn!("the database that was to be restored is gone; what is here goes on");
+    if serves {
+        return Ok(());
+    }
+    device.reign.turn_to(role);
+    Err(Fault::with_detail(FaultCode::NotTakenOver, "the database that was to be restored is gone"))
+}
+
+/// Whether a history contains all that an archive holds.
+fn follows(lineage: &[Promotion], archived: &Head) -> bool {
+    Lineage::new(archived.group, lineage.to_vec())
+        .is_ok_and(|lineage| lineage.standpoint(&archived.cursor()) == Standpoint::Continue)
 }
 
 impl Steps {
@@ -33,7 +57,7 @@ impl Steps {
         let read = Inline::<Master>::open(&self.restored(), false)
             .and_then(|master| master.read(|read| Ok((read.founded_head()?, read.issuers()?))));
         let (head, issuers) = read.map_err(|error| start_fault(&error))?;
-        let (key, _) = issuing(&self.device, &self.certificates(issuers))?;
+        let (key, _) = issuing(&self.device, &self.certificates(&head, issuers))?;
         let replaced = self.replaced(&head).map_err(|error| start_fault(&error))?;
         let promotion = key.sign_promotion(Promotion {
             group: head.group,
@@ -53,7 +77,7 @@ impl Steps {
     /// Above all reigns that this device has heard of; and where it did not reign itself, above those it has not.
     fn number(&self, archived: &Head, replaced: Option<&Head>) -> u64 {
         let seen = self.device.control.current().epoch.map_or(0, |epoch| epoch.number);
-        let known = self.own.lineage.last().map_or(0, |last| last.record.epoch.number);
+        let known = self.heard(archived).2;
         let here = replaced.map_or(0, |head| head.epoch.number);
         let highest = archived.epoch.number.max(seen).max(known).max(here);
         if here == highest { highest + 1 } else { highest + UNHEARD }
@@ -83,9 +107,9 @@ impl Steps {
         let (head, issuers) =
             master.read(|read| Ok((read.founded_head()?, read.issuers()?))).map_err(failed)?;
         if head.epoch != promotion.record.epoch {
-            let (key, issuer) = issuing(&self.device, &self.certificates(issuers))?;
+            let (key, issuer) = issuing(&self.device, &self.certificates(&head, issuers))?;
             let replaced = self.replaced(&head).map_err(failed)?;
-            let since = replaced.since.and(self.heard());
+            let since = replaced.since.and(self.heard(&head).1);
             let archived = master.read(|read| read.members()).map_err(failed)?;
             let rows: Vec<Member> = archived
                 .into_iter()
@@ -93,8 +117,9 @@ impl Steps {
                 .map(|signed| signed.record)
                 .collect();
             let member = self.row(&key, &rows, &promotion.record);
-            let made = replaced.head.map_or(Sequence::ZERO, |head| head.sequence);
-            let known = self.takeover.known.max(made).max(head.sequence);
+            // Only of a history that goes on from there its numbers say how much is missing.
+            let made = replaced.head.filter(|_| follows(&replaced.lineage, &head)).map(|head| head.sequence);
+            let known = made.unwrap_or_default().max(self.takeover.known).max(head.sequence);
             let reign = Reign { promotion, issuer, member, known };
             let now = unix_millis();
             let again =
@@ -123,21 +148,28 @@ impl Steps {
         if head.is_none() {
             return Ok(Replaced::default());
         }
-        let since = Inline::<Master>::open(&self.path(), false)?.read(Since::of)?;
-        Ok(Replaced { head, since })
+        let master = Inline::<Master>::open(&self.path(), false)?;
+        let (since, lineage) = master.read(|read| Ok((Since::of(read)?, read.lineage()?)))?;
+        Ok(Replaced { head, lineage: lineage.into_iter().map(|signed| signed.record).collect(), since })
     }
 
-    /// What this device's own data knows of what happened.
-    fn heard(&self) -> Since {
-        Since {
-            issuers: self.own.issuers.clone(),
-            members: self.own.members.clone(),
-            erasures: self.own.erasures.clone(),
+    /// What this device's own data knows of the group: certificates, what happened, and the number of the last reign.
+    /// Of another group nothing counts.
+    fn heard(&self, archived: &Head) -> (Vec<Signed<IssuingCertificate>>, Since, u64) {
+        if self.own.membership.as_ref().is_none_or(|own| own.group != archived.group) {
+            return (Vec::new(), Since::default(), 0);
         }
+        let Own { issuers, lineage, members, erasures, .. } = &self.own;
+        let since = Since { issuers: issuers.clone(), members: members.clone(), erasures: erasures.clone() };
+        (issuers.clone(), since, lineage.last().map_or(0, |last| last.record.epoch.number))
     }
 
-    fn certificates(&self, archived: Vec<Signed<IssuingCertificate>>) -> Vec<Signed<IssuingCertificate>> {
-        archived.into_iter().chain(self.own.issuers.iter().cloned()).collect()
+    fn certificates(
+        &self,
+        head: &Head,
+        archived: Vec<Signed<IssuingCertificate>>,
+    ) -> Vec<Signed<IssuingCertificate>> {
+        archived.into_iter().chain(self.heard(head).0).collect()
     }
 
     fn restored(&self) -> PathBuf {
