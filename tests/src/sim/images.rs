@@ -24,8 +24,16 @@ pub(super) struct Image {
     local: Inline<Local>,
     incarnation: Incarnation,
     joined: bool,
-    /// Of a machine that may serve, with what its master database should hold.
-    machine: Option<(TempDir, Rc<Line>)>,
+    machine: Option<Machine>,
+}
+
+/// The files of a machine that may serve.
+struct Machine {
+    files: TempDir,
+    /// What its master database should hold.
+    line: Rc<Line>,
+    /// A bit of its copy had changed.
+    rotten: bool,
 }
 
 impl World {
@@ -40,7 +48,7 @@ impl World {
         let machine = self.houses.get(device).map(|own| {
             let files = somewhere();
             copy_all(&own.directory, files.path());
-            (files, own.line.clone())
+            Machine { files, line: own.line.clone(), rotten: own.rotten }
         });
         let own = &self.devices[device];
         let local = own.db.image().expect("an image of a database");
@@ -76,12 +84,12 @@ impl World {
         let state = self.devices[device].read(|read| read.device());
         self.devices[device].low_water = state.low_water;
         self.history.forget_behind(image.incarnation, state.last_operation);
-        if let Some((files, line)) = image.machine {
+        if let Some(Machine { files, line, rotten }) = image.machine {
             let own = &mut self.houses[device];
             fs::remove_dir_all(&own.directory).expect("empty a disk");
             copy_all(files.path(), &own.directory);
             own.control = ControlFile::load(&own.directory).expect("a control file");
-            (own.line, own.copy_put_back) = (line, true);
+            (own.line, own.copy_put_back, own.rotten) = (line, true, rotten);
             if own.runs(Part::Server) {
                 self.reigns.put_back = true;
                 self.counters.sometimes("server put back to an earlier image");
