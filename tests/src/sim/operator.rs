@@ -442,9 +442,18 @@ impl World {
     pub(super) fn looks_after(&mut self) {
         let right = self.put_right();
         self.all_right = right;
+        self.ends_switch();
         if self.healed {
             self.schedule(LOOK, Event::Look);
         }
+    }
+
+    /// A switch that was under way when its server was switched off goes on, as it does by itself.
+    fn ends_switch(&mut self) {
+        let Some(house) = self.present_server().filter(|house| self.takes_changes(*house).is_ok()) else {
+            return;
+        };
+        while self.houses[house].line.model.moving.is_some() && self.carries_on(house) {}
     }
 
     /// A device's role follows its row.

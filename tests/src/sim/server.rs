@@ -391,7 +391,7 @@ impl World {
     }
 
     /// Whether changes are taken: not when another device reigns, or is about to.
-    fn takes_changes(&self, house: usize) -> Result<(), RefusalReason> {
+    pub(super) fn takes_changes(&self, house: usize) -> Result<(), RefusalReason> {
         let serving = self.houses[house].serving();
         let takes = serving.standing_down.is_none() && !serving.sealed && serving.rivals.is_empty();
         if takes { Ok(()) } else { Err(RefusalReason::Stopping) }
