@@ -71,6 +71,15 @@ impl LocalRead<'_> {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
+    fn waiting_through(&self, last: OperationNumber) -> Result<Vec<(OperationNumber, Vec<u8>)>> {
+        let sql = "SELECT operation, record FROM outbox WHERE operation <= ? ORDER BY operation";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let rows = statement.query_map([last.0 as i64], |row| {
+            Ok((OperationNumber(row.get::<_, i64>(0)? as u64), row.get(1)?))
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
     fn waiting_numbers(&self) -> Result<BTreeSet<u64>> {
         let mut statement = self.connection.prepare_cached("SELECT operation FROM outbox")?;
         let rows = statement.query_map([], |row| Ok(row.get::<_, i64>(0)? as u64))?;
@@ -159,11 +168,16 @@ impl LocalWrite<'_> {
     }
 
     /// Has no operation wait any more whose outcome this device was told, and which the new server decided: the
-    /// two reigns share it, and the one in between did not. It would not be answered.
+    /// two reigns share it, and the one in between did not. It would not be answered. One that was never offered
+    /// again was not told here: this disk was put back, and goes on waiting to be refused.
     fn forget_confirmed(&self, confirmed: OperationNumber, touched: &mut Vec<ItemKey>) -> Result<()> {
-        for number in self.waiting_numbers()?.range(..=confirmed.0).copied().map(OperationNumber) {
-            let Some(record) = self.take_from_outbox(number)? else { continue };
-            for edit in &Operation::decode(&record)?.edits {
+        for (number, record) in self.waiting_through(confirmed)? {
+            let operation = Operation::decode(&record)?;
+            if operation.was.is_none() && !operation.is_withdrawn() {
+                continue;
+            }
+            self.take_from_outbox(number)?;
+            for edit in &operation.edits {
                 touched.extend(self.linked(&edit.key, number)?);
             }
             self.connection

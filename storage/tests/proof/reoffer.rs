@@ -127,12 +127,25 @@ fn what_was_answered_before_the_reigns_parted_waits_no_more() {
     let mut device = Device::in_group();
     device.apply(&[change("a", 1, &[("x", "old")])], 1);
     device.edit(vec![patch("a", &[("x", "first")])]);
+    device.settle(&[accepted(1, 2)]);
+    // A reign that lacks it, which is left behind before it answers.
+    assert_eq!(offer(&mut device, 1, 0).own, 1);
     device.edit(vec![patch("a", &[("x", "second")])]);
     let heard = Heard { known: OperationNumber(1), confirmed: OperationNumber(1) };
     device.0.write(|write| write.offer_again(revision(1), heard, 9, |_| true)).unwrap();
     let numbers: Vec<u64> = device.outbox().iter().map(|operation| operation.number.0).collect();
     assert_eq!((numbers, device.waiting()), (vec![2], 1));
     assert_eq!(device.sees("a", "x").as_deref(), Some("second"));
+}
+
+#[test]
+fn an_edit_under_a_number_that_was_confirmed_before_the_disk_was_put_back_goes_on_waiting() {
+    let mut device = Device::in_group();
+    device.edit(vec![put("a", &[("x", "made again")])]);
+    let heard = Heard { known: OperationNumber(1), confirmed: OperationNumber(1) };
+    device.0.write(|write| write.offer_again(revision(1), heard, 9, |_| true)).unwrap();
+    assert_eq!(device.waiting(), 1, "the server refuses it, and a person is asked");
+    assert_eq!(device.sees("a", "x").as_deref(), Some("made again"));
 }
 
 #[test]
