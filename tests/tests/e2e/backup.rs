@@ -345,6 +345,7 @@ async fn the_data_of_a_lost_group_becomes_that_of_a_new_one_without_a_kit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_share_is_said_and_archives_stay() {
     let (mut office, id) = Office::with_archive(0, 0..3).await;
+    office.fleet.server.log.expect("the group's data is not being backed up");
     let server = &office.fleet.server;
     // A folder that cannot be written, a share that is not there.
     for (share, says) in [("ro", "does not allow it"), ("nowhere", "no such share")] {
