@@ -9,7 +9,7 @@
 //! 4. The record becomes part of it, in one transaction with this device's row.
 //! 5. The control file forgets the takeover.
 //!
-//! By an archive ([`restored`]) it is the same with a database of our making beside the master: it gets the reign first
+//! By an archive (`takeover/restored.rs`) it is the same with a database of our making beside the master: it gets the reign first
 //! and its place then.
 //!
 //! The server part runs this whenever it starts with a takeover in the control file, from the step that is
