@@ -86,7 +86,7 @@ fn every_mistake_is_told_at_once_with_line_path_and_example() {
          for example: run_dir = \"/run/mfpsync\"\n\
          /etc/mfpsync/mfpsyncd.toml:3: listn: is not a known key; known here: data_dir, run_dir, name, \
           listen, advertise, dial_only, local, log, limits, sync, history, communication_log, metrics, \
-          discovery\n\
+          discovery, backup\n\
          /etc/mfpsync/mfpsyncd.toml:5: limits.connections: 5000 is not within 1 and 1100; \
          for example: connections = 550\n\
          /etc/mfpsync/mfpsyncd.toml:7: sync.heartbeat: is not a known key; known here: \

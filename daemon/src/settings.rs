@@ -207,6 +207,9 @@ mod tests {
             ("metrics.listen", "[metrics]\nlisten = \"127.0.0.1:7\""),
             ("discovery.enabled", "[discovery]\nenabled = false"),
             ("discovery.interfaces", "[discovery]\ninterfaces = [\"eth7\"]"),
+            ("backup.helpers", "[backup]\nhelpers = \"/h\""),
+            ("backup.hosts", "[backup]\nhosts = [\"nas\"]"),
+            ("backup.this_machine", "[backup]\nthis_machine = true"),
         ] {
             let (now, read) = (parse(base), parse(&format!("{base}{text}")));
             let (next, changed) = take(&now, &read);
