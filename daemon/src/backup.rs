@@ -411,7 +411,7 @@ async fn conclude(device: &Arc<Device>, done: &Result<(), JobError>, scheduled: 
             let times =
                 device.archiving.remembered(|ledger| ledger.failure().map_or(0, |failure| failure.times));
             // Whoever asked for it was told.
-            if scheduled && (error.needs_a_person() || times >= PASSING) {
+            if scheduled && (!error.passes() || times >= PASSING) {
                 device.faults.set(Fault::with_detail(FaultCode::Backup, error));
             }
             device.communication.record(Event::new(Code::ArchiveNotMade).reason(error.word()));

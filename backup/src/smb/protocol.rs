@@ -204,11 +204,6 @@ impl<'a> Answer<'a> {
 }
 
 fn begin<'e>(to: &'e mut Encoder, target: &Target) -> &'e mut Encoder {
-    let encryption = match target.encryption {
-        Encryption::Required => 0,
-        Encryption::Preferred => 1,
-        Encryption::Off => 2,
-    };
     to.varint(VERSION)
         .text(&target.host)
         .varint(u64::from(target.port))
@@ -220,7 +215,7 @@ fn begin<'e>(to: &'e mut Encoder, target: &Target) -> &'e mut Encoder {
         .text(&target.user)
         .text(target.password.reveal())
         .varint(u64::from(target.minimum.number()))
-        .fixed(&[encryption])
+        .fixed(&[target.encryption.byte()])
         .varint(u64::try_from(target.patience.as_millis()).unwrap_or(u64::MAX))
 }
 
@@ -239,12 +234,8 @@ fn target(from: &mut Decoder<'_>) -> Result<Target, DecodeError> {
         user: from.text()?.to_owned(),
         password: Secret::new(from.text()?.to_owned()),
         minimum: Dialect::of_number(from.varint()?).ok_or(DecodeError::Invalid("unknown dialect"))?,
-        encryption: match from.byte()? {
-            0 => Encryption::Required,
-            1 => Encryption::Preferred,
-            2 => Encryption::Off,
-            _ => return Err(DecodeError::Invalid("unknown demand of encryption")),
-        },
+        encryption: Encryption::of_byte(from.byte()?)
+            .ok_or(DecodeError::Invalid("unknown demand of encryption"))?,
         patience: Duration::from_millis(from.varint()?),
     })
 }

@@ -61,7 +61,9 @@ impl Dialect {
         }
     }
 
-    pub(super) fn of_number(number: u64) -> Option<Self> {
+    /// The dialect with this number in a negotiation.
+    #[must_use]
+    pub fn of_number(number: u64) -> Option<Self> {
         [Self::Smb300, Self::Smb302, Self::Smb311]
             .into_iter()
             .find(|dialect| u64::from(dialect.number()) == number)
@@ -77,6 +79,24 @@ pub enum Encryption {
     Preferred,
     /// Only where the server demands it.
     Off,
+}
+
+impl Encryption {
+    /// What stands for it in an encoding.
+    #[must_use]
+    pub fn byte(self) -> u8 {
+        match self {
+            Self::Required => 0,
+            Self::Preferred => 1,
+            Self::Off => 2,
+        }
+    }
+
+    /// What a byte of an encoding stands for.
+    #[must_use]
+    pub fn of_byte(byte: u8) -> Option<Self> {
+        [Self::Required, Self::Preferred, Self::Off].into_iter().find(|encryption| encryption.byte() == byte)
+    }
 }
 
 /// One folder of one share, and the account for it.

@@ -75,11 +75,6 @@ impl JobError {
         }
     }
 
-    /// Whether a person must act first.
-    pub(super) fn needs_a_person(&self) -> bool {
-        !self.passes()
-    }
-
     /// Whether the archive on its way is given up: another one must be made.
     pub(super) fn gives_up(&self) -> bool {
         self.of_share().is_some_and(|error| matches!(error.kind, Kind::Source | Kind::Altered))

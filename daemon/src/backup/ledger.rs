@@ -70,7 +70,7 @@ pub struct Failure {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pending {
     /// Its id.
-    pub id: String,
+    id: String,
     /// Its manifest, base64.
     manifest: String,
     /// Whom it is sealed for; none where it has a passphrase.
@@ -99,6 +99,12 @@ impl Pending {
     #[must_use]
     pub fn new(id: ArchiveId, manifest: &[u8], recipients: Vec<String>) -> Self {
         Self { id: id.to_string(), manifest: BASE64.encode(manifest), recipients, turn: 0, taken: 0 }
+    }
+
+    /// Its id; none where what was remembered is damaged.
+    #[must_use]
+    pub fn id(&self) -> Option<ArchiveId> {
+        ArchiveId::parse(&self.id)
     }
 
     /// Its manifest, as it is written beside it.

@@ -119,7 +119,7 @@ impl Work {
 
     /// Whether an archive on its way is still of use: it lies here, belongs to this history, and is sealed as is set.
     fn goes_on(&self, tools: &Tools, pending: &Pending) -> bool {
-        let lies_here = ArchiveId::parse(&pending.id).is_some_and(|id| tools.spooled(id).exists());
+        let lies_here = pending.id().is_some_and(|id| tools.spooled(id).exists());
         let manifest = pending.manifest().and_then(|bytes| Manifest::decode(&bytes).ok());
         lies_here
             && pending.recipients == self.settings.recipients
@@ -182,7 +182,7 @@ impl Work {
     /// Sends what was proven, until it is good.
     fn send(&self, tools: &Tools, store: &SmbStore, pending: &Pending) -> Result<(), JobError> {
         let damaged = || JobError::Refused("what was remembered of the archive is damaged".to_owned());
-        let id = ArchiveId::parse(&pending.id).ok_or_else(damaged)?;
+        let id = pending.id().ok_or_else(damaged)?;
         let bytes = pending.manifest().ok_or_else(damaged)?;
         let manifest = Manifest::decode(&bytes)?.record;
         let spooled = Spooled::new(tools.spooled(id)).map_err(JobError::io("read the archive"))?;
@@ -261,9 +261,8 @@ impl Work {
         // Before they go: whatever cuts this off, none of them is missed.
         self.note(|ledger| ledger.removed(&going))?;
         prune::remove(&mut *connection, &going, &mut |id| tracing::info!(%id, "an old archive was removed"))?;
-        let live = self.device.archiving.remembered(|ledger| {
-            ledger.pending().and_then(|pending| ArchiveId::parse(&pending.id)).into_iter().collect()
-        });
+        let live = self.device.archiving.remembered(|ledger| ledger.pending().and_then(Pending::id));
+        let live = live.into_iter().collect();
         prune::sweep(&mut *connection, &survey.leftovers(&live, unix_millis() / 1_000, GRACE))?;
         Ok(going.len() as u64)
     }

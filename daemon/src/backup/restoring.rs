@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mfpsync_backup::layout::ArchiveId;
 use mfpsync_backup::restore::Restored;
 use mfpsync_proto::backup::{BroughtBack, Comparison, Step};
 use mfpsync_replication::bring_back::{self, Erased, Tally};
@@ -20,6 +19,7 @@ use mfpsync_storage::{Error, Inline};
 use super::comparing::{alone, compare, living};
 use super::fetching::{From, Listed};
 use super::job::{JobError, Shown};
+use super::ledger::Pending;
 use super::tools::Tools;
 use super::{BringingBack, Restoring};
 use crate::authority::{IssuingKey, Root};
@@ -44,11 +44,10 @@ pub(super) async fn tidy(device: &Arc<Device>) {
     discard(device).await;
     let clearing = device.clone();
     let cleared = tokio::task::spawn_blocking(move || {
-        Tools::of(&clearing)?.clear().map_err(JobError::io("remove what a helper has left"))?;
-        let pending = clearing
-            .archiving
-            .remembered(|ledger| ledger.pending().and_then(|pending| ArchiveId::parse(&pending.id)));
-        Tools::of(&clearing)?.tidy(pending).map_err(JobError::io("remove old files of the spool"))
+        let tools = Tools::of(&clearing)?;
+        tools.clear().map_err(JobError::io("remove what a helper has left"))?;
+        let pending = clearing.archiving.remembered(|ledger| ledger.pending().and_then(Pending::id));
+        tools.tidy(pending).map_err(JobError::io("remove old files of the spool"))
     });
     if let Ok(Err(error)) = cleared.await {
         tracing::warn!(%error, "tidy up after jobs with archives");

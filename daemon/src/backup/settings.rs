@@ -77,7 +77,7 @@ impl Share {
     fn door(&self) -> [u8; 32] {
         let mut to = Encoder::new();
         to.text(&self.host).varint(self.port.into()).text(&self.share).text(&self.domain).text(&self.user);
-        to.varint(self.minimum.number().into()).fixed(&[encryption_byte(self.encryption)]);
+        to.varint(self.minimum.number().into()).fixed(&[self.encryption.byte()]);
         Sha256::digest(to.as_bytes()).into()
     }
 
@@ -302,7 +302,7 @@ impl Settings {
                     .text(&share.share)
                     .text(&share.folder);
                 to.text(&share.domain).text(&share.user).varint(share.minimum.number().into());
-                to.fixed(&[encryption_byte(share.encryption)])
+                to.fixed(&[share.encryption.byte()])
             }
         };
         match self.share.as_ref().zip(self.password.as_ref()) {
@@ -347,27 +347,9 @@ fn decode_share(from: &mut Decoder<'_>) -> Result<Share, DecodeError> {
         folder: from.text()?.to_owned(),
         domain: from.text()?.to_owned(),
         user: from.text()?.to_owned(),
-        minimum: {
-            let number = from.varint()?;
-            let all = [Dialect::Smb300, Dialect::Smb302, Dialect::Smb311];
-            let dialect = all.into_iter().find(|dialect| u64::from(dialect.number()) == number);
-            dialect.ok_or(DecodeError::Invalid("dialect"))?
-        },
-        encryption: {
-            let byte = from.byte()?;
-            let all = [Encryption::Required, Encryption::Preferred, Encryption::Off];
-            let encryption = all.into_iter().find(|encryption| encryption_byte(*encryption) == byte);
-            encryption.ok_or(DecodeError::Invalid("encryption"))?
-        },
+        minimum: Dialect::of_number(from.varint()?).ok_or(DecodeError::Invalid("dialect"))?,
+        encryption: Encryption::of_byte(from.byte()?).ok_or(DecodeError::Invalid("encryption"))?,
     })
-}
-
-fn encryption_byte(encryption: Encryption) -> u8 {
-    match encryption {
-        Encryption::Required => 0,
-        Encryption::Preferred => 1,
-        Encryption::Off => 2,
-    }
 }
 
 #[cfg(test)]
