@@ -4,6 +4,8 @@ CARGO ?= cargo
 BIN := target/debug
 # The server that the tests of archives run against.
 SAMBA := smbd:samba
+# The helper program of SMB that is tested a second time; the first is the default.
+NATIVE := mfpsync-smb-native
 BUILT := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help demo test campaign check bench build package package-test clean
@@ -23,6 +25,8 @@ test: tools ## All tests, over real files, sockets and processes (MFPSYNC_NO_SKI
 		age:age zstd:zstd strace:strace script:bsdutils
 	$(CARGO) build --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace
+	MFPSYNC_SMB=$(abspath $(BUILT))/debug/$(NATIVE) $(CARGO) test --locked -p mfpsync-tests --test smb
+	MFPSYNC_SMB=$(abspath $(BUILT))/debug/$(NATIVE) $(CARGO) test --locked -p mfpsync-tests --test e2e backup::i_
 
 campaign: tools ## The same for longer: more rounds, larger databases, 10,000 seeds (about two hours)
 	@scripts/need ip:iproute2 nft:nftables openssl:openssl mount:mount unshare:util-linux sqlite3:sqlite3 $(SAMBA) \

@@ -6,8 +6,8 @@
 //!
 //! For shares start with [`store`], what a share can do and what goes wrong with it, and [`layout`], what lies there;
 //! then [`upload`], how an archive becomes one that exists. [`survey`] is what there is, [`retention`] decides which
-//! archives may go, [`prune`] removes them. [`smb`] is what this library and the helper program `mfpsync-smb` say to
-//! each other; that program alone links libsmbclient and speaks to a server.
+//! archives may go, [`prune`] removes them. [`smb`] is what this library and its helper programs say to each other:
+//! `mfpsync-smb`, which alone links libsmbclient, or `mfpsync-smb-native`; they alone speak to a server.
 
 pub mod archive;
 mod calendar;

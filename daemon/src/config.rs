@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use mfpsync_backup::smb::Library;
 use thiserror::Error;
 use toml::de::DeTable;
 
@@ -81,6 +82,8 @@ pub struct Config {
 pub struct Backup {
     /// The folder of the helper programs.
     pub helpers: PathBuf,
+    /// What speaks SMB.
+    pub smb: Library,
     /// The only file servers there may be; empty allows every one.
     pub hosts: Vec<String>,
     /// Whether the file server may be this machine, which is for trying things out.
@@ -338,9 +341,7 @@ fn read_local(local: &mut Section<'_>) -> Local {
 fn read_log(log: &mut Section<'_>) -> Level {
     log.optional("level", r#"level = "info""#, |value| {
         let text = section::text(value)?;
-        Level::from_name(text).ok_or_else(|| {
-            format!("`{text}` is none of {}", Level::NAMES.map(|name| format!("`{name}`")).join(", "))
-        })
+        Level::from_name(text).ok_or_else(|| none_of(text, Level::NAMES))
     })
     .unwrap_or(Level::Info)
 }
@@ -424,6 +425,7 @@ fn read_backup(backup: &mut Section<'_>) -> Backup {
         helpers: backup
             .optional("helpers", r#"helpers = "/usr/libexec/mfpsync""#, section::absolute_path)
             .unwrap_or_else(|| PathBuf::from(HELPERS)),
+        smb: backup.optional("smb", r#"smb = "libsmbclient""#, library).unwrap_or_default(),
         hosts: backup
             .optional("hosts", r#"hosts = ["nas.example.com"]"#, |value| {
                 section::texts(value, MAX_ADDRESSES, host)
@@ -433,6 +435,17 @@ fn read_backup(backup: &mut Section<'_>) -> Backup {
             .optional("this_machine", "this_machine = false", section::boolean)
             .unwrap_or(false),
     }
+}
+
+fn library(value: &toml::de::DeValue<'_>) -> Result<Library, String> {
+    let text = section::text(value)?;
+    let named = Library::NAMES.into_iter().find(|(name, _)| *name == text);
+    named.map(|(_, library)| library).ok_or_else(|| none_of(text, Library::NAMES.map(|(name, _)| name)))
+}
+
+/// What is said of a word that is none of those there are.
+fn none_of<const N: usize>(text: &str, names: [&str; N]) -> String {
+    format!("`{text}` is none of {}", names.map(|name| format!("`{name}`")).join(", "))
 }
 
 fn device_name(value: &toml::de::DeValue<'_>) -> Result<String, String> {

@@ -70,6 +70,7 @@ keys! {
     "discovery.enabled" = discovery.enabled, AfterRestart;
     "discovery.interfaces" = discovery.interfaces, AfterRestart;
     "backup.helpers" = backup.helpers, AtOnce;
+    "backup.smb" = backup.smb, AtOnce;
     "backup.hosts" = backup.hosts, AtOnce;
     "backup.this_machine" = backup.this_machine, AtOnce;
 }
@@ -208,6 +209,7 @@ mod tests {
             ("discovery.enabled", "[discovery]\nenabled = false"),
             ("discovery.interfaces", "[discovery]\ninterfaces = [\"eth7\"]"),
             ("backup.helpers", "[backup]\nhelpers = \"/h\""),
+            ("backup.smb", "[backup]\nsmb = \"native\""),
             ("backup.hosts", "[backup]\nhosts = [\"nas\"]"),
             ("backup.this_machine", "[backup]\nthis_machine = true"),
         ] {

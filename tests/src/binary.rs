@@ -6,6 +6,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use mfpsync_backup::smb::Library;
 
 /// The daemon.
 ///
@@ -29,6 +30,18 @@ pub fn command_path() -> Result<PathBuf> {
 /// It was not built.
 pub fn smb_helper_path() -> Result<PathBuf> {
     find("MFPSYNC_SMB", "mfpsync-smb")
+}
+
+/// The library that this program speaks SMB by.
+///
+/// # Errors
+/// It was not built, or has another name.
+pub fn smb_library() -> Result<Library> {
+    let program = smb_helper_path()?;
+    let named = Library::NAMES
+        .into_iter()
+        .find(|(_, library)| program.file_name() == Some(library.program().as_ref()));
+    Ok(named.context("no helper program of SMB has that name")?.1)
 }
 
 fn find(variable: &str, name: &str) -> Result<PathBuf> {

@@ -30,7 +30,7 @@ mod skip;
 pub mod volume;
 mod wait;
 
-pub use binary::{command_path, daemon_path, smb_helper_path};
+pub use binary::{command_path, daemon_path, smb_helper_path, smb_library};
 pub use campaign::{rounds, seed};
 pub use contents::{Contents, fields};
 pub use debug::Hashes;

@@ -262,7 +262,7 @@ impl TestShare {
             if let Some(pid) = process.file_name().to_str().and_then(|name| Pid::from_raw(name.parse().ok()?))
                 && works_here() == Some(true)
                 && fs::read_to_string(process.path().join("comm"))
-                    .is_ok_and(|name| name.trim() == "mfpsync-smb")
+                    .is_ok_and(|name| name.starts_with("mfpsync-smb"))
             {
                 found.push(pid);
             }

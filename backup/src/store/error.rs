@@ -23,9 +23,9 @@ pub enum Breach {
     Dialect,
     /// It does not sign, or accepts what is not signed.
     Signing,
-    /// It does not encrypt, and that was demanded.
+    /// It does not encrypt, or the library cannot, and that was demanded.
     Encryption,
-    /// It demands encryption, and that was switched off.
+    /// It demands encryption, and that was switched off, or the library cannot.
     EncryptionOff,
 }
 
@@ -105,8 +105,10 @@ impl Kind {
             Self::Guest => "server takes the user for a guest",
             Self::Policy(Breach::Dialect) => "server speaks no SMB as new as demanded",
             Self::Policy(Breach::Signing) => "server does not sign",
-            Self::Policy(Breach::Encryption) => "server does not encrypt",
-            Self::Policy(Breach::EncryptionOff) => "server demands encryption, which is switched off",
+            Self::Policy(Breach::Encryption) => "connection would not be encrypted",
+            Self::Policy(Breach::EncryptionOff) => {
+                "server demands encryption, which is switched off or cannot be had"
+            }
             Self::NoSuchShare => "server has no such share",
             Self::NotFound => "no such file or folder",
             Self::Denied => "server does not allow it",
@@ -142,7 +144,7 @@ pub struct Error {
     pub kind: Kind,
     /// What was tried.
     pub doing: &'static str,
-    /// The system's number for it, if it had one; for people.
+    /// The system's number for it or, negative, the server's status, if it had one; for people.
     pub number: Option<i32>,
 }
 
@@ -150,7 +152,11 @@ struct Number(Option<i32>);
 
 impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |number| write!(f, " ({number})"))
+        match self.0 {
+            None => Ok(()),
+            Some(status) if status < 0 => write!(f, " ({status:#010x})"),
+            Some(number) => write!(f, " ({number})"),
+        }
     }
 }
 

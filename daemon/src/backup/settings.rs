@@ -356,6 +356,8 @@ fn decode_share(from: &mut Decoder<'_>) -> Result<Share, DecodeError> {
 mod tests {
     use std::path::PathBuf;
 
+    use mfpsync_backup::smb::Library;
+
     use super::*;
     use crate::keystore::FileKeyStore;
 
@@ -371,7 +373,12 @@ mod tests {
     );
 
     fn allowed() -> config::Backup {
-        config::Backup { helpers: PathBuf::from("/"), hosts: Vec::new(), this_machine: false }
+        config::Backup {
+            helpers: PathBuf::from("/"),
+            smb: Library::default(),
+            hosts: Vec::new(),
+            this_machine: false,
+        }
     }
 
     fn share() -> Share {

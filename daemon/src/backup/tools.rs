@@ -6,20 +6,20 @@ use std::path::{Path, PathBuf};
 
 use mfpsync_backup::layout::ArchiveId;
 use mfpsync_backup::restore::Helper;
-use mfpsync_backup::smb::Target;
+use mfpsync_backup::smb::{Library, Target};
 use mfpsync_backup::store::smb::SmbStore;
 
 use super::job::JobError;
 use super::spool;
 use crate::device::Device;
 
-const SMB: &str = "mfpsync-smb";
 const RESTORE: &str = "mfpsync-restore";
 
 /// What jobs work with.
 #[derive(Debug, Clone)]
 pub struct Tools {
     helpers: PathBuf,
+    smb: Library,
     spool: PathBuf,
     scratch: PathBuf,
     data: PathBuf,
@@ -32,8 +32,10 @@ impl Tools {
     /// The file system's.
     pub fn of(device: &Device) -> Result<Self, JobError> {
         let data = device.config.data_dir.clone();
+        let settings = device.settings.now();
         let tools = Self {
-            helpers: device.settings.now().backup.helpers.clone(),
+            helpers: settings.backup.helpers.clone(),
+            smb: settings.backup.smb,
             spool: spool(device),
             scratch: data.join("scratch"),
             data,
@@ -50,7 +52,7 @@ impl Tools {
     /// # Errors
     /// What cannot be used of the target.
     pub fn store(&self, target: Target) -> Result<SmbStore, JobError> {
-        Ok(SmbStore::new(&self.helpers.join(SMB), &self.scratch, target)?)
+        Ok(SmbStore::new(&self.helpers.join(self.smb.program()), &self.scratch, target)?)
     }
 
     /// The program that opens archives.

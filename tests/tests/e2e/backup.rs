@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use mfpsync_backup::manifest::Manifest;
+use mfpsync_backup::smb::Library;
 use mfpsync_proto::panel::{DevicesRequest, JoinPolicy, ReleaseDeviceRequest, Role};
 use mfpsync_tests::item::{delete, key, put, text};
 use mfpsync_tests::{
     Fleet, PASSPHRASE, PATIENCE, Port, SHARE_PASSWORD, ShareServer, TestDevice, TestShare, command_path,
-    current, eventually, rounds, running, seed, smb_helper_path, start_server,
+    current, eventually, rounds, running, seed, smb_helper_path, smb_library, start_server,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -24,8 +25,10 @@ const USER: &str = "user/alice";
 fn device(name: &str) -> TestDevice {
     let mut device = TestDevice::new(name).unwrap();
     let helpers = smb_helper_path().unwrap();
+    let library = smb_library().unwrap();
+    let (name, _) = Library::NAMES.into_iter().find(|(_, named)| *named == library).unwrap();
     device.setup.tables =
-        format!("[backup]\nhelpers = {:?}\nthis_machine = true\n", helpers.parent().unwrap());
+        format!("[backup]\nhelpers = {:?}\nsmb = {name:?}\nthis_machine = true\n", helpers.parent().unwrap());
     device
 }
 

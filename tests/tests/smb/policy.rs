@@ -1,23 +1,40 @@
 //! What is demanded of a server, and that nothing is sent to one that does not meet it.
 
 use anyhow::{Context, Result};
-use mfpsync_backup::smb::{Dialect, Encryption, Target};
+use mfpsync_backup::smb::{Dialect, Encryption, Library, Target};
 use mfpsync_backup::store::{Breach, Kind, Protection};
-use mfpsync_tests::{Relay, ShareServer};
+use mfpsync_tests::{Relay, ShareServer, smb_library};
 
 use crate::{connect, refused};
 
 #[test]
 fn a_connection_is_signed_and_encrypted_as_the_server_sees_it() -> Result<()> {
-    for (server, encryption, encrypted) in [
-        ("default", Encryption::Required, true),
-        ("default", Encryption::Preferred, true),
-        ("default", Encryption::Off, false),
-        ("off", Encryption::Preferred, false),
-        ("required", Encryption::Off, true),
-    ] {
+    let cases = match smb_library()? {
+        Library::Libsmbclient => &[
+            ("default", Encryption::Required, Ok(true)),
+            ("default", Encryption::Preferred, Ok(true)),
+            ("default", Encryption::Off, Ok(false)),
+            ("off", Encryption::Preferred, Ok(false)),
+            ("required", Encryption::Off, Ok(true)),
+        ][..],
+        Library::Native => &[
+            ("default", Encryption::Preferred, Ok(false)),
+            ("off", Encryption::Off, Ok(false)),
+            ("default", Encryption::Required, Err(Breach::Encryption)),
+            ("required", Encryption::Preferred, Err(Breach::EncryptionOff)),
+        ],
+    };
+    for &(server, encryption, expected) in cases {
         let server = ShareServer::default().with(&format!("server smb encrypt = {server}")).start()?;
         let store = server.store(Target { encryption, ..server.target("backup")? })?;
+        let encrypted = match expected {
+            Ok(encrypted) => encrypted,
+            Err(breach) => {
+                assert_eq!(refused(&store), Some(Kind::Policy(breach)));
+                assert!(!server.folder("backup").join("group").exists());
+                continue;
+            }
+        };
         let share = connect(&store)?;
         let sessions = server.sessions()?;
         let session = sessions.first().context("no session")?;

@@ -10,47 +10,46 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
-use mfpsync_backup::smb::protocol::{Answer, Request};
+use mfpsync_backup::smb::helper::{Backend, Failure, Gate, Result};
 use mfpsync_backup::smb::{Dialect, Encryption, Target};
-use mfpsync_backup::store::{CHUNK, Entry, Kind, MOST_ENTRIES, Name, Protection};
+use mfpsync_backup::store::{Breach, CHUNK, Entry, Kind, MOST_ENTRIES, Name};
 use pavao::{
-    SmbClient, SmbCredentials, SmbDialect, SmbDirentType, SmbEncryptionLevel, SmbFile, SmbMode,
+    SmbClient, SmbCredentials, SmbDialect, SmbDirentType, SmbEncryptionLevel, SmbError, SmbFile, SmbMode,
     SmbOpenOptions, SmbOptions,
 };
 
-use crate::failure::Failure;
-use crate::gate::Gate;
-
-type Result<T> = std::result::Result<T, Failure>;
-
-/// A connection that passed every demand, and the folder it leads to.
-pub(crate) struct Begun {
+/// The folder, with one file open at the most.
+pub(crate) struct Session {
+    client: &'static SmbClient,
     folder: String,
-    protection: Protection,
-}
-
-impl Begun {
-    pub(crate) fn answer(&self) -> Answer<'static> {
-        Answer::Begun(self.protection)
-    }
+    open: Option<SmbFile<'static>>,
+    chunk: Vec<u8>,
 }
 
 /// Connects, and makes the group's own folder if it is missing.
-pub(crate) fn connect(target: Target) -> Result<(SmbClient, Gate, Begun)> {
-    target.check().map_err(|error| error.kind)?;
-    configure(&target)?;
-    let gate = Gate::open(&target)?;
-    let client = SmbClient::new(credentials(&target, &gate), options(&target))?;
-    client.set_timeout(target.patience)?;
-    let folder = enter(&client, &target).map_err(|failure| explained(failure, &gate))?;
-    // Without an agreement on a dialect nothing above could have been answered.
-    let protection = gate.protection().ok_or(Kind::Other)?;
-    Ok((client, gate, Begun { folder, protection }))
+pub(crate) fn connect(target: &Target, gate: &Gate) -> Result<Session> {
+    configure(target)?;
+    let client = SmbClient::new(credentials(target, gate), options(target)).map_err(failure)?;
+    client.set_timeout(target.patience).map_err(failure)?;
+    let folder = enter(&client, target)?;
+    // An open file is lent by the client, and both last as long as the process.
+    let client = Box::leak(Box::new(client));
+    Ok(Session { client, folder, open: None, chunk: Vec::new() })
 }
 
-/// The gate knows better than the library why a connection ended.
-fn explained(failure: Failure, gate: &Gate) -> Failure {
-    gate.refusal().map_or(failure, Failure::from)
+/// The library's errors in our words.
+fn failure(error: SmbError) -> Failure {
+    match error {
+        SmbError::Io(error) => error.into(),
+        SmbError::NulInPath(_) => Kind::InvalidName.into(),
+        SmbError::InvalidProtocolRange { .. } | SmbError::ProtocolConfiguration => {
+            Kind::Policy(Breach::Dialect).into()
+        }
+        SmbError::BadFileDescriptor
+        | SmbError::BadValue
+        | SmbError::ProtocolConfigurationConflict
+        | SmbError::Mutex => Kind::Other.into(),
+    }
 }
 
 /// Writes the library's configuration where it looks first, so that this machine's own one is not read.
@@ -123,28 +122,28 @@ fn dialect(dialect: Dialect) -> (&'static str, SmbDialect) {
 
 /// Asks for the share first, then for the folder in it: the library has one answer for what is missing.
 fn enter(client: &SmbClient, target: &Target) -> Result<String> {
-    if let Err(failure) = client.stat("/").map_err(Failure::from) {
-        return Err(if failure.kind == Kind::NotFound { Kind::NoSuchShare.into() } else { failure });
+    if let Err(refused) = client.stat("/").map_err(failure) {
+        return Err(if refused.kind == Kind::NotFound { Kind::NoSuchShare.into() } else { refused });
     }
     let mut folder = String::new();
     for part in target.folder.split('/').filter(|part| !part.is_empty()) {
         folder = format!("{folder}/{}", encoded(part));
     }
-    if !folder.is_empty() && !client.stat(&folder)?.mode.is_dir() {
+    if !folder.is_empty() && !client.stat(&folder).map_err(failure)?.mode.is_dir() {
         return Err(Kind::WrongType.into());
     }
     let own = format!("{folder}/{}", target.own_folder);
-    match client.stat(&own).map_err(Failure::from) {
+    match client.stat(&own).map_err(failure) {
         Ok(found) if found.mode.is_dir() => {}
         Ok(_file) => return Err(Kind::WrongType.into()),
         Err(Failure { kind: Kind::NotFound, .. }) => make(client, &own)?,
-        Err(failure) => return Err(failure),
+        Err(refused) => return Err(refused),
     }
     Ok(own)
 }
 
 fn make(client: &SmbClient, folder: &str) -> Result<()> {
-    match client.mkdir(folder, SmbMode::from(0o700)).map_err(Failure::from) {
+    match client.mkdir(folder, SmbMode::from(0o700)).map_err(failure) {
         // Another device of the group was faster.
         Err(Failure { kind: Kind::Exists, .. }) => Ok(()),
         made => made,
@@ -159,53 +158,35 @@ fn encoded(name: &str) -> String {
         .collect()
 }
 
-/// The folder, with one file open at the most.
-pub(crate) struct Session<'c> {
-    client: &'c SmbClient,
-    gate: &'c Gate,
-    folder: String,
-    open: Option<SmbFile<'c>>,
-    chunk: Vec<u8>,
-}
-
-impl<'c> Session<'c> {
-    pub(crate) fn new(client: &'c SmbClient, gate: &'c Gate, begun: Begun) -> Self {
-        Self { client, gate, folder: begun.folder, open: None, chunk: Vec::new() }
-    }
-
-    /// Does what is asked.
-    pub(crate) fn answer(&mut self, request: Request<'_>) -> Result<Answer<'_>> {
-        let gate = self.gate;
-        let done = match request {
-            Request::Begin(_) => Err(Kind::Helper.into()),
-            Request::Room => self.room().map(Answer::Room),
-            Request::List => self.list().map(Answer::Entries),
-            Request::Size(name) => self.size(&name).map(Answer::Size),
-            Request::Create(name) => self.create(&name).map(|()| Answer::Done),
-            Request::Resume(name, offset) => self.resume(&name, offset).map(|()| Answer::Done),
-            Request::Write(bytes) => self.write(bytes).map(|()| Answer::Done),
-            Request::Finish => self.finish().map(|()| Answer::Done),
-            Request::Open(name) => self.open(&name).map(|()| Answer::Done),
-            Request::Read => self.read().map(Answer::Bytes),
-            Request::Rename(from, to) => self.rename(&from, &to).map(|()| Answer::Done),
-            Request::Remove(name) => self.remove(&name).map(|()| Answer::Done),
-        };
-        done.map_err(|failure| explained(failure, gate))
-    }
-
+impl Session {
     fn path(&self, name: &Name) -> String {
         format!("{}/{name}", self.folder)
     }
 
+    /// A file that is there, and a file.
+    fn expect(&mut self, name: &Name) -> Result<u64> {
+        self.size(name)?.ok_or(Kind::NotFound.into())
+    }
+
+    fn open_with(&self, name: &Name, options: SmbOpenOptions) -> Result<SmbFile<'static>> {
+        self.client.open_with(self.path(name), options).map_err(failure)
+    }
+
+    fn opened(&mut self) -> Result<&mut SmbFile<'static>> {
+        self.open.as_mut().ok_or(Kind::Helper.into())
+    }
+}
+
+impl Backend for Session {
     /// The library counts free allocation units, and gives their size as bytes in a sector times sectors in a unit.
-    fn room(&self) -> Result<u64> {
-        let free = self.client.statvfs(&self.folder)?;
+    fn room(&mut self) -> Result<u64> {
+        let free = self.client.statvfs(&self.folder).map_err(failure)?;
         Ok(free.bavail.saturating_mul(free.bsize).saturating_mul(free.frsize))
     }
 
-    fn list(&self) -> Result<Vec<Entry>> {
+    fn list(&mut self) -> Result<Vec<Entry>> {
         // The library says of a listing only that it failed.
-        if !self.client.stat(&self.folder)?.mode.is_dir() {
+        if !self.client.stat(&self.folder).map_err(failure)?.mode.is_dir() {
             return Err(Kind::WrongType.into());
         }
         let found = self.client.list_dirplus(&self.folder).map_err(|_| Kind::Lost)?;
@@ -218,36 +199,27 @@ impl<'c> Session<'c> {
             .collect())
     }
 
-    fn size(&self, name: &Name) -> Result<Option<u64>> {
-        match self.client.stat(self.path(name)).map_err(Failure::from) {
+    fn size(&mut self, name: &Name) -> Result<Option<u64>> {
+        match self.client.stat(self.path(name)).map_err(failure) {
             Ok(found) if found.mode.is_file() => Ok(Some(found.size)),
             Ok(_folder) => Err(Kind::WrongType.into()),
             Err(Failure { kind: Kind::NotFound, .. }) => Ok(None),
-            Err(failure) => Err(failure),
+            Err(refused) => Err(refused),
         }
-    }
-
-    /// A file that is there, and a file.
-    fn expect(&self, name: &Name) -> Result<u64> {
-        self.size(name)?.ok_or(Kind::NotFound.into())
     }
 
     fn create(&mut self, name: &Name) -> Result<()> {
         let options = SmbOpenOptions::default().write(true).create(true).exclusive(true).mode(0o600);
-        self.open = Some(self.client.open_with(self.path(name), options)?);
+        self.open = Some(self.open_with(name, options)?);
         Ok(())
     }
 
     fn resume(&mut self, name: &Name, offset: u64) -> Result<()> {
         self.expect(name)?;
-        let mut file = self.client.open_with(self.path(name), SmbOpenOptions::default().write(true))?;
+        let mut file = self.open_with(name, SmbOpenOptions::default().write(true))?;
         file.seek(SeekFrom::Start(offset))?;
         self.open = Some(file);
         Ok(())
-    }
-
-    fn opened(&mut self) -> Result<&mut SmbFile<'c>> {
-        self.open.as_mut().ok_or(Kind::Helper.into())
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -262,7 +234,7 @@ impl<'c> Session<'c> {
 
     fn open(&mut self, name: &Name) -> Result<()> {
         self.expect(name)?;
-        self.open = Some(self.client.open_with(self.path(name), SmbOpenOptions::default().read(true))?);
+        self.open = Some(self.open_with(name, SmbOpenOptions::default().read(true))?);
         Ok(())
     }
 
@@ -278,16 +250,17 @@ impl<'c> Session<'c> {
         // A file is not renamed while it is open for reading, by whomever.
         self.open = None;
         self.expect(from)?;
-        if self.size(to)?.is_some() {
-            return Err(Kind::Exists.into());
+        match self.size(to) {
+            Ok(None) => self.client.rename(self.path(from), self.path(to)).map_err(failure),
+            Ok(Some(_)) | Err(Failure { kind: Kind::WrongType, .. }) => Err(Kind::Exists.into()),
+            Err(refused) => Err(refused),
         }
-        Ok(self.client.rename(self.path(from), self.path(to))?)
     }
 
     fn remove(&mut self, name: &Name) -> Result<()> {
         // A file that could not be written to its end is removed while it is open.
         self.open = None;
         self.expect(name)?;
-        Ok(self.client.unlink(self.path(name))?)
+        self.client.unlink(self.path(name)).map_err(failure)
     }
 }

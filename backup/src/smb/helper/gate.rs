@@ -1,5 +1,5 @@
-//! The gate between libsmbclient and the server: the library dials a port of this process, and each message is
-//! looked at before it is passed on, in both directions. See [`mfpsync_backup::smb::wire`] for why.
+//! The gate between the library and the server: the library dials a port of this process, and each message is
+//! looked at before it is passed on, in both directions. See [`crate::smb::wire`] for why.
 //!
 //! The server's name is looked up once: a name that points elsewhere later leads nowhere. A refusal holds for
 //! the life of the process, so that one wrong password is one attempt to log in.
@@ -9,21 +9,22 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketA
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use mfpsync_backup::smb::Target;
-use mfpsync_backup::smb::wire::{HEAD, Watch};
-use mfpsync_backup::store::{Kind, Protection};
-
-use crate::failure::Failure;
+use super::Failure;
+use crate::smb::Target;
+use crate::smb::wire::{HEAD, Watch};
+use crate::store::{Kind, Protection};
 
 const BUFFER: usize = 256 << 10;
 
 /// The gate, open as long as the process lives.
-pub(crate) struct Gate {
+#[derive(Debug)]
+pub struct Gate {
     port: u16,
     seen: Arc<Mutex<Seen>>,
 }
 
 /// What was seen so far.
+#[derive(Debug)]
 struct Seen {
     /// Of the newest connection.
     watch: Arc<Mutex<Watch>>,
@@ -32,7 +33,7 @@ struct Seen {
 
 impl Gate {
     /// Dials the server, and opens.
-    pub(crate) fn open(target: &Target) -> Result<Self, Failure> {
+    pub(super) fn open(target: &Target) -> Result<Self, Failure> {
         let (server, first) = dial(target)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
@@ -59,17 +60,18 @@ impl Gate {
     }
 
     /// The port of 127.0.0.1 that stands for the server.
-    pub(crate) fn port(&self) -> u16 {
+    #[must_use]
+    pub fn port(&self) -> u16 {
         self.port
     }
 
     /// Why the gate was shut, if it was.
-    pub(crate) fn refusal(&self) -> Option<Kind> {
+    pub(super) fn refusal(&self) -> Option<Kind> {
         lock(&self.seen).refusal
     }
 
     /// How well the newest connection is protected.
-    pub(crate) fn protection(&self) -> Option<Protection> {
+    pub(super) fn protection(&self) -> Option<Protection> {
         let watch = Arc::clone(&lock(&self.seen).watch);
         let watch = lock(&watch);
         let dialect = watch.dialect()?;

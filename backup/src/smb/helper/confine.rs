@@ -5,12 +5,13 @@ use std::io;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
-use mfpsync_backup::smb::protocol::receive;
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, Signal, getpid, kill_process, set_dumpable_behavior, setrlimit,
 };
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stdin, stdout};
+
+use crate::smb::protocol::receive;
 
 /// Address space: far more than the library and a chunk need, and an end to what a hostile server can fill.
 const MEMORY: u64 = 1 << 30;
@@ -18,17 +19,17 @@ const MEMORY: u64 = 1 << 30;
 const AHEAD: usize = 1;
 
 /// Both directions to the daemon.
-pub(crate) struct Pipes {
-    pub(crate) requests: Requests,
-    pub(crate) answers: File,
+pub(super) struct Pipes {
+    pub(super) requests: Requests,
+    pub(super) answers: File,
 }
 
 /// Requests as they come.
-pub(crate) struct Requests(Receiver<Vec<u8>>);
+pub(super) struct Requests(Receiver<Vec<u8>>);
 
 impl Requests {
     /// The next request.
-    pub(crate) fn next(&mut self) -> io::Result<Vec<u8>> {
+    pub(super) fn next(&mut self) -> io::Result<Vec<u8>> {
         self.0.recv().map_err(|_| io::ErrorKind::UnexpectedEof.into())
     }
 }
@@ -36,7 +37,7 @@ impl Requests {
 /// Gives up what is not needed, and has the requests read.
 ///
 /// The library writes to standard output on its own: the pipes are moved away from it.
-pub(crate) fn begin() -> io::Result<Pipes> {
+pub(super) fn begin() -> io::Result<Pipes> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     limit(Resource::Core, 0)?;
     limit(Resource::As, MEMORY)?;

@@ -1,26 +1,28 @@
-//! The library's errors and the system's numbers, in our words.
+//! What did not happen at a server, as the program at the other end of the pipe is told.
 
 use std::io;
 
-use mfpsync_backup::smb::protocol::Answer;
-use mfpsync_backup::store::{Breach, Class, Kind};
-use pavao::SmbError;
 use rustix::io::Errno;
+
+use crate::smb::protocol::Answer;
+use crate::store::{Class, Kind};
 
 /// Something that did not happen.
 #[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) kind: Kind,
-    number: Option<i32>,
+pub struct Failure {
+    /// What the caller has to know.
+    pub kind: Kind,
+    /// The system's number for it or, negative, the server's status; for people.
+    pub number: Option<i32>,
 }
 
 impl Failure {
-    pub(crate) fn answer(&self) -> Answer<'static> {
+    pub(super) fn answer(&self) -> Answer<'static> {
         Answer::Failed { kind: self.kind, number: self.number }
     }
 
     /// Whether the connection is of no more use.
-    pub(crate) fn ends(&self) -> bool {
+    pub(super) fn ends(&self) -> bool {
         self.kind.class() != Class::Fault || matches!(self.kind, Kind::Auth | Kind::Guest | Kind::Policy(_))
     }
 }
@@ -35,22 +37,6 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         let number = error.raw_os_error();
         Self { kind: number.map_or(Kind::Other, |number| kind_of(Errno::from_raw_os_error(number))), number }
-    }
-}
-
-impl From<SmbError> for Failure {
-    fn from(error: SmbError) -> Self {
-        match error {
-            SmbError::Io(error) => error.into(),
-            SmbError::NulInPath(_) => Kind::InvalidName.into(),
-            SmbError::InvalidProtocolRange { .. } | SmbError::ProtocolConfiguration => {
-                Kind::Policy(Breach::Dialect).into()
-            }
-            SmbError::BadFileDescriptor
-            | SmbError::BadValue
-            | SmbError::ProtocolConfigurationConflict
-            | SmbError::Mutex => Kind::Other.into(),
-        }
     }
 }
 
