@@ -9,6 +9,7 @@ use crate::output::Out;
 use crate::sockets::Sockets;
 
 pub(crate) mod address_book;
+pub(crate) mod anew;
 pub(crate) mod backup;
 pub(crate) mod debug;
 pub(crate) mod devices;
@@ -47,7 +48,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Status(args) => status::run(&context, &args).await,
         Command::Role(command) => role::run(&context, command).await,
-        Command::Pair(command) => pair::run(&context, &command).await,
+        Command::Pair(command) => pair::run(&context, command).await,
         Command::Join(args) => join::join(&context, args).await,
         Command::Leave(args) => join::leave(&context, &args).await,
         Command::Devices(_) => devices::run(&context).await,

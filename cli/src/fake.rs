@@ -20,14 +20,14 @@ use mfpsync_proto::panel::{
     AcceptJoinReply, AcceptJoinRequest, CancelJoinRequest, ClosePairingReply, ClosePairingRequest,
     DevicesReply, DevicesRequest, DiscoverReply, DiscoverRequest, FoundGroupReply, FoundGroupRequest,
     JoinPlanReply, JoinPlanRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, LockDebugReply,
-    LockDebugRequest, OpenPairingReply, OpenPairingRequest, PrepareGroupReply, PrepareGroupRequest,
-    PromoteReply, PromoteRequest, ProveReplicaReply, ProveReplicaRequest, RefoundRequest, ReleaseDeviceReply,
-    ReleaseDeviceRequest, ReleaseReplicaReply, ReleaseReplicaRequest, ReplicationReply, ReplicationRequest,
-    RetireServerReply, RetireServerRequest, Role, RoleReply, SetAsideReply, SetAsideRequest,
-    SetReplicationReply, SetReplicationRequest, StartClientRequest, StartServerRequest, StatusReply,
-    StatusRequest, StayReply, StayRequest, StopReplicationReply, StopReplicationRequest, StopServerRequest,
-    SucceedReply, SucceedRequest, TransferReply, TransferRequest, UndoJoinReply, UndoJoinRequest,
-    UnlockDebugReply, UnlockDebugRequest,
+    LockDebugRequest, LookForServersReply, LookForServersRequest, OpenPairingReply, OpenPairingRequest,
+    PrepareGroupReply, PrepareGroupRequest, PromoteReply, PromoteRequest, ProveReplicaReply,
+    ProveReplicaRequest, RefoundRequest, ReleaseDeviceReply, ReleaseDeviceRequest, ReleaseReplicaReply,
+    ReleaseReplicaRequest, ReplicationReply, ReplicationRequest, RetireServerReply, RetireServerRequest,
+    Role, RoleReply, SetAsideReply, SetAsideRequest, SetReplicationReply, SetReplicationRequest,
+    StartClientRequest, StartServerRequest, StatusReply, StatusRequest, StayReply, StayRequest,
+    StopReplicationReply, StopReplicationRequest, StopServerRequest, SucceedReply, SucceedRequest,
+    TransferReply, TransferRequest, UndoJoinReply, UndoJoinRequest, UnlockDebugReply, UnlockDebugRequest,
 };
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -295,6 +295,10 @@ impl Panel for Service {
     }
 
     async fn refound(&self, _request: Request<RefoundRequest>) -> Reply<RoleReply> {
+        unused()
+    }
+
+    async fn look_for_servers(&self, _request: Request<LookForServersRequest>) -> Reply<LookForServersReply> {
         unused()
     }
 

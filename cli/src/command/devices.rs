@@ -1,7 +1,7 @@
 //! `mfpsync devices` and `mfpsync release`: who is in the group, and who no longer is.
 
 use clap::Args;
-use mfpsync_proto::panel::{DevicesRequest, ReleaseDeviceRequest};
+use mfpsync_proto::panel::{Device, DevicesRequest, ReleaseDeviceRequest};
 
 use super::Context;
 use crate::exit::{Exit, Failure};
@@ -40,6 +40,17 @@ pub(crate) async fn release(context: &Context, args: ReleaseArgs) -> Result<Exit
     let text = format!("{} is released: its connections are cut, its slot is free\n", reply.device_name);
     context.out.answer(&text, &serde_json::json!({ "released": reply.device_name }))?;
     Ok(Exit::Ok)
+}
+
+/// The devices that are in the group, as this one knows.
+///
+/// # Errors
+/// An unreachable daemon.
+pub(super) async fn in_group(context: &Context) -> Result<Vec<Device>, Failure> {
+    let mut panel = context.sockets.panel().await?;
+    let mut devices = context.sockets.call(panel.devices(DevicesRequest {})).await?.devices;
+    devices.retain(|device| !device.released);
+    Ok(devices)
 }
 
 /// Lists the devices.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use mfpsync_proto::panel::{
-    JoinPlanRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, StatusRequest,
+    JoinPlanRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, Role, StatusRequest,
 };
 use serde_json::json;
 use tonic::Code;
@@ -48,6 +48,7 @@ Examples:
   mfpsync join 192.0.2.10:7450 --plan
   mfpsync join accept
   mfpsync join '[2001:db8::1]:7450' --code 12345678 --policy server-wins --policy shortcut=fresh
+  mfpsync join 192.0.2.10:7450 --leave
   mfpsync join undo"
 )]
 pub(crate) struct JoinArgs {
@@ -65,6 +66,9 @@ pub(crate) struct JoinArgs {
     /// Only pair and show what the join would do; decide with `mfpsync join accept` or `cancel`
     #[arg(long)]
     plan: bool,
+    /// Leave the present group first, whose server is lost; edits it never got come along
+    #[arg(long)]
+    leave: bool,
     /// Stay until everything of the group has arrived (at most --timeout)
     #[arg(long, conflicts_with = "plan")]
     wait_current: bool,
@@ -149,10 +153,13 @@ pub(crate) async fn join(context: &Context, args: JoinArgs) -> Result<Exit, Fail
         None => discover::by_choice(context).await?,
     };
     let code = given_or_asked(args.code).await?;
+    if args.leave {
+        leave_lost(context).await?;
+    }
     let policies = args.policies.wire();
     let request =
         JoinRequest { code, policies: policies.clone(), review: args.plan, ..JoinRequest::default() };
-    let reply = pair(context, addresses, request).await?;
+    let reply = pair(context, addresses, request).await.map_err(|source| stays(args.leave, source))?;
     if args.plan {
         context.out.note(&joined(&reply))?;
         return joining::show_plan(context, JoinPlanRequest { policies, ..JoinPlanRequest::default() }).await;
@@ -172,6 +179,34 @@ pub(crate) async fn join(context: &Context, args: JoinArgs) -> Result<Exit, Fail
     json["status"] = render::json(&status);
     context.out.answer("everything of the group is here", &json)?;
     Ok(status::exit_of(&status))
+}
+
+/// Leaves a group whose server is lost. What waits for it stays as the device's own.
+///
+/// # Errors
+/// The daemon's refusal.
+pub(super) async fn leave_lost(context: &Context) -> Result<(), Failure> {
+    let mut panel = context.sockets.panel().await?;
+    let status = context.sockets.call(panel.status(StatusRequest {})).await?;
+    if status.wanted() == Role::Idle {
+        // An attempt of before went this far.
+        return Ok(());
+    }
+    let waiting = status.client.map(|client| client.waiting);
+    let request = LeaveRequest { accept_unsent: waiting };
+    let reply = context.sockets.call_patiently(LEAVE_PATIENCE, panel.leave(request)).await?;
+    context.out.note(&left(&reply))
+}
+
+/// What the operator has to know of a join that failed behind that.
+fn stays(left: bool, source: Failure) -> Failure {
+    if !left {
+        return source;
+    }
+    Failure::Halfway {
+        stands: "this device has left its group and has its data; run the command again to join",
+        source: Box::new(source),
+    }
 }
 
 async fn given_or_asked(given: Option<String>) -> Result<String, Failure> {

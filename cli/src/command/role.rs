@@ -325,7 +325,7 @@ pub(crate) async fn serve(sockets: &Sockets, with_client: bool) -> Result<RoleRe
 }
 
 /// Puts the kit where the operator asked for it, before the group exists.
-fn hand_over(context: &Context, kit: &str, file: Option<SecretFile>) -> Result<(), Failure> {
+pub(super) fn hand_over(context: &Context, kit: &str, file: Option<SecretFile>) -> Result<(), Failure> {
     match file {
         Some(file) => {
             file.fill(kit)?;

@@ -12,6 +12,7 @@ use mfpsync_proto::panel::{
 };
 use serde_json::json;
 
+use super::anew::{self, AnewArgs};
 use super::replication::{named_device, replicate};
 use super::{Context, join, role};
 use crate::exit::{Exit, Failure};
@@ -60,17 +61,19 @@ struct KitArgs {
 /// Run it at the new machine, or at the old one with a new disk. If the server is lost, promote the replica first
 /// (`mfpsync role promote --server-is-lost`, there), and open pairing at it (`mfpsync pair open`). This machine
 /// joins, gets a copy, and takes over; the other one becomes its replica. Without the recovery kit use
-/// `mfpsync join` here and `mfpsync transfer` there.
+/// `mfpsync join` here and `mfpsync transfer` there. Where the kit and all that could serve are lost,
+/// `--without-kit` makes a new group of what the devices have, and guides from device to device.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   mfpsync recover --from 192.0.2.11:7450 --kit second-floor.age
   mfpsync recover --from printer-2.example.com:7450 --code 12345678 --kit kit.age --passphrase-file pass.txt
   mfpsync recover --without-copy --kit second-floor.age
-  mfpsync recover --without-copy --accept-loss-of 48219 --kit second-floor.age")]
+  mfpsync recover --without-copy --accept-loss-of 48219 --kit second-floor.age
+  mfpsync recover --without-kit --new-kit second-floor-2.age")]
 pub(crate) struct RecoverArgs {
     /// Address and port of the device that serves now
-    #[arg(long, value_name = "HOST:PORT", value_parser = join::address, required_unless_present = "without_copy")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = join::address, required_unless_present_any = ["without_copy", "without_kit"])]
     from: Option<String>,
     /// Every device that could serve is lost with its data: let this client become the server, and every device
     /// offer what it has
@@ -83,11 +86,13 @@ pub(crate) struct RecoverArgs {
     #[arg(long, value_parser = join::code)]
     code: Option<String>,
     /// The group's recovery kit
-    #[arg(long, value_name = "FILE")]
-    kit: PathBuf,
-    /// File whose first line is the kit's passphrase [default: ask]
+    #[arg(long, value_name = "FILE", required_unless_present = "without_kit")]
+    kit: Option<PathBuf>,
+    /// File whose first line is the passphrase of the kit, or of the new one [default: ask]
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
+    #[command(flatten)]
+    anew: AnewArgs,
 }
 
 /// Moves the group away from this server.
@@ -135,7 +140,10 @@ pub(crate) async fn hand_over(context: &Context) -> Result<TransferReply, Failur
 /// # Errors
 /// A wrong code or kit, an unreachable server, or a wait that failed.
 pub(crate) async fn recover(context: &Context, args: RecoverArgs) -> Result<Exit, Failure> {
-    let kit = Kit::open(&args.kit, args.passphrase_file.as_deref()).await?;
+    let Some(kit) = args.kit else {
+        return anew::found(context, args.anew, args.passphrase_file).await;
+    };
+    let kit = Kit::open(&kit, args.passphrase_file.as_deref()).await?;
     let Some(from) = args.from else { return refound(context, &kit, args.accept_loss_of).await };
     let wanted = take_over(context, from, args.code, &kit).await?;
     let text =

@@ -20,12 +20,13 @@ const DIGITS: [[&str; 5]; 10] = [
     ["###", "# #", "###", "  #", "###"],
 ];
 
-/// The code in figures and in type, how long it lasts, and what to do with it.
-pub(crate) fn text(reply: &OpenPairingReply) -> String {
+/// The code in figures and in type, how long it lasts, and what to do with it: `options` goes behind the command for
+/// the joining device.
+pub(crate) fn text(reply: &OpenPairingReply, options: &str) -> String {
     let addresses: Vec<_> = reply.addresses.iter().map(|address| printable(address)).collect();
     let address = addresses.first().map_or("ADDRESS", |address| address.as_ref());
     format!(
-        "\n{}\n\nCode     {}\nOpen for {}, {} tries, one device\nAddress  {}\n\nOn the joining device:  mfpsync join {address}",
+        "\n{}\n\nCode     {}\nOpen for {}, {} tries, one device\nAddress  {}\n\nOn the joining device:  mfpsync join {address}{options}",
         big(&reply.code),
         spaced(&reply.code),
         span(u64::from(reply.seconds) * 1000),
@@ -80,10 +81,10 @@ mod tests {
             tries: 5,
             addresses: vec!["192.0.2.1:7401".to_owned()],
         };
-        let text = text(&reply);
+        let text = text(&reply, " --leave");
         assert!(text.contains("Code     1230 4567"), "{text}");
         assert!(text.contains("Open for 10 min, 5 tries"), "{text}");
-        assert!(text.contains("mfpsync join 192.0.2.1:7401"), "{text}");
+        assert!(text.contains("mfpsync join 192.0.2.1:7401 --leave"), "{text}");
         let first = text.lines().nth(1).unwrap();
         assert_eq!(first, "     #  ###  ###  ###     # #  ###  ###  ###");
     }

@@ -14,7 +14,7 @@ use super::service::Session;
 use super::status::role;
 use crate::authority::IssuingKey;
 use crate::clock::unix_millis;
-use crate::db::READ_DEADLINE;
+use crate::db::{READ_DEADLINE, SCAN_DEADLINE};
 use crate::device::Device;
 use crate::reign::{others, promotion};
 use crate::role::Role;
@@ -67,10 +67,28 @@ pub(super) async fn refound(
     Ok(wire::RoleReply { wanted: role(wanted).into() })
 }
 
-/// Asks all that may serve, also those that only say who does.
-async fn nobody_answers(device: &Arc<Device>) -> Result<(), Status> {
+/// Says whether anybody is left that this client's group could go on with.
+pub(super) async fn look(session: &Session) -> Result<wire::LookForServersReply, Status> {
+    let device = &session.device;
+    if session.wanted() != Role::Client {
+        return Err(Status::failed_precondition(
+            "this device is no client of a group, or could serve itself",
+        ));
+    }
+    let answering = answering(device).await?;
+    let items = device.own.db().read(SCAN_DEADLINE, |read| read.shown_count()).await;
+    let items = items.map_err(|error| storage_fault::refusal(&error))?;
+    Ok(wire::LookForServersReply { answering, items })
+}
+
+/// Asks all that may serve, also those that only say who does; the names of those that answer.
+async fn answering(device: &Arc<Device>) -> Result<Vec<String>, Status> {
     let answers = others::who_answers(device).await.map_err(|error| storage_fault::refusal(&error))?;
-    let names: Vec<String> = answers.iter().map(|of| name(device, *of)).collect();
+    Ok(answers.iter().map(|of| name(device, *of)).collect())
+}
+
+async fn nobody_answers(device: &Arc<Device>) -> Result<(), Status> {
+    let names = answering(device).await?;
     if names.is_empty() {
         return Ok(());
     }

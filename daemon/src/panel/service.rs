@@ -318,6 +318,13 @@ impl Panel for PanelService {
         refounding::refound(&self.0, request.into_inner()).await.map(Response::new)
     }
 
+    async fn look_for_servers(
+        &self,
+        _: Request<wire::LookForServersRequest>,
+    ) -> Result<Response<wire::LookForServersReply>, Status> {
+        refounding::look(&self.0).await.map(Response::new)
+    }
+
     async fn release_replica(
         &self,
         request: Request<wire::ReleaseReplicaRequest>,

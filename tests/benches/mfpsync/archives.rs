@@ -58,10 +58,8 @@ async fn of_size(bench: &Bench, report: &mut Report, size: &str, items: usize) -
 
     let (made, seen) = beside(&mut pusher, backup(&server)).await?;
     let (job, took, helpers) = made?;
-    let archive = job.archive.context("an archive")?;
     let ours = took.as_secs_f64();
-    let row = Row::new(format!("{size}: archive, taken to published"), ours, "s");
-    report.add(row.note(format!("{:.1} MiB, {}", archive.bytes as f64 / MIB, job.protection)))?;
+    published(report, &format!("{size}: archive, taken to published"), &job, ours)?;
     edits(report, size, "during an archive", &seen)?;
     let peak = Row::new(format!("{size}: daemon's memory, peak"), server.process()?.peak_rss_mib()?, "MiB");
     report.add(peak.note(format!("{memory:.1} before")))?;
@@ -71,17 +69,27 @@ async fn of_size(bench: &Bench, report: &mut Report, size: &str, items: usize) -
     let (copied, seen) = beside(&mut pusher, peer(&server, &share, &copy)).await?;
     edits(report, size, "during sqlite3 .backup and smbclient put", &seen)?;
     match copied? {
-        Some(theirs) => {
-            let theirs = theirs.as_secs_f64();
-            report.add(Row::new(format!("{size}: sqlite3 .backup, smbclient put"), theirs, "s"))?;
-            let ratio = Row::new(format!("{size}: archive beside that"), ours / theirs, "x");
-            report.add(ratio.note("theirs is neither compressed nor sealed, read back or opened"))?;
-        }
+        Some(theirs) => compared(report, size, "under edits", ours, theirs)?,
         None => {
-            let row = Row::new(format!("{size}: sqlite3 .backup"), PEER_PATIENCE.as_secs_f64(), "s");
+            let row = Row::new(
+                format!("{size}: sqlite3 .backup, smbclient put, under edits"),
+                PEER_PATIENCE.as_secs_f64(),
+                "s",
+            );
             report.add(row.note("given up: every edit begins it anew"))?;
         }
     }
+    let (_, took, _) = backup(&server).await?;
+    report.add(Row::new(format!("{size}: archive, nobody edits"), took.as_secs_f64(), "s"))?;
+    let theirs = peer(&server, &share, &copy).await?.context("sqlite3 or smbclient did not end")?;
+    compared(report, size, "nobody edits", took.as_secs_f64(), theirs)?;
+
+    server.speak_smb_by("native").await?;
+    let (job, took, helpers) = backup(&server).await?;
+    let what = format!("{size}: archive by the native library, nobody edits");
+    published(report, &what, &job, took.as_secs_f64())?;
+    let what = format!("{size}: helpers' memory with the native library, peak of one");
+    report.add(Row::new(what, helpers, "MiB"))?;
 
     let drill = timed(&server, async |backup| {
         let key = Some(Key { identity: identity.clone(), ..Key::default() });
@@ -140,6 +148,20 @@ async fn beside<T>(pusher: &mut Pusher, work: impl Future<Output = T>) -> Result
         pusher.call().await?;
         latencies.push(began.elapsed());
     }
+}
+
+fn published(report: &mut Report, what: &str, job: &Job, took: f64) -> Result<()> {
+    let bytes = job.archive.as_ref().context("an archive")?.bytes;
+    let note = format!("{:.1} MiB, {}", bytes as f64 / MIB, job.protection);
+    report.add(Row::new(what, took, "s").note(note))
+}
+
+/// An archive beside the peer, both in seconds.
+fn compared(report: &mut Report, size: &str, when: &str, ours: f64, theirs: Duration) -> Result<()> {
+    let theirs = theirs.as_secs_f64();
+    report.add(Row::new(format!("{size}: sqlite3 .backup, smbclient put, {when}"), theirs, "s"))?;
+    let ratio = Row::new(format!("{size}: archive beside that, {when}"), ours / theirs, "x");
+    report.add(ratio.note("theirs is neither compressed nor sealed, read back or opened"))
 }
 
 fn edits(report: &mut Report, size: &str, when: &str, seen: &Samples) -> Result<()> {

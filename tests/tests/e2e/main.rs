@@ -11,6 +11,7 @@
 )]
 
 mod address_books;
+mod anew;
 mod backup;
 mod chaos;
 mod conflicts;

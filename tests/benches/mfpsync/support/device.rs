@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use mfpsync_proto::backup::backup_client::BackupClient;
 use mfpsync_proto::limit;
 use mfpsync_proto::local::local_client::LocalClient;
-use mfpsync_proto::monitor::MetricsRequest;
 use mfpsync_proto::monitor::monitor_client::MonitorClient;
+use mfpsync_proto::monitor::{MetricsRequest, ReloadRequest};
 use mfpsync_proto::panel::client_status::Link;
 use mfpsync_proto::panel::panel_client::PanelClient;
 use mfpsync_proto::panel::{
@@ -166,6 +166,20 @@ impl Device {
     /// Nobody listens there.
     pub(crate) async fn panel(&self) -> Result<PanelClient<Channel>> {
         Ok(PanelClient::new(self.channel("panel.sock").await?))
+    }
+
+    /// Has shares reached by another library from now on.
+    ///
+    /// # Errors
+    /// The device does not answer, or does not take it.
+    pub(crate) async fn speak_smb_by(&self, library: &str) -> Result<()> {
+        // The configuration ends with the table that this belongs to.
+        let text = fs::read_to_string(self.config())?;
+        fs::write(self.config(), format!("{text}smb = \"{library}\"\n"))?;
+        let mut monitor = MonitorClient::new(self.channel("panel.sock").await?);
+        let reloaded = monitor.reload(ReloadRequest {}).await?.into_inner();
+        ensure!(reloaded.applied == ["backup.smb"], "{reloaded:?}");
+        Ok(())
     }
 
     /// What it counts.
