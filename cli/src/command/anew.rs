@@ -109,7 +109,7 @@ async fn lost_group(context: &Context, status: &StatusReply, yes: bool) -> Resul
     context.out.note(&format!(
         "No device that could serve the group {} answers, and without its kit nobody can go on with it.\n\
          A new group begins with {} of this device, and {} that the lost server never got.\n\
-         {} of the lost group join it, one after the other, and bring what they have.\n\
+         Then {} of the lost group can join it, one after the other, with what they have.\n\
          Gone is the history, with undo; what was deleted while a device was away comes back from it.\n\
          Archives of the lost group stay of use: `mfpsync backup bring-back --group {id}`.",
         printable(name),

@@ -195,7 +195,10 @@ pub(super) async fn leave_lost(context: &Context) -> Result<(), Failure> {
     let waiting = status.client.map(|client| client.waiting);
     let request = LeaveRequest { accept_unsent: waiting };
     let reply = context.sockets.call_patiently(LEAVE_PATIENCE, panel.leave(request)).await?;
-    context.out.note(&left(&reply))
+    let unsent = count(reply.unsent, "edit", "edits");
+    context
+        .out
+        .note(&format!("left the lost group; its data stays here, and {unsent} that its server never got"))
 }
 
 /// What the operator has to know of a join that failed behind that.

@@ -135,7 +135,7 @@ pub(super) async fn join(session: &Session, request: wire::JoinRequest) -> Resul
         }
         None => enter(device, membership, policies).await?,
     }
-    let own_items = device.own.db().read(SCAN_DEADLINE, |read| read.shown_count()).await;
+    let own_items = device.own.db().read(SCAN_DEADLINE, |read| read.visible_count()).await;
     let own_items = own_items.map_err(|error| storage_fault::refusal(&error))?;
     adopt(device, joined.clone()).await?;
     let role = session.switch(Role::Client).await?;

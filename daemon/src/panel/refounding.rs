@@ -76,7 +76,7 @@ pub(super) async fn look(session: &Session) -> Result<wire::LookForServersReply,
         ));
     }
     let answering = answering(device).await?;
-    let items = device.own.db().read(SCAN_DEADLINE, |read| read.shown_count()).await;
+    let items = device.own.db().read(SCAN_DEADLINE, |read| read.visible_count()).await;
     let items = items.map_err(|error| storage_fault::refusal(&error))?;
     Ok(wire::LookForServersReply { answering, items })
 }

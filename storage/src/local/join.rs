@@ -87,16 +87,6 @@ impl LocalRead<'_> {
         Ok(keys)
     }
 
-    /// How many items the device shows.
-    ///
-    /// # Errors
-    /// The database's.
-    pub fn shown_count(&self) -> Result<u64> {
-        const SQL: &str = "SELECT count(*) FROM items WHERE local_deleted = 0";
-        let count: i64 = self.connection.prepare_cached(SQL)?.query_row([], |row| row.get(0))?;
-        Ok(count.cast_unsigned())
-    }
-
     /// An item as the group has it; none when the group never had it, as far as is known.
     ///
     /// # Errors

@@ -119,6 +119,16 @@ impl LocalRead<'_> {
         Ok(items)
     }
 
+    /// How many items readers see.
+    ///
+    /// # Errors
+    /// The database's, or its reader's deadline.
+    pub fn visible_count(&self) -> Result<u64> {
+        let sql = format!("SELECT count(*) FROM items WHERE {}", self.lives()?);
+        let count: i64 = self.connection.query_row(&sql, [], |row| row.get(0))?;
+        Ok(count.cast_unsigned())
+    }
+
     /// Users in order of their ids, behind the id `after`.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mfpsync_proto::panel::{JoinPolicy, Role};
+use mfpsync_proto::panel::{JoinPolicy, LookForServersRequest, Role};
 use mfpsync_tests::item::{key, put, text};
 use mfpsync_tests::{
     Fleet, PASSPHRASE, PATIENCE, TestDevice, command_path, current, eventually, join, open_pairing, running,
@@ -108,6 +108,8 @@ async fn without_server_and_kit_a_new_group_begins_with_what_the_devices_have() 
     // Edits that no server ever got, on the one that begins and on another.
     write(&devices[0], "alone on the first").await;
     write(&devices[2], "alone on the third").await;
+    let found = devices[0].panel().unwrap().look_for_servers(LookForServersRequest {}).await.unwrap();
+    assert_eq!((found.get_ref().items, found.get_ref().answering.len()), (2, 0));
     let mut guide = Guide::begin(&devices[0], &anew);
     let told = guide.let_in(&devices[1], true).await;
     assert_eq!(told["missing"], serde_json::json!(["third"]));
