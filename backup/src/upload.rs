@@ -117,7 +117,7 @@ impl Default for Patience {
 }
 
 /// How far an upload is; kept over a restart, [`Upload::resume`] goes on from there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Mark {
     /// Which of the archive's parts is being written.
     pub turn: u32,
@@ -146,11 +146,12 @@ pub struct Upload<'a> {
     pub store: &'a dyn ArchiveStore,
     /// By what the job is told to end.
     pub cancel: &'a Cancel,
-    /// Its id, never used before.
+    /// Its id, used for no other one.
     pub id: ArchiveId,
     /// What is tried again, and how often.
     pub patience: Patience,
-    /// Where a mark of the same archive was left, if it was begun before.
+    /// Where a mark of the same archive was left, if it may have been begun before: the first mark of all if none was.
+    /// What has its place since then stays there.
     pub resume: Option<Mark>,
     /// Is told what is going on.
     pub observe: &'a mut dyn FnMut(Progress),
@@ -176,7 +177,8 @@ impl Upload<'_> {
         let Placed { whole, turn, connection } = Placing::new(&mut self, place, None).run(steps, archive)?;
         (self.observe)(Progress::Publishing);
         let manifest = archive.manifest(&whole).map_err(|_| Error::new("describe archive", Kind::Source))?;
-        let (place, steps) = (self.id.manifest(), Steps::new(most, turn + 1).connected());
+        let begun = if self.resume.is_some() { Steps::sought } else { Steps::new };
+        let (place, steps) = (self.id.manifest(), begun(most, turn + 1).connected());
         Placing::new(&mut self, place, Some(connection)).run(steps, &mut Manifest(manifest))?;
         Ok(whole)
     }

@@ -53,11 +53,12 @@ impl<'p, 'u> Placing<'p, 'u> {
                 Act::End(Ok(())) => return self.placed(),
                 Act::End(Err(kind)) => return Err(self.error(kind)),
                 Act::Connect { failures } => self.connect(failures),
+                Act::Find => self.find(content),
                 Act::Create => self.create(content),
                 Act::Look => self.size_of_part().map(Event::Looked),
                 Act::Resume(from) => self.resume(from, content),
                 Act::Send(from) => Ok(self.send(from, content)),
-                Act::ReadBack => self.read_back(content).map(|equal| Event::ReadBack { equal }),
+                Act::ReadBack => self.read_back(&self.part(), content).map(|equal| Event::ReadBack { equal }),
                 Act::Rename => self.rename(),
                 Act::Compare => self.compare(),
                 Act::Discard => self.discard(),
@@ -105,6 +106,33 @@ impl<'p, 'u> Placing<'p, 'u> {
         Ok(Event::Connected)
     }
 
+    /// What has its place was read back and compared before it got it, and is so once more: by its name alone
+    /// nobody knows who put it there.
+    fn find(&mut self, content: &mut dyn Proven) -> Result<Event> {
+        let place = self.place.clone();
+        if self.connection()?.size(&place)?.is_none() {
+            return Ok(Event::Found { equal: None });
+        }
+        self.hash_again(u64::MAX, content)?;
+        self.read_back(&place, content).map(|equal| Event::Found { equal: Some(equal) })
+    }
+
+    /// Reads what was sent in an earlier life once more, for its hash: so many bytes, or all.
+    fn hash_again(&mut self, most: u64, content: &mut dyn Proven) -> Result<()> {
+        (self.hash, self.hashed) = (Sha256::new(), 0);
+        let mut reader = content.open(0).map_err(|_| unreadable())?.take(most);
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            self.upload.cancel.check("read archive")?;
+            let count = fill(&mut reader, &mut buffer)?;
+            if count == 0 {
+                return Ok(());
+            }
+            self.hash.update(&buffer[..count]);
+            self.hashed += count as u64;
+        }
+    }
+
     fn create(&mut self, content: &dyn Source) -> Result<Event> {
         if let Some(size) = content.size() {
             self.expect_room(size)?;
@@ -133,18 +161,9 @@ impl<'p, 'u> Placing<'p, 'u> {
 
     fn resume(&mut self, from: u64, content: &mut dyn Proven) -> Result<Event> {
         if self.hashed != from {
-            // Begun in an earlier life: its bytes are read again, for their hash.
-            (self.hash, self.hashed) = (Sha256::new(), 0);
-            let mut reader = content.open(0).map_err(|_| unreadable())?.take(from);
-            let mut buffer = vec![0; CHUNK];
-            while self.hashed < from {
-                self.upload.cancel.check("read archive")?;
-                let count = fill(&mut reader, &mut buffer)?;
-                if count == 0 {
-                    return Err(unreadable());
-                }
-                self.hash.update(&buffer[..count]);
-                self.hashed += count as u64;
+            self.hash_again(from, content)?;
+            if self.hashed != from {
+                return Err(unreadable());
             }
         }
         let part = self.part();
@@ -179,10 +198,10 @@ impl<'p, 'u> Placing<'p, 'u> {
         }
     }
 
-    /// Reads the part to its end, proven on the way. Whether it is what was sent.
-    fn read_back(&mut self, content: &mut dyn Proven) -> Result<bool> {
-        let (sent, part) = (self.whole(), self.part());
-        self.connection()?.open(&part)?;
+    /// Reads a file to its end, proven on the way. Whether it is what was sent.
+    fn read_back(&mut self, name: &Name, content: &mut dyn Proven) -> Result<bool> {
+        let sent = self.whole();
+        self.connection()?.open(name)?;
         let observe = &mut *self.upload.observe;
         let Some(connection) = self.connection.as_deref_mut() else { return Ok(false) };
         let (hash, chunk) = (Sha256::new(), io::Cursor::default());

@@ -5,6 +5,8 @@
 //!   ▲        │ lost                       │ lost       │ lost, or a name is not as expected
 //!   │        ▼                            ▼            ▼
 //!   └─ no ─ Look ─ Resume ─► Send      ReadBack      Compare both names ─► Rename, placed, or Create
+//!            ▲
+//!           Find, for what was begun in an earlier life ─► placed, if it has its place and is what it should be
 //! ```
 //!
 //! A part that is missing, shorter than what the server took, or held for too long by somebody is left behind for a
@@ -19,14 +21,32 @@ const MOST_TURNS: u32 = 3;
 /// Where a file stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
+    /// Whether it has its place already; and how far a part of it is, if one was begun.
+    Find {
+        taken: Option<u64>,
+    },
     Create,
-    Look { taken: u64 },
-    Resume { taken: u64 },
-    Send { taken: u64 },
-    ReadBack { size: u64 },
-    Rename { size: u64 },
-    Compare { size: u64 },
-    Discard { why: Kind },
+    Look {
+        taken: u64,
+    },
+    Resume {
+        taken: u64,
+    },
+    Send {
+        taken: u64,
+    },
+    ReadBack {
+        size: u64,
+    },
+    Rename {
+        size: u64,
+    },
+    Compare {
+        size: u64,
+    },
+    Discard {
+        why: Kind,
+    },
     Ended(Result<(), Kind>),
 }
 
@@ -35,6 +55,8 @@ enum Stage {
 pub(super) enum Act {
     /// Make a new connection, after the wait that belongs to so many failures in a row.
     Connect { failures: u32 },
+    /// See whether it is at its place, and read it back there.
+    Find,
     /// Make the part of this turn.
     Create,
     /// Ask for the part's size.
@@ -59,6 +81,10 @@ pub(super) enum Act {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
     Connected,
+    /// There is nothing at its place, or something that is what it should be, or is not.
+    Found {
+        equal: Option<bool>,
+    },
     Created,
     Looked(Option<u64>),
     Resumed,
@@ -111,9 +137,14 @@ impl Steps {
         }
     }
 
-    /// A file of which the server took so much in an earlier life of this process.
+    /// A file of which the server took so much in an earlier life of this process, or all.
     pub(super) fn resumed(most_failures: u32, turn: u32, taken: u64) -> Self {
-        Self { stage: Stage::Look { taken }, ..Self::new(most_failures, turn) }
+        Self { stage: Stage::Find { taken: Some(taken) }, ..Self::new(most_failures, turn) }
+    }
+
+    /// A file that an earlier life of this process may have begun or placed, nobody knows in which turn.
+    pub(super) fn sought(most_failures: u32, turn: u32) -> Self {
+        Self { stage: Stage::Find { taken: None }, ..Self::new(most_failures, turn) }
     }
 
     /// The same, of bytes that are other ones each time.
@@ -136,6 +167,7 @@ impl Steps {
         match self.stage {
             Stage::Ended(result) => Act::End(result),
             _ if !self.connected => Act::Connect { failures: self.failures },
+            Stage::Find { .. } => Act::Find,
             Stage::Create => Act::Create,
             Stage::Look { .. } => Act::Look,
             Stage::Resume { taken } => Act::Resume(taken),
@@ -151,6 +183,7 @@ impl Steps {
     pub(super) fn on(&mut self, event: Event) {
         match event {
             Event::Connected => self.connected = true,
+            Event::Found { equal } => self.found(equal),
             Event::Created => self.stage = Stage::Send { taken: 0 },
             Event::Looked(size) => self.looked(size),
             Event::Resumed => {
@@ -176,8 +209,19 @@ impl Steps {
         (self.stage, self.connected, self.failures) = (stage, connected, 0);
     }
 
+    fn found(&mut self, equal: Option<bool>) {
+        let Stage::Find { taken } = self.stage else { return };
+        self.stage = match (equal, taken) {
+            (Some(true), _) => Stage::Ended(Ok(())),
+            (Some(false), _) => Stage::Ended(Err(Kind::Altered)),
+            (None, Some(taken)) => Stage::Look { taken },
+            (None, None) => Stage::Create,
+        };
+    }
+
     fn looked(&mut self, size: Option<u64>) {
         match (self.stage, size) {
+            (Stage::Look { taken: 0 }, None) => self.stage = Stage::Create,
             (Stage::Look { taken }, Some(size)) if size >= taken => self.stage = Stage::Resume { taken },
             _ => self.start_over(Kind::NotFound),
         }
@@ -253,7 +297,7 @@ impl Steps {
                 self.stage = Stage::Look { taken };
             }
             Stage::Rename { size } => self.stage = Stage::Compare { size },
-            Stage::ReadBack { .. } | Stage::Compare { .. } | Stage::Ended(_) => {}
+            Stage::Find { .. } | Stage::ReadBack { .. } | Stage::Compare { .. } | Stage::Ended(_) => {}
         }
         self.count(kind);
     }
@@ -261,16 +305,19 @@ impl Steps {
     fn refused(&mut self, kind: Kind) {
         match (self.stage, kind) {
             _ if !self.connected => self.stage = Stage::Ended(Err(kind)),
-            (Stage::Create, Kind::Exists) | (Stage::Look { .. } | Stage::Resume { .. }, Kind::NotFound) => {
-                self.start_over(kind);
+            // Begun in an earlier life: nothing was sent to this one, so it is no turn.
+            (Stage::Create, Kind::Exists) => {
+                self.turn += 1;
+                self.count(kind);
             }
+            (Stage::Look { .. } | Stage::Resume { .. }, Kind::NotFound) => self.start_over(kind),
             (Stage::Rename { size }, Kind::NotFound | Kind::Exists) => {
                 self.stage = Stage::Compare { size };
                 self.count(kind);
             }
             (Stage::Discard { why }, _) => self.stage = Stage::Ended(Err(why)),
             // Nothing of ours is there yet, or nobody knows what is.
-            (Stage::Create | Stage::Compare { .. } | Stage::Ended(_), _) => {
+            (Stage::Find { .. } | Stage::Create | Stage::Compare { .. } | Stage::Ended(_), _) => {
                 self.stage = Stage::Ended(Err(kind))
             }
             (
@@ -303,6 +350,7 @@ mod tests {
     const SENT: [(Act, Event); 4] =
         [CONNECT, (Act::Create, Event::Created), (Act::Send(0), Event::Sent { size: 9 }), CONNECT];
     const EQUAL: (Act, Event) = (Act::ReadBack, Event::ReadBack { equal: true });
+    const NOT_PLACED: (Act, Event) = (Act::Find, Event::Found { equal: None });
 
     #[test]
     fn a_file_is_read_back_over_a_new_connection_before_it_gets_its_name() {
@@ -334,9 +382,43 @@ mod tests {
     fn a_part_that_is_gone_or_short_is_left_for_a_new_one() {
         for event in [Event::Looked(None), Event::Looked(Some(4))] {
             let steps = &mut Steps::resumed(3, 0, 5);
-            assert_eq!(run(steps, &[CONNECT, (Act::Look, event)]), Act::Create);
+            assert_eq!(run(steps, &[CONNECT, NOT_PLACED, (Act::Look, event)]), Act::Create);
             assert_eq!(steps.turn(), 1);
         }
+    }
+
+    #[test]
+    fn what_an_earlier_life_placed_stays_if_it_is_what_it_should_be() {
+        for (equal, end) in [(true, Ok(())), (false, Err(Kind::Altered))] {
+            for steps in [&mut Steps::resumed(3, 0, 5), &mut Steps::sought(3, 1)] {
+                let found = (Act::Find, Event::Found { equal: Some(equal) });
+                assert_eq!(run(steps, &[CONNECT, found]), Act::End(end));
+            }
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_life_did_not_come_to_is_begun() {
+        let steps = &mut Steps::resumed(3, 0, 0);
+        assert_eq!(run(steps, &[CONNECT, NOT_PLACED, (Act::Look, Event::Looked(None))]), Act::Create);
+        assert_eq!(steps.turn(), 0);
+        let steps = &mut Steps::sought(3, 1);
+        assert_eq!(run(steps, &[CONNECT, NOT_PLACED]), Act::Create);
+    }
+
+    #[test]
+    fn parts_that_earlier_lives_left_are_passed_by() {
+        let steps = &mut Steps::new(4, 0);
+        run(steps, &[CONNECT]);
+        for turn in 0..4 {
+            assert_eq!((steps.act(), steps.turn()), (Act::Create, turn));
+            steps.on(Event::Failed(Kind::Exists));
+        }
+        assert_eq!(run(steps, &[(Act::Create, Event::Created)]), Act::Send(0));
+        // But not for ever.
+        let steps = &mut Steps::new(1, 0);
+        let exists = (Act::Create, Event::Failed(Kind::Exists));
+        assert_eq!(run(steps, &[CONNECT, exists, exists]), Act::End(Err(Kind::Exists)));
     }
 
     #[test]
@@ -354,7 +436,15 @@ mod tests {
         let steps = &mut Steps::resumed(4, 0, 5);
         run(
             steps,
-            &[connect(0), (Act::Look, busy), connect(1), (Act::Look, busy), connect(2), (Act::Look, busy)],
+            &[
+                connect(0),
+                NOT_PLACED,
+                (Act::Look, busy),
+                connect(1),
+                (Act::Look, busy),
+                connect(2),
+                (Act::Look, busy),
+            ],
         );
         for turn in 1..3 {
             assert_eq!((steps.act(), steps.turn()), (Act::Connect { failures: 3 }, turn));

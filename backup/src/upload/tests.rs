@@ -172,6 +172,69 @@ fn a_restarted_job_goes_on_where_the_server_had_it() -> Result<()> {
 }
 
 #[test]
+fn an_upload_cut_off_before_and_after_every_call_is_finished_by_the_next_life() -> Result<()> {
+    let archive = &mut Bytes::new(2 * CHUNK + 5);
+    for at in 0.. {
+        for happens in [false, true] {
+            let (cancel, mut calls) = (Cancel::new()?, 0);
+            let switch = cancel.clone();
+            let store = MemoryStore::new(move |_| {
+                calls += 1;
+                if calls <= at {
+                    return Fate::Done;
+                }
+                switch.cancel();
+                if happens { Fate::AnswerLost } else { Fate::Refused(Kind::Lost) }
+            });
+            store.watch(|files| assert!(sound(files)));
+            let mut mark = Mark::default();
+            let observe = &mut |progress| {
+                if let Progress::Sending(at) = progress {
+                    mark = at;
+                }
+            };
+            let first = Upload {
+                store: &store,
+                cancel: &cancel,
+                id: ID(1),
+                patience: PATIENCE,
+                resume: None,
+                observe,
+            };
+            if first.run(archive).is_ok() {
+                assert!(at > 10, "{at}");
+                return Ok(());
+            }
+            // The mark of a while ago is as good.
+            for mark in [mark, Mark::default()] {
+                let next = store_with(vec![]);
+                next.watch(|files| assert!(sound(files)));
+                next.put(store.files());
+                let whole = upload(&next, archive, Some(mark), &Cancel::new()?);
+                let whole = whole.unwrap_or_else(|error| panic!("{happens} {at} {mark:?}: {error}"));
+                assert_eq!(whole.size, archive.bytes.len() as u64);
+                assert_eq!(next.files().get(ID(1).data().as_str()), Some(&archive.bytes));
+                assert_eq!(next.files().get(ID(1).manifest().as_str()), Some(&archive.hash()));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_has_an_archives_name_and_is_another_one_is_left_and_said() -> Result<()> {
+    let archive = &mut Bytes::new(9);
+    for name in [ID(1).data(), ID(1).manifest()] {
+        let store = store_with(vec![]);
+        store.put(BTreeMap::from([(name.to_string(), vec![1; 9])]));
+        let failed = upload(&store, archive, Some(Mark::default()), &Cancel::new()?).expect_err("another");
+        assert_eq!(failed.kind, Kind::Altered);
+        assert_eq!(store.files().get(name.as_str()), Some(&vec![1; 9]));
+    }
+    Ok(())
+}
+
+#[test]
 fn a_part_that_changed_since_is_noticed() -> Result<()> {
     let archive = &mut Bytes::new(2 * CHUNK);
     let mark = Some(Mark { turn: 0, taken: CHUNK as u64 });

@@ -77,7 +77,7 @@ impl JobError {
 
     /// Whether the archive on its way is given up: another one must be made.
     pub(super) fn gives_up(&self) -> bool {
-        self.of_share().is_some_and(|error| matches!(error.kind, Kind::Source | Kind::Altered))
+        self.of_share().is_some_and(|error| matches!(error.kind, Kind::Source | Kind::Altered | Kind::Exists))
     }
 
     /// Whether trying it again can lock an account.

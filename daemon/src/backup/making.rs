@@ -106,6 +106,7 @@ impl Work {
         drop(self.connect(&store)?);
         let pending = self.device.archiving.remembered(|ledger| ledger.pending().cloned());
         let goes_on = pending.filter(|pending| !self.by_hand && self.goes_on(&tools, pending));
+        let resume = goes_on.as_ref().map(Pending::mark);
         let pending = match goes_on {
             Some(pending) => pending,
             None => {
@@ -113,7 +114,7 @@ impl Work {
                 self.take(&tools, &lock.map_or_else(|| self.settings.lock(), Ok)?, sealed_for)?
             }
         };
-        self.send(&tools, &store, &pending)?;
+        self.send(&tools, &store, &pending, resume)?;
         self.remove_old(&store)
     }
 
@@ -179,8 +180,14 @@ impl Work {
         }
     }
 
-    /// Sends what was proven, until it is good.
-    fn send(&self, tools: &Tools, store: &SmbStore, pending: &Pending) -> Result<(), JobError> {
+    /// Sends what was proven, until it is good; from a mark on, where that was begun before.
+    fn send(
+        &self,
+        tools: &Tools,
+        store: &SmbStore,
+        pending: &Pending,
+        resume: Option<Mark>,
+    ) -> Result<(), JobError> {
         let damaged = || JobError::Refused("what was remembered of the archive is damaged".to_owned());
         let id = pending.id().ok_or_else(damaged)?;
         let bytes = pending.manifest().ok_or_else(damaged)?;
@@ -204,13 +211,12 @@ impl Work {
             Progress::Publishing => self.shown.step(Step::Publishing, 0, 0),
             Progress::Retrying(kind, times) => self.shown.retrying(kind, times),
         };
-        let begun = pending.mark() != Mark { turn: 0, taken: 0 };
         let upload = Upload {
             store,
             cancel: self.shown.cancel(),
             id,
             patience: Patience::default(),
-            resume: begun.then(|| pending.mark()),
+            resume,
             observe: &mut observe,
         };
         let sent = upload.run(&mut Sealed { spooled, manifest: bytes, archive: manifest.archive });
