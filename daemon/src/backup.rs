@@ -412,7 +412,7 @@ async fn conclude(device: &Arc<Device>, done: &Result<(), JobError>, scheduled: 
                 device.archiving.remembered(|ledger| ledger.failure().map_or(0, |failure| failure.times));
             // Whoever asked for it was told.
             if scheduled && (!error.passes() || times >= PASSING) {
-                device.faults.set(Fault::with_detail(FaultCode::Backup, error));
+                device.faults.set(Fault::with_detail(FaultCode::Backup, error.told()));
             }
             device.communication.record(Event::new(Code::ArchiveNotMade).reason(error.word()));
         }

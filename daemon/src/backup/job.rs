@@ -120,6 +120,32 @@ impl JobError {
         }
     }
 
+    /// Whether this device's own disk has no room.
+    fn is_for_want_of_room_here(&self) -> bool {
+        match self {
+            Self::Storage(mfpsync_storage::Error::Full)
+            | Self::Archive(ArchiveError::Storage(mfpsync_storage::Error::Full))
+            | Self::Open(RestoreError::Full) => true,
+            Self::Archive(ArchiveError::Write(source))
+            | Self::Open(RestoreError::Scratch(source))
+            | Self::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            _ => false,
+        }
+    }
+
+    /// What happened, with what the system said.
+    pub(super) fn told(&self) -> String {
+        match self {
+            Self::Archive(ArchiveError::Write(source))
+            | Self::Open(RestoreError::Scratch(source) | RestoreError::Helper(source)) => {
+                format!("{self}: {source}")
+            }
+            _ => self.to_string(),
+        }
+    }
+
     /// What happened, what is safe, and what to do next.
     #[must_use]
     pub fn explained(&self) -> String {
@@ -148,18 +174,19 @@ impl JobError {
                 | Self::Manifest(ManifestError::NewerSchema { .. }) => {
                     "install the release that made it, or a later one"
                 }
-                Self::Open(RestoreError::Full | RestoreError::Scratch(_))
-                | Self::Storage(mfpsync_storage::Error::Full) => "make room on this device",
+                _ if self.is_for_want_of_room_here() => {
+                    "the group's data and the archives on the share are as they were: make room on this device"
+                }
                 Self::Open(RestoreError::Helper(_)) => {
                     "the package `mfpsync` is not installed as a whole on this device"
                 }
                 Self::Open(_) | Self::Manifest(_) => {
                     "nothing was changed; take another archive (`mfpsync backup list`)"
                 }
-                _ => return self.to_string(),
+                _ => return self.told(),
             },
         };
-        format!("{self}; {next}")
+        format!("{}; {next}", self.told())
     }
 }
 

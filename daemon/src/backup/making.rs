@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use mfpsync_backup::archive::{self, ArchiveError, Lock, Taken};
 use mfpsync_backup::layout::ArchiveId;
-use mfpsync_backup::manifest::{self, Maker, Manifest};
+use mfpsync_backup::manifest::{self, Inventory, Maker, Manifest};
 use mfpsync_backup::smb::Target;
 use mfpsync_backup::store::{ArchiveStore, Connection, smb::SmbStore};
 use mfpsync_backup::survey::Survey;
@@ -144,9 +144,26 @@ impl Work {
         let id = ArchiveId::new(made_at / 1_000, u64::from_le_bytes(luck));
         let path = tools.spooled(id);
         let taken = self.taken(lock, &path)?;
+        let proven = self.prove(tools, id, &taken).and_then(|held| {
+            let maker =
+                Maker { program: env!("CARGO_PKG_VERSION").to_owned(), made_at, issuer: self.issuer.clone() };
+            let manifest = self.signer.sign_manifest(Manifest::of(&taken, held, maker));
+            let pending = Pending::new(id, &manifest.encode(), recipients);
+            self.note(|ledger| ledger.set_out(pending.clone()))?;
+            Ok(pending)
+        });
+        if proven.is_err() {
+            // Nobody will send it, and this device may need the room. What stays goes with the next attempt.
+            drop(std::fs::remove_file(&path));
+        }
+        proven
+    }
+
+    /// Opens an archive of the spool as for a restore; what it holds.
+    fn prove(&self, tools: &Tools, id: ArchiveId, taken: &Taken) -> Result<Inventory, JobError> {
         let bytes = taken.archive.bytes;
         self.shown.step(Step::Proving, 0, bytes);
-        let file = File::open(&path).map_err(JobError::io("read the archive"))?;
+        let file = File::open(tools.spooled(id)).map_err(JobError::io("read the archive"))?;
         let reading = Counted {
             from: BufReader::new(file),
             passed: 0,
@@ -155,13 +172,7 @@ impl Work {
             },
         };
         let stop = || !self.shown.goes_on();
-        let held = tools.restore().prove(reading, &(&taken).into(), &taken.key, tools.scratch(), &stop)?;
-        let maker =
-            Maker { program: env!("CARGO_PKG_VERSION").to_owned(), made_at, issuer: self.issuer.clone() };
-        let manifest = self.signer.sign_manifest(Manifest::of(&taken, held, maker));
-        let pending = Pending::new(id, &manifest.encode(), recipients);
-        self.note(|ledger| ledger.set_out(pending.clone()))?;
-        Ok(pending)
+        Ok(tools.restore().prove(reading, &taken.into(), &taken.key, tools.scratch(), &stop)?)
     }
 
     fn taken(&self, lock: &Lock, path: &std::path::Path) -> Result<Taken, JobError> {
