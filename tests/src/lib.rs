@@ -3,7 +3,7 @@
 //! Start at [`Fleet`], a server and its clients paired by code, or at [`TestDevice`] for a single
 //! one. [`Relay`] is the cable between a client and its server, [`eventually`] the only place that
 //! waits, [`item`] builds edits, [`clock`] turns a device's clock, [`volume`] fills its
-//! disk, [`read_only`] stops its writes, [`power`] fails, [`lan`] is an office network of its own, [`TestShare`] a real SMB server.
+//! disk, [`read_only`] stops its writes, [`power`] fails, [`steps`] are held one by one, [`lan`] is an office network of its own, [`TestShare`] a real SMB server.
 //! [`sim`] is a fleet without any of these: one process, virtual time, luck from a seed.
 //! No product crate may depend on this one.
 
@@ -27,6 +27,7 @@ mod relay;
 mod share;
 pub mod sim;
 mod skip;
+pub mod steps;
 pub mod volume;
 mod wait;
 

@@ -122,6 +122,11 @@ impl Relay {
         self.address
     }
 
+    /// Leads to another target, as an address that was given to somebody else; for connections made from now on.
+    pub fn lead_to(&self, target: SocketAddr) {
+        self.state.send_modify(|state| state.target = target);
+    }
+
     /// Ends every connection and lets no new one through.
     pub fn cut(&self) {
         self.state.send_modify(|state| {

@@ -24,6 +24,7 @@ use mfpsync_backup::store::smb::SmbStore;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::steps::Steps;
 use crate::{PATIENCE, smb_helper_path};
 
 /// The password of the server's only user.
@@ -36,13 +37,14 @@ const POLL: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone)]
 pub struct ShareServer {
     global: Vec<String>,
+    stepwise: bool,
 }
 
 impl Default for ShareServer {
     /// SMB 3, signed, no guests.
     fn default() -> Self {
         let global = ["map to guest = never", "restrict anonymous = 2", "server min protocol = SMB3_00"];
-        let mut server = Self { global: global.map(str::to_owned).into() };
+        let mut server = Self { global: global.map(str::to_owned).into(), stepwise: false };
         server.global.push("server signing = mandatory".to_owned());
         server
     }
@@ -56,12 +58,19 @@ impl ShareServer {
         self
     }
 
+    /// With [`TestShare::steps`].
+    #[must_use]
+    pub fn stepwise(mut self) -> Self {
+        self.stepwise = true;
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
     /// Samba is missing, or does not listen.
     pub fn start(self) -> Result<TestShare> {
-        TestShare::start(&self.global)
+        TestShare::start(&self)
     }
 }
 
@@ -73,18 +82,26 @@ pub struct TestShare {
     host: Ipv4Addr,
     user: String,
     server: Option<Child>,
+    steps: Option<Steps>,
+    env: Vec<(String, String)>,
     /// An abstract socket name that only one test can hold.
     _reservation: UnixListener,
 }
 
 impl TestShare {
-    fn start(global: &[String]) -> Result<Self> {
+    fn start(server: &ShareServer) -> Result<Self> {
         let home =
             tempfile::Builder::new().prefix("mfps").tempdir_in("/tmp").context("make the server's folder")?;
         let (host, reservation) = reserve()?;
         let user = String::from_utf8(run(Command::new("id").arg("-un"))?.stdout)?.trim().to_owned();
-        let mut share = Self { home, host, user, server: None, _reservation: reservation };
-        share.lay_out(global)?;
+        let (steps, env) = (None, Vec::new());
+        let mut share = Self { home, host, user, server: None, steps, env, _reservation: reservation };
+        share.lay_out(&server.global)?;
+        if server.stepwise {
+            let home = share.home.path();
+            let (steps, env) = Steps::of_server(home, &home.join("share"))?;
+            (share.steps, share.env) = (Some(steps), env);
+        }
         share.listen()?;
         Ok(share)
     }
@@ -162,6 +179,7 @@ impl TestShare {
         let log = fs::File::create(self.home.path().join("log/stdout"))?;
         let mut command = self.tool("smbd");
         command.args(["--foreground", "--no-process-group", "--debug-stdout"]);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         // At its end it signals its whole process group.
         command.process_group(0).stdin(Stdio::null()).stderr(log.try_clone()?).stdout(log);
         let server = self.server.insert(command.spawn().context("start smbd")?);
@@ -188,6 +206,14 @@ impl TestShare {
         // Those that were stopped by a signal do not hear their parent.
         sessions.iter().for_each(|session| session.signal(Signal::KILL));
         Ok(())
+    }
+
+    /// The steps that it makes in the folders behind its shares.
+    ///
+    /// # Errors
+    /// It is not [`ShareServer::stepwise`].
+    pub fn steps(&self) -> Result<&Steps> {
+        self.steps.as_ref().context("steps are not counted")
     }
 
     /// Where it listens.

@@ -52,6 +52,17 @@ impl Volume {
         Ok(())
     }
 
+    /// As [`Volume::fill`], but for so many bytes.
+    ///
+    /// # Errors
+    /// As [`Volume::fill`].
+    pub fn fill_but(&self, bytes: u64) -> Result<()> {
+        self.fill()?;
+        let ballast = File::options().write(true).open(self.path.join(BALLAST))?;
+        let rest = ballast.metadata()?.len().checked_sub(bytes).context("the disk is too small for that")?;
+        Ok(ballast.set_len(rest)?)
+    }
+
     /// Makes room again.
     ///
     /// # Errors

@@ -1,8 +1,12 @@
 //! Archives on a real file server, by the operator's command: made, proven, listed, restored; and what goes wrong.
 
-use std::path::Path;
+mod doors;
+mod killed;
+mod room;
+mod wrong;
+
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use mfpsync_backup::manifest::Manifest;
@@ -11,12 +15,9 @@ use mfpsync_proto::panel::{DevicesRequest, JoinPolicy, ReleaseDeviceRequest, Rol
 use mfpsync_tests::item::{delete, key, put, text};
 use mfpsync_tests::{
     Fleet, PASSPHRASE, PATIENCE, Port, SHARE_PASSWORD, ShareServer, TestDevice, TestShare, command_path,
-    current, eventually, rounds, running, seed, smb_helper_path, smb_library, start_server,
+    current, eventually, running, smb_helper_path, smb_library, start_server,
 };
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use ring::digest::{SHA256, digest};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
 
 const USER: &str = "user/alice";
@@ -41,26 +42,40 @@ struct Office {
 
 impl Office {
     async fn open(clients: usize) -> Self {
-        let share = ShareServer::default().start().unwrap();
-        let mut server = device("server");
+        let mut office = Self::at(ShareServer::default().start().unwrap(), device("server")).await;
+        for number in 1..=clients {
+            office.fleet.add(device(&format!("client-{number}")), JoinPolicy::Merge).await.unwrap();
+        }
+        office
+    }
+
+    /// One of a file server and a device that does not run yet.
+    async fn at(share: TestShare, mut server: TestDevice) -> Self {
         server.start().await.unwrap();
         let kit = start_server(&server, "Office").await.unwrap();
-        let mut fleet = Fleet { server, clients: Vec::new(), relays: Vec::new() };
-        for number in 1..=clients {
-            fleet.add(device(&format!("client-{number}")), JoinPolicy::Merge).await.unwrap();
-        }
-        Self { fleet, kit, share }
+        Self { fleet: Fleet { server, clients: Vec::new(), relays: Vec::new() }, kit, share }
     }
 
     /// The same, with a share that is set, a key, and one archive.
     async fn with_archive(clients: usize, items: std::ops::Range<u32>) -> (Self, String) {
         let office = Self::open(clients).await;
-        write(&office.fleet.server, items).await;
-        office.set(&office.fleet.server);
-        ok(&office.fleet.server, &["key", "--out", &office.key()]);
-        let made = ok(&office.fleet.server, &["now"]);
-        let id = made["archive"]["id"].as_str().unwrap().to_owned();
+        let id = office.archived("backup", items).await;
         (office, id)
+    }
+
+    /// Writes items, sets the share, makes a key and an archive; the archive's id.
+    async fn archived(&self, share: &str, items: std::ops::Range<u32>) -> String {
+        let server = &self.fleet.server;
+        write(server, items).await;
+        self.set_share(server, share);
+        ok(server, &["key", "--out", &self.key()]);
+        ok(server, &["now"])["archive"]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The folder of the group behind a share.
+    async fn folder(&self, share: &str) -> PathBuf {
+        let group = self.fleet.server.status().await.unwrap().group.unwrap().group_id;
+        self.share.folder(share).join(group)
     }
 
     fn key(&self) -> String {
@@ -71,28 +86,22 @@ impl Office {
         self.share.scratch().with_file_name(name).display().to_string()
     }
 
-    /// Sets the share at a device.
+    /// Sets the share `backup` at a device.
     fn set(&self, device: &TestDevice) -> Json {
+        self.set_share(device, "backup")
+    }
+
+    fn set_share(&self, device: &TestDevice, share: &str) -> Json {
+        let (host, port) = (self.share.address().ip().to_string(), self.share.address().port().to_string());
+        let place = ["--host", &host, "--port", &port, "--share", share, "--user", self.share.user()];
+        ok(device, &[&["set"][..], &place, &["--password-file", &self.password()]].concat())
+    }
+
+    /// A file with the share's password.
+    fn password(&self) -> String {
         let password = self.file("password");
         std::fs::write(&password, SHARE_PASSWORD).unwrap();
-        let (host, port) = (self.share.address().ip().to_string(), self.share.address().port().to_string());
-        let user = self.share.user();
-        ok(
-            device,
-            &[
-                "set",
-                "--host",
-                &host,
-                "--port",
-                &port,
-                "--share",
-                "backup",
-                "--user",
-                user,
-                "--password-file",
-                &password,
-            ],
-        )
+        password
     }
 
     /// The kit and its passphrase, as files.
@@ -124,10 +133,41 @@ fn refused(device: &TestDevice, arguments: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
+/// The ids of the archives on the share, oldest first, as a device sees them; all are good.
+fn listed(device: &TestDevice) -> Vec<String> {
+    let listed = ok(device, &["list"]);
+    let archives = listed["archives"].as_array().unwrap();
+    let good = |archive: &Json| archive["verified"] == true && archive["complete"] == true;
+    assert!(archives.iter().all(good) && listed["unusable"].as_array().is_none_or(Vec::is_empty), "{listed}");
+    let mut ids: Vec<_> = archives.iter().map(|archive| archive["id"].as_str().unwrap().to_owned()).collect();
+    ids.sort();
+    ids
+}
+
+/// The newest archive that a device knows to be good.
+fn newest(device: &TestDevice) -> String {
+    ok(device, &["status"])["newest"]["id"].as_str().unwrap().to_owned()
+}
+
+/// Waits until no job is under way.
+async fn idle(device: &TestDevice) {
+    eventually(PATIENCE, "the job under way to end", async || {
+        let job = &ok(device, &["status"])["job"];
+        ensure!(job.is_null() || job["ended"] == true, "{job}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+/// Any command.
+fn mfpsync(device: &TestDevice, arguments: &[&str]) -> Output {
+    let mut command = Command::new(command_path().unwrap());
+    command.arg("--run").arg(device.run_dir()).args(arguments).output().unwrap()
+}
+
 fn metrics(device: &TestDevice) -> String {
-    let output =
-        Command::new(command_path().unwrap()).arg("--run").arg(device.run_dir()).arg("metrics").output();
-    String::from_utf8(output.unwrap().stdout).unwrap()
+    String::from_utf8(mfpsync(device, &["metrics"]).stdout).unwrap()
 }
 
 async fn write(device: &TestDevice, items: std::ops::Range<u32>) {
@@ -135,6 +175,17 @@ async fn write(device: &TestDevice, items: std::ops::Range<u32>) {
         let edit = put(key(USER, "address.personal", &item.to_string()), vec![text("name", "x")]);
         device.write(vec![edit]).await.unwrap();
     }
+}
+
+/// Writes one item, and waits until the server has it.
+async fn written(device: &TestDevice, item: u32) {
+    write(device, item..item + 1).await;
+    eventually(PATIENCE, "the edit to be accepted", async || {
+        ensure!(device.client_status().await?.waiting == 0, "it waits");
+        Ok(())
+    })
+    .await
+    .unwrap();
 }
 
 /// How many items of the user a device shows.
@@ -270,41 +321,6 @@ async fn i_17_a_lost_server_is_restored_on_a_blank_machine_by_archive_and_kit() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_is_never_sent_to_another_door() {
-    let (mut office, _) = Office::with_archive(0, 0..1).await;
-    office.fleet.server.log.expect("came to nothing");
-    let server = &office.fleet.server;
-    let rogue = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    rogue.set_nonblocking(true).unwrap();
-    let port = rogue.local_addr().unwrap().port().to_string();
-    let before = office.share.log_ins().unwrap();
-    for change in [
-        &["--host", "127.0.0.1", "--port", &port][..],
-        &["--share", "ro"],
-        &["--user", "somebody"],
-        &["--domain", "ELSEWHERE"],
-        &["--smb", "3.0"],
-        &["--encryption", "off"],
-    ] {
-        let set = ok(server, &[&["set"][..], change].concat());
-        assert_eq!(set["has_password"], false, "{change:?}");
-        for command in [&["now"][..], &["list"], &["drill"]] {
-            let refusal = refused(server, command);
-            assert!(refusal.contains("no password is stored"), "{change:?} {command:?}: {refusal}");
-        }
-        assert!(rogue.accept().is_err(), "somebody was dialled: {change:?}");
-        office.set(server);
-        ok(server, &["set", "--smb", "3.1.1", "--encryption", "preferred", "--domain", ""]);
-        office.set(server);
-    }
-    assert_eq!(office.share.log_ins().unwrap(), before, "nobody logged in without a password");
-    ok(server, &["now"]);
-    let refusal =
-        refused(server, &["test", "--host", "127.0.0.1", "--port", &port, "--share", "x", "--user", "y"]);
-    assert!(refusal.contains("password"), "{refusal}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn one_user_comes_back_from_an_archive_as_changes_that_can_be_taken_back() {
     let (office, _) = Office::with_archive(1, 0..8).await;
     let server = &office.fleet.server;
@@ -359,48 +375,6 @@ async fn the_data_of_a_lost_group_becomes_that_of_a_new_one_without_a_kit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_a_share_is_said_and_archives_stay() {
-    let (mut office, id) = Office::with_archive(0, 0..3).await;
-    office.fleet.server.log.expect("the group's data is not being backed up");
-    let server = &office.fleet.server;
-    // A folder that cannot be written, a share that is not there.
-    for (share, says) in [("ro", "does not allow it"), ("nowhere", "no such share")] {
-        ok(server, &["set", "--share", share]);
-        let password = office.file("password");
-        ok(server, &["set", "--password-file", &password]);
-        let refusal = refused(server, &["now"]);
-        assert!(refusal.contains(says), "{share}: {refusal}");
-    }
-    office.set(server);
-    let status = ok(server, &["status"]);
-    assert_eq!((&status["has_password"], &status["newest"]["id"]), (&true.into(), &id.as_str().into()));
-    assert!(status["failure"]["text"].as_str().unwrap().contains("no such share"), "{status}");
-    // One that is altered where it lies.
-    let group = server.status().await.unwrap().group.unwrap().group_id;
-    let archive = office.share.folder("backup").join(&group).join(format!("{id}.archive"));
-    let mut bytes = std::fs::read(&archive).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(&archive, bytes).unwrap();
-    for command in
-        [&["drill"][..], &["drill", "--key", &office.key()], &["restore", "--key", &office.key(), "--yes"]]
-    {
-        let refusal = refused(server, command);
-        assert!(refusal.contains("tampered"), "{command:?}: {refusal}");
-    }
-    assert!(ok(server, &["status"])["drill"]["wrong"].as_str().unwrap().contains("tampered"));
-    // The next one is good, and says so.
-    let made = ok(server, &["now"]);
-    let status = ok(server, &["status"]);
-    assert_eq!((&status["newest"]["id"], &status["failure"]), (&made["archive"]["id"], &Json::Null));
-    // Nobody answers.
-    office.share.stop().unwrap();
-    let refusal = refused(&office.fleet.server, &["list"]);
-    assert!(refusal.contains("nobody answers"), "{refusal}");
-    office.fleet.server.log.expect("came to nothing");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn archives_are_made_by_schedule_and_a_person_is_asked_when_they_are_not() {
     let office = Office::open(0).await;
     let server = &office.fleet.server;
@@ -436,105 +410,4 @@ fn sound(folder: &Path) -> Vec<String> {
     }
     sound.sort();
     sound
-}
-
-/// The helper programs that work for a device, whichever they are.
-fn helpers(device: &TestDevice) -> Vec<Pid> {
-    let works_there = |process: &Path| {
-        std::fs::read_link(process.join("cwd")).is_ok_and(|place| place.starts_with(device.data_dir()))
-            && std::fs::read_to_string(process.join("comm")).is_ok_and(|name| name.starts_with("mfpsync-"))
-    };
-    let processes = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
-    let ids = processes
-        .filter(|process| works_there(process))
-        .filter_map(|process| Pid::from_raw(process.file_name()?.to_str()?.parse().ok()?));
-    ids.collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn i_18_i_20_whoever_is_killed_at_any_moment_no_archive_is_bad_and_none_is_lost() {
-    let (mut office, _) = Office::with_archive(0, 0..40).await;
-    office.fleet.server.log.expect("came to nothing");
-    // More than half of them never go at once.
-    office.fleet.server.log.expect("old archives were not removed");
-    let group = office.fleet.server.status().await.unwrap().group.unwrap().group_id;
-    let folder = office.share.folder("backup").join(group);
-    ok(
-        &office.fleet.server,
-        &["set", "--keep-newest", "2", "--keep-days", "0", "--keep-weeks", "0", "--keep-months", "0"],
-    );
-    let mut luck = StdRng::seed_from_u64(seed());
-    let mut known = sound(&folder);
-    for round in 0..rounds(12, 200) {
-        run(&office.fleet.server, &["now", "--no-wait"]);
-        tokio::time::sleep(Duration::from_millis(luck.random_range(0..600))).await;
-        match round % 3 {
-            0 => {
-                office.fleet.server.kill().unwrap();
-                sound(&folder);
-                office.fleet.server.start().await.unwrap();
-                running(&office.fleet.server, Role::ServerClient).await.unwrap();
-            }
-            1 => helpers(&office.fleet.server)
-                .into_iter()
-                // Who has ended by itself meanwhile is as good.
-                .for_each(|pid| {
-                    let _ended = kill_process(pid, Signal::KILL);
-                }),
-            _ => office.share.sessions().unwrap().iter().for_each(|session| session.signal(Signal::KILL)),
-        }
-        let now = sound(&folder);
-        // Two at the least, as was set; what went was older than what came.
-        assert!(now.len() >= known.len().min(2), "{known:?} became {now:?}");
-        known = now;
-    }
-    // Whatever was left on its way: the next one is good, and only good ones are listed.
-    eventually(PATIENCE, "the job under way to end", async || {
-        let job = &ok(&office.fleet.server, &["status"])["job"];
-        ensure!(job.is_null() || job["ended"] == true, "{job}");
-        Ok(())
-    })
-    .await
-    .unwrap();
-    let made = ok(&office.fleet.server, &["now", "--accept-missing"]);
-    let id = made["archive"]["id"].as_str().unwrap();
-    let listed = ok(&office.fleet.server, &["list"]);
-    let listed: Vec<&str> =
-        listed["archives"].as_array().unwrap().iter().map(|it| it["id"].as_str().unwrap()).collect();
-    assert_eq!(listed.first(), Some(&id));
-    assert_eq!(sound(&folder).len(), listed.len());
-    assert!(std::fs::read_dir(office.fleet.server.data_dir().join("spool")).unwrap().next().is_none());
-    ok(&office.fleet.server, &["drill", "--key", &office.key()]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn i_10_i_18_a_restore_cut_at_any_moment_happened_or_did_not() {
-    let (mut office, _) = Office::with_archive(0, 0..30).await;
-    office.fleet.server.log.expect("came to nothing");
-    let [mut before, mut after] = [0, 0];
-    let mut luck = StdRng::seed_from_u64(seed());
-    let restore =
-        ["restore", "--key", &office.key(), "--accept-loss-of", "100000", "--yes"].map(str::to_owned);
-    for _ in 0..rounds(10, 150) {
-        let epoch = office.fleet.server.status().await.unwrap().group.unwrap().epoch;
-        let mut command = Command::new(command_path().unwrap());
-        command.arg("--run").arg(office.fleet.server.run_dir()).args(["--json", "backup"]).args(&restore);
-        let quiet = std::process::Stdio::null;
-        let mut restoring = command.stdin(quiet()).stdout(quiet()).stderr(quiet()).spawn().unwrap();
-        tokio::time::sleep(Duration::from_millis(luck.random_range(0..250))).await;
-        office.fleet.server.kill().unwrap();
-        restoring.wait().unwrap();
-        office.fleet.server.start().await.unwrap();
-        running(&office.fleet.server, Role::ServerClient).await.unwrap();
-        current(&office.fleet.server).await.unwrap();
-        let status = office.fleet.server.status().await.unwrap();
-        let now = status.group.unwrap().epoch;
-        assert!(now == epoch || now == epoch + 1, "{epoch} became {now}");
-        *if now == epoch { &mut before } else { &mut after } += 1;
-        assert_eq!(count(&office.fleet.server).await.unwrap(), 30);
-        assert!(!office.fleet.server.data_dir().join("restored.db").exists());
-    }
-    eprintln!("{before} did not happen, {after} did");
-    let arguments: Vec<&str> = restore.iter().map(String::as_str).collect();
-    ok(&office.fleet.server, &arguments);
 }
