@@ -739,13 +739,7 @@ pub(crate) async fn followed(context: &Context, begun: Job) -> Result<Job, Failu
 }
 
 fn show(bar: &ProgressBar, job: &Job) {
-    let step = render::step(job.step());
-    let message = if job.retrying.is_empty() {
-        step.to_owned()
-    } else {
-        format!("{step}; tried again: {}", printable(&job.retrying))
-    };
-    bar.set_message(message);
+    bar.set_message(render::under_way(job));
     bar.set_length(job.of_bytes);
     bar.set_position(job.done_bytes);
 }

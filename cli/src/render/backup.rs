@@ -10,7 +10,7 @@ use super::units::{ago, count, size, span};
 use crate::output::printable;
 
 /// What a job is doing, in words.
-pub(crate) fn step(step: Step) -> &'static str {
+fn step(step: Step) -> &'static str {
     match step {
         Step::Unspecified => "begins",
         Step::Taking => "reads and seals the data",
@@ -125,7 +125,7 @@ fn standing_lines(standing: &Standing, now: u64) -> Vec<(&'static str, String)> 
         lines.push(("Next", if wait == 0 { "now".to_owned() } else { format!("in {}", span(wait)) }));
     }
     if let Some(job) = standing.job.as_ref().filter(|job| !job.ended) {
-        lines.push(("Job", format!("{}: {}", kind(job.kind()), step(job.step()))));
+        lines.push(("Job", format!("{}: {}", kind(job.kind()), under_way(job))));
     }
     if let Some(drill) = &standing.drill {
         lines.push(("Drill", drill_line(drill, now)));
@@ -140,6 +140,16 @@ fn standing_lines(standing: &Standing, now: u64) -> Vec<(&'static str, String)> 
         lines.push(("Wrong", format!("no old archive was removed: {}", printable(&standing.not_removed))));
     }
     lines
+}
+
+/// What a job is at, and what it has to do again.
+pub(crate) fn under_way(job: &Job) -> String {
+    let step = step(job.step());
+    if job.retrying.is_empty() {
+        step.to_owned()
+    } else {
+        format!("{step}; tried again: {}", printable(&job.retrying))
+    }
 }
 
 fn drill_line(drill: &Drill, now: u64) -> String {
@@ -358,6 +368,7 @@ pub(crate) fn job_json(job: &Job) -> Value {
         "of_bytes": job.of_bytes,
         "scheduled": job.scheduled,
         "since_unix_millis": job.since_unix_millis,
+        "retrying": (!job.retrying.is_empty()).then_some(&job.retrying),
         "ended": job.ended,
         "failure": (!job.failure.is_empty()).then_some(&job.failure),
         "archive": job.archive.as_ref().map(archive_json),
@@ -428,6 +439,11 @@ mod tests {
                 failure: "connect: user or password is refused".to_owned(),
                 failed_unix_millis: NOW - 60_000,
                 failures: 2,
+                job: Some(Job {
+                    step: Step::Sending.into(),
+                    retrying: "connection broke, 3 in a row".to_owned(),
+                    ..Job::default()
+                }),
                 ..Standing::default()
             }),
             ..SettingsReply::default()
@@ -440,7 +456,10 @@ mod tests {
         assert!(text.contains("no password is stored"), "{text}");
         assert!(text.contains("42 items at 2:48"), "{text}");
         assert!(text.contains("failed 60 s ago, 2 in a row: connect: user or password is refused"), "{text}");
-        assert_eq!(settings_json(&reply)["failure"]["in_a_row"], 2);
+        assert!(text.contains("tried again: connection broke, 3 in a row"), "{text}");
+        let json = settings_json(&reply);
+        assert_eq!(json["failure"]["in_a_row"], 2);
+        assert_eq!(json["job"]["retrying"], "connection broke, 3 in a row");
     }
 
     #[test]
