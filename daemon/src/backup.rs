@@ -372,7 +372,7 @@ async fn carry_out(
         }
     }
     if let Err(error) = &done {
-        tracing::warn!(%error, "a job with archives came to nothing");
+        tracing::warn!(error = error.told(), "a job with archives came to nothing");
     }
     archiving.end(|job| job.failure = done.err().map_or_else(String::new, |error| error.explained()));
 }

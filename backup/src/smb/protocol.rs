@@ -262,7 +262,7 @@ fn entries(from: &mut Decoder<'_>) -> Result<Vec<Entry>, DecodeError> {
 }
 
 /// All kinds; the place is the number in a frame.
-const KINDS: [Kind; 23] = [
+const KINDS: [Kind; 24] = [
     Kind::Auth,
     Kind::Guest,
     Kind::Policy(Breach::Dialect),
@@ -286,6 +286,7 @@ const KINDS: [Kind; 23] = [
     Kind::Source,
     Kind::Cancelled,
     Kind::Other,
+    Kind::NoRoomHere,
 ];
 
 fn number_of(kind: Kind) -> u8 {

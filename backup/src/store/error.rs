@@ -66,6 +66,8 @@ pub enum Kind {
     TooMany,
     /// The helper program cannot be started, or does not keep to the protocol.
     Helper,
+    /// No room on this device for what the helper program writes for itself.
+    NoRoomHere,
     /// What is to be uploaded cannot be read, or is not what it was.
     Source,
     /// The job was told to end.
@@ -94,6 +96,7 @@ impl Kind {
             | Self::InvalidName
             | Self::TooMany
             | Self::Helper
+            | Self::NoRoomHere
             | Self::Source
             | Self::Other => Class::Fault,
         }
@@ -123,6 +126,7 @@ impl Kind {
             Self::InvalidName => "name cannot be used",
             Self::TooMany => "folder holds too many files",
             Self::Helper => "helper program does not work",
+            Self::NoRoomHere => "no room on this device",
             Self::Source => "archive cannot be read",
             Self::Cancelled => "told to end",
             Self::Other => "unexpected answer",

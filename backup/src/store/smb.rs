@@ -71,9 +71,10 @@ struct Helper {
 
 impl Helper {
     fn start(program: &Path, scratch: &Path, cancel: Cancel, patience: Duration) -> Result<Self> {
-        let failed = |error: &io::Error| Error {
-            number: error.raw_os_error(),
-            ..Error::new("start helper", Kind::Helper)
+        let failed = |error: &io::Error| {
+            let full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+            let kind = if full { Kind::NoRoomHere } else { Kind::Helper };
+            Error { number: error.raw_os_error(), ..Error::new("start helper", kind) }
         };
         let home =
             scratch.join(format!("smb-{}-{:016x}", std::process::id(), RandomState::new().hash_one(program)));

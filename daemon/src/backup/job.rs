@@ -107,6 +107,7 @@ impl JobError {
                 Kind::Altered => "altered",
                 Kind::Busy | Kind::Lost | Kind::Timeout | Kind::Unreachable => "unreachable",
                 Kind::Helper => "helper",
+                Kind::NoRoomHere => "device",
                 Kind::Cancelled => "stopped",
                 Kind::Exists | Kind::TooMany | Kind::Source | Kind::Other => "share",
             };
@@ -123,6 +124,7 @@ impl JobError {
     /// Whether this device's own disk has no room.
     fn is_for_want_of_room_here(&self) -> bool {
         match self {
+            Self::Share(error) => error.kind == Kind::NoRoomHere,
             Self::Storage(mfpsync_storage::Error::Full)
             | Self::Archive(ArchiveError::Storage(mfpsync_storage::Error::Full))
             | Self::Open(RestoreError::Full) => true,

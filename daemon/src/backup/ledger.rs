@@ -209,13 +209,19 @@ impl Ledger {
     /// An attempt came to nothing. An archive on its way stays so if it can still arrive.
     ///
     /// # Errors
-    /// The file system's.
+    /// The file system's. It is remembered by this life of the process all the same: a device without room would try
+    /// again without a wait.
     pub fn failed(&mut self, failure: Failure, gives_up: bool) -> std::io::Result<()> {
-        self.change(|now| {
+        let note = |now: &mut Remembered| {
             let before = now.failure.as_ref().map_or(0, |failure| failure.times);
-            now.failure = Some(Failure { times: before.saturating_add(failure.times), ..failure });
+            now.failure = Some(Failure { times: before.saturating_add(failure.times), ..failure.clone() });
             now.pending.take_if(|_| gives_up);
-        })
+        };
+        let written = self.change(note);
+        if written.is_err() {
+            note(&mut self.now);
+        }
+        written
     }
 
     /// A person has changed something: what was not to be tried again is.
@@ -375,6 +381,18 @@ mod tests {
         assert_eq!(ledger.known("//nas/backup").len(), 1);
         ledger.of_group(GroupId([2; 16])).unwrap();
         assert_eq!(ledger.known("//nas/backup").len(), 0);
+    }
+
+    #[test]
+    fn a_failure_that_cannot_be_written_is_remembered_all_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(directory.path()).unwrap();
+        drop(directory);
+        for times in 1..3 {
+            let failure = Failure { at: 5_000, times: 1, why: "no room".to_owned(), stuck: false };
+            ledger.failed(failure, false).unwrap_err();
+            assert_eq!(ledger.past(9_000).failed, Some((5, times)));
+        }
     }
 
     #[test]

@@ -28,7 +28,11 @@ pub(crate) struct Session {
 
 /// Connects, and makes the group's own folder if it is missing.
 pub(crate) fn connect(target: &Target, gate: &Gate) -> Result<Session> {
-    configure(target)?;
+    // Of this device's folder, and not of the share.
+    configure(target).map_err(|refused| match refused.kind {
+        Kind::Full => Kind::NoRoomHere.into(),
+        _ => refused,
+    })?;
     let client = SmbClient::new(credentials(target, gate), options(target)).map_err(failure)?;
     client.set_timeout(target.patience).map_err(failure)?;
     let folder = enter(&client, target)?;
