@@ -25,7 +25,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::steps::Steps;
-use crate::{PATIENCE, smb_helper_path};
+use crate::{PATIENCE, preload, smb_helper_path};
 
 /// The password of the server's only user.
 pub const SHARE_PASSWORD: &str = "canary-of-the-share";
@@ -38,13 +38,15 @@ const POLL: Duration = Duration::from_millis(10);
 pub struct ShareServer {
     global: Vec<String>,
     stepwise: bool,
+    keeps_bytes: Option<u64>,
 }
 
 impl Default for ShareServer {
     /// SMB 3, signed, no guests.
     fn default() -> Self {
         let global = ["map to guest = never", "restrict anonymous = 2", "server min protocol = SMB3_00"];
-        let mut server = Self { global: global.map(str::to_owned).into(), stepwise: false };
+        let mut server =
+            Self { global: global.map(str::to_owned).into(), stepwise: false, keeps_bytes: None };
         server.global.push("server signing = mandatory".to_owned());
         server
     }
@@ -62,6 +64,13 @@ impl ShareServer {
     #[must_use]
     pub fn stepwise(mut self) -> Self {
         self.stepwise = true;
+        self
+    }
+
+    /// Keeps no more than so many bytes of a file, takes all the same, and says so when the file is closed.
+    #[must_use]
+    pub fn keeping(mut self, bytes: u64) -> Self {
+        self.keeps_bytes = Some(bytes);
         self
     }
 
@@ -97,10 +106,16 @@ impl TestShare {
         let (steps, env) = (None, Vec::new());
         let mut share = Self { home, host, user, server: None, steps, env, _reservation: reservation };
         share.lay_out(&server.global)?;
+        let (home, below) = (share.home.path(), share.home.path().join("share"));
         if server.stepwise {
-            let home = share.home.path();
-            let (steps, env) = Steps::of_server(home, &home.join("share"))?;
+            let (steps, env) = Steps::of_server(home, &below)?;
             (share.steps, share.env) = (Some(steps), env);
+        } else if let Some(bytes) = server.keeps_bytes {
+            share.env = vec![
+                preload::library("late", home)?,
+                ("MFPSYNC_TEST_LATE_BELOW".to_owned(), below.display().to_string()),
+                ("MFPSYNC_TEST_LATE_BYTES".to_owned(), bytes.to_string()),
+            ];
         }
         share.listen()?;
         Ok(share)
@@ -273,6 +288,21 @@ impl TestShare {
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).context("read smbstatus")?;
         let sessions = status["sessions"].as_object().context("no sessions")?;
         sessions.values().map(Session::read).collect()
+    }
+
+    /// Whether anybody has a file of this name open.
+    ///
+    /// # Errors
+    /// The server does not say.
+    pub fn is_open(&self, name: &str) -> Result<bool> {
+        let output =
+            run(Command::new("smbstatus").arg("-s").arg(self.configuration_path()).args(["-L", "-j"]))?;
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).context("read smbstatus")?;
+        let open = status["open_files"].as_object().context("no files")?;
+        let is = |file: &serde_json::Value| {
+            file["filename"].as_str().is_some_and(|path| path.rsplit('/').next() == Some(name))
+        };
+        Ok(open.values().any(is))
     }
 
     /// The helpers that run now. Needs root, since they let nobody else look at them.

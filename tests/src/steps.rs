@@ -24,13 +24,21 @@ pub struct Steps {
 
 impl Steps {
     /// Those of a device that does not run yet, in its data directory; `of` names those that count: `sync`, of what
-    /// was written before, `rename` and `remove`.
+    /// was written before, `rename` and `remove`. Its [`Power`](crate::power::Power) is installed before, if it has one.
     ///
     /// # Errors
     /// There is no C compiler.
     pub fn of_device(device: &mut TestDevice, of: &str) -> Result<Self> {
         let steps = Self { place: device.home().join("steps") };
-        device.setup.env = steps.environment(device.home(), &device.data_dir(), of)?;
+        let mut environment = steps.environment(device.home(), &device.data_dir(), of)?;
+        for (name, value) in std::mem::take(&mut device.setup.env) {
+            match environment.iter_mut().find(|(known, _)| *known == name) {
+                // A step is noted, and then made as the others would have it.
+                Some((_, libraries)) => *libraries = format!("{libraries}:{value}"),
+                None => environment.push((name, value)),
+            }
+        }
+        device.setup.env = environment;
         Ok(steps)
     }
 

@@ -6,9 +6,12 @@
 mod archive;
 mod auth;
 mod connection;
+mod held;
 mod hooked;
 mod killed;
+mod memory;
 mod policy;
+mod resuming;
 mod secrets;
 mod serving;
 mod space;

@@ -1,7 +1,7 @@
 //! What a share does when nothing is wrong, and what it says to what cannot be.
 
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 
 use anyhow::Result;
 use mfpsync_backup::prune;
@@ -51,6 +51,20 @@ fn files_are_written_listed_read_renamed_and_removed() -> Result<()> {
     let entry = |name, size| Ok::<_, anyhow::Error>(Entry { name: Name::parse(name)?, size });
     assert_eq!(list, [entry("large", large.len() as u64)?, entry("two", 1)?]);
     assert_eq!(share.size(&Name::parse("one")?)?, None);
+    Ok(())
+}
+
+#[test]
+fn an_archive_of_nothing_and_one_of_a_byte_are_archives() -> Result<()> {
+    let server = ShareServer::default().start()?;
+    let store = server.store(server.target("backup")?)?;
+    let own = server.folder("backup").join("group");
+    for size in [0, 1] {
+        let whole = upload(&store, id(size), &mut Bytes::new(usize::try_from(size)?))?;
+        assert_eq!(whole.size, size);
+        assert_eq!(fs::metadata(own.join(id(size).data().as_str()))?.len(), size);
+    }
+    assert_eq!(sound(&own)?, [id(0), id(1)]);
     Ok(())
 }
 
@@ -155,6 +169,39 @@ fn what_is_not_allowed_is_said_and_changes_nothing() -> Result<()> {
     let removed = &mut Vec::new();
     assert_eq!(kind(prune::remove(share, &[id(1)], &mut |id| removed.push(id))), Some(Kind::Denied));
     assert_eq!((removed.len(), share.list()?.len()), (0, 3));
+    Ok(())
+}
+
+#[test]
+fn a_folder_in_which_nothing_may_be_removed_takes_archives() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        skip("may not act as two users");
+        return Ok(());
+    }
+    let server = ShareServer::default().start()?;
+    let own = server.folder("noperm").join("group");
+    fs::create_dir(&own)?;
+    // Everybody may write there; what somebody has written, they alone rename and remove.
+    fs::set_permissions(&own, Permissions::from_mode(0o1777))?;
+    let store = server.store(server.target("noperm")?)?;
+    for luck in [1, 2] {
+        upload(&store, id(luck), &mut Bytes::new(9))?;
+        for name in [id(luck).data(), id(luck).manifest()] {
+            chown(own.join(name.as_str()), Some(0), None)?;
+            fs::set_permissions(own.join(name.as_str()), Permissions::from_mode(0o644))?;
+        }
+    }
+    upload(&store, id(3), &mut Bytes::new(9))?;
+    let share = &mut *connect(&store)?;
+    let removed = &mut Vec::new();
+    let refused = prune::remove(share, &[id(1), id(2)], &mut |id| removed.push(id));
+    assert_eq!((kind(refused), removed.len()), (Some(Kind::Denied), 0));
+    assert_eq!(kind(share.remove(&id(1).data())), Some(Kind::Denied));
+    assert_eq!(kind(share.rename(&id(1).data(), &id(9).data())), Some(Kind::Denied));
+    assert_eq!(sound(&own)?, [id(1), id(2), id(3)]);
+    // The connection is of use still, and what is one's own goes.
+    prune::remove(share, &[id(3)], &mut |_| ())?;
+    assert_eq!(sound(&own)?, [id(1), id(2)]);
     Ok(())
 }
 

@@ -51,3 +51,44 @@ fn a_full_share_keeps_what_it_has_and_nothing_of_what_did_not_fit() -> Result<()
     assert_eq!(sound(&own)?, [id(1), id(5)]);
     Ok(())
 }
+
+#[test]
+fn an_archive_whose_last_byte_has_no_room_is_none() -> Result<()> {
+    if !may_mount() {
+        skip("may not mount a small disk");
+        return Ok(());
+    }
+    let server = ShareServer::default().start()?;
+    let disk = Volume::mount(&server.folder("full"), 16)?;
+    let store = server.store(server.target("full")?)?;
+    let own = server.folder("full").join("group");
+    upload(&store, id(1), &mut Bytes::new(MIB))?;
+    disk.fill_but(2 << 20)?;
+    let free = rustix::fs::statvfs(&own)?;
+    let room = usize::try_from(free.f_bavail * free.f_frsize)?;
+    // One byte more than there is room for; and the last one for which there is leaves none for a manifest.
+    for (luck, size) in [(2, room + 1), (3, room)] {
+        assert_eq!(kind(upload(&store, id(luck), &mut Bytes::new(size))), Some(Kind::Full), "{size}");
+        assert_eq!(sound(&own)?, [id(1)]);
+        assert!(!own.join(id(luck).part(0).as_str()).exists());
+        assert_eq!(own.join(id(luck).data().as_str()).exists(), size == room);
+    }
+    disk.empty()?;
+    upload(&store, id(4), &mut Bytes::new(MIB))?;
+    assert_eq!(sound(&own)?, [id(1), id(4)]);
+    Ok(())
+}
+
+#[test]
+fn a_server_that_notices_at_the_close_that_it_had_no_room_gets_no_archive() -> Result<()> {
+    let server = ShareServer::default().keeping(MIB as u64).start()?;
+    let store = server.store(server.target("backup")?)?;
+    let own = server.folder("backup").join("group");
+    upload(&store, id(1), &mut Bytes::new(MIB - 1))?;
+    for (luck, size) in [(2, MIB + 1), (3, 3 * MIB)] {
+        // The library keeps the server's word to itself; what is read back does not.
+        assert_eq!(kind(upload(&store, id(luck), &mut Bytes::new(size))), Some(Kind::Altered));
+        assert_eq!((sound(&own)?, fs::read_dir(&own)?.count()), (vec![id(1)], 2));
+    }
+    Ok(())
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use mfpsync_proto::panel::Role;
+use mfpsync_tests::power::Power;
 use mfpsync_tests::steps::Steps;
 use mfpsync_tests::{
     PATIENCE, ShareServer, TestDevice, command_path, current, eventually, rounds, running, seed,
@@ -121,6 +122,37 @@ async fn i_18_i_20_a_daemon_killed_at_each_step_of_an_archive_goes_on_and_none_i
     assert!(std::fs::read_dir(office.fleet.server.data_dir().join("spool")).unwrap().next().is_none());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_told_to_end_does_not_wait_for_a_share_and_goes_on_in_its_next_life() {
+    let share = ShareServer::default().stepwise().start().unwrap();
+    let mut office = Office::at(share, device("server")).await;
+    office.fleet.server.log.expect("came to nothing");
+    let first = office.archived("backup", 0..10).await;
+    let folder = office.folder("backup").await;
+    written(&office.fleet.server, 10).await;
+    let steps = office.share.steps().unwrap();
+    // The archive's bytes: the server never answers.
+    steps.count(Some(1)).unwrap();
+    run(&office.fleet.server, &["now", "--no-wait"]);
+    assert_eq!(kind_of(&steps.held(1).await.unwrap()), ("write", "part"));
+    office.fleet.server.stop().await.unwrap();
+    let pending = pending(&office.fleet.server).unwrap();
+    steps.go_on().unwrap();
+    assert_eq!(sound(&folder), [first]);
+    let server = &mut office.fleet.server;
+    server.start().await.unwrap();
+    running(server, Role::ServerClient).await.unwrap();
+    ok(server, &TWO);
+    eventually(PATIENCE, "the archive on its way to arrive", async || {
+        ensure!(newest(server) == pending, "{pending}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    idle(server).await;
+    assert_eq!(sound(&folder), listed(server));
+}
+
 /// Begins to restore the newest archive, whatever is lost.
 fn restore(office: &Office) -> Child {
     let mut command = Command::new(command_path().unwrap());
@@ -148,9 +180,18 @@ async fn epoch_of(device: &TestDevice) -> u64 {
     device.status().await.unwrap().group.unwrap().epoch
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn i_10_i_18_a_restore_killed_at_each_step_happened_or_did_not() {
+/// What befalls the server at each step of a restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It is killed: what it wrote stays.
+    Kill,
+    /// The power fails: what it synced stays.
+    Power,
+}
+
+async fn a_restore_ended_at_each_step(end: End) {
     let mut server = device("server");
+    let power = (end == End::Power).then(|| Power::install(&mut server).unwrap());
     // What is removed is of no use to anybody then: the steps between tell enough, but for a campaign.
     let of = if rounds(0, 1) == 0 { "sync rename" } else { "sync rename remove" };
     let steps = Steps::of_device(&mut server, of).unwrap();
@@ -174,18 +215,30 @@ async fn i_10_i_18_a_restore_killed_at_each_step_happened_or_did_not() {
             break;
         }
         let step = steps.seen().unwrap().into_iter().nth(number).context("the step").unwrap();
-        office.fleet.server.kill().unwrap();
+        match &power {
+            None => office.fleet.server.kill().unwrap(),
+            Some(power) => power.cut(&mut office.fleet.server).unwrap(),
+        }
         restoring.wait().unwrap();
         steps.go_on().unwrap();
         let happened = happened(&mut office, epoch, 30).await;
         if happened { &mut after } else { &mut before }.push(step);
     }
-    eprintln!("did not happen: {before:?}\nhappened: {after:?}");
     // The decision is one rename; all that follows it is finished by the next start.
     assert!(before.iter().any(|step| step == "rename restored.db"), "{before:?}");
     for step in ["rename master.db", "rename master.db.retired-"] {
         assert!(after.iter().any(|seen| seen.starts_with(step)), "{step}: {after:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i_10_i_18_a_restore_killed_at_each_step_happened_or_did_not() {
+    a_restore_ended_at_each_step(End::Kill).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i_10_i_18_a_restore_whose_power_fails_at_each_step_happened_or_did_not() {
+    a_restore_ended_at_each_step(End::Power).await;
 }
 
 /// The helper programs that work for a device, whichever they are.

@@ -11,8 +11,11 @@ use mfpsync_tests::volume::{Volume, may_mount};
 use mfpsync_tests::{PATIENCE, ShareServer, TestDevice, clock, eventually, running, skip};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use serde_json::Value as Json;
 
-use super::{Office, USER, count, device, metrics, mfpsync, ok, refused, sound, write};
+use super::{
+    Office, USER, count, device, idle, metrics, mfpsync, newest, ok, refused, run, sound, write, written,
+};
 use crate::monitor::monitor;
 
 /// All files of a folder.
@@ -78,7 +81,7 @@ async fn a_full_disk_of_the_device_costs_an_archive_and_nothing_else() {
         for part in ["room", "are as they were", "make room on this device"] {
             assert!(refusal.contains(part), "{part}: {refusal}");
         }
-        let status = super::ok(server, &["status"]);
+        let status = ok(server, &["status"]);
         let failure = &status["failure"];
         assert!(refusal.contains(failure["text"].as_str().unwrap()), "{status}");
         assert_eq!(failure["in_a_row"], round as u64 + 1);
@@ -101,14 +104,16 @@ async fn a_full_disk_of_the_device_costs_an_archive_and_nothing_else() {
     }
     // Full to the last byte, with an archive asked for: edits wait until there is room.
     volume.fill().unwrap();
-    refused(server, &["now"]);
+    let refusal = refused(server, &["now"]);
+    assert!(refusal.contains("on this device"), "{refusal}");
+    assert_eq!(failures(server), "3", "it is not forgotten for want of room");
     assert_eq!(std::fs::read_dir(&spool).unwrap().count(), 0);
     volume.empty().unwrap();
     let edit = put(key(USER, "address.personal", "after"), vec![text("name", "x")]);
     eventually(PATIENCE, "room for an edit", async || server.write(vec![edit.clone()]).await).await.unwrap();
     let id = ok(server, &["now"])["archive"]["id"].as_str().unwrap().to_owned();
     let status = ok(server, &["status"]);
-    assert_eq!((&status["failure"], failures(server).as_str()), (&serde_json::Value::Null, "0"));
+    assert_eq!((&status["failure"], failures(server).as_str()), (&Json::Null, "0"));
     assert_eq!(status["newest"]["id"], *id);
     assert!(sound(&folder).contains(&id));
     assert!(before.iter().all(|(name, bytes)| files(&folder).get(name) == Some(bytes)));
@@ -250,4 +255,33 @@ async fn a_share_that_is_full_read_only_or_gone_is_said_and_the_schedule_recover
     assert_eq!(left, 0, "parts stay behind");
     drop(hourly);
     drop(volume);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_that_goes_in_the_middle_of_an_upload_and_comes_again_gets_it_all_the_same() {
+    let share = ShareServer::default().stepwise().start().unwrap();
+    let mut office = Office::at(share, device("server")).await;
+    let first = office.archived("backup", 0..10).await;
+    let folder = office.folder("backup").await;
+    written(&office.fleet.server, 10).await;
+    let steps = office.share.steps().unwrap();
+    steps.count(Some(1)).unwrap();
+    run(&office.fleet.server, &["now", "--no-wait"]);
+    assert!(steps.held(1).await.unwrap().starts_with("write"));
+    office.share.stop().unwrap();
+    office.share.steps().unwrap().go_on().unwrap();
+    let server = &office.fleet.server;
+    eventually(PATIENCE, "the job to try again", async || {
+        let job = &ok(server, &["status"])["job"];
+        ensure!(!job["retrying"].as_str().unwrap_or_default().is_empty(), "{job}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!((sound(&folder), failures(server)), (vec![first.clone()], "0".to_owned()));
+    office.share.listen().unwrap();
+    idle(server).await;
+    let status = ok(server, &["status"]);
+    assert_eq!((&status["job"]["failure"], &status["failure"]), (&Json::Null, &Json::Null), "{status}");
+    assert_eq!(sound(&folder), [first, newest(server)]);
 }

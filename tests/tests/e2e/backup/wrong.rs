@@ -1,10 +1,12 @@
 //! Shares and archives that are not as they should be.
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use mfpsync_proto::panel::Role;
-use mfpsync_tests::{rounds, running};
+use mfpsync_tests::{rounds, running, skip};
 use serde_json::Value as Json;
 
 use super::{Office, device, idle, listed, ok, refused, sound, written};
@@ -47,6 +49,9 @@ async fn what_is_wrong_with_a_share_is_said_and_archives_stay() {
     assert!(refusal.contains("nobody answers"), "{refusal}");
     office.fleet.server.log.expect("came to nothing");
 }
+
+/// Whom the share `noperm` takes everybody for.
+const NOBODY: u32 = 65_534;
 
 /// An archive of the server, and its files on the share.
 async fn another(office: &Office, item: u32) -> (String, PathBuf, PathBuf) {
@@ -195,4 +200,47 @@ async fn two_servers_that_write_to_one_folder_at_once_spoil_nothing() {
         .unwrap()
         .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|ending| ending == "part"));
     assert_eq!(parts.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_that_lets_nothing_be_removed_is_said_and_archives_go_on() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("may not act as two users");
+    }
+    let mut office = Office::open(0).await;
+    office.fleet.server.log.expect("old archives were not removed");
+    let folder = office.folder("noperm").await;
+    std::fs::create_dir(&folder).unwrap();
+    // Everybody may write there; what somebody has written, they alone rename and remove.
+    std::fs::set_permissions(&folder, Permissions::from_mode(0o1777)).unwrap();
+    let mut made = vec![office.archived("noperm", 0..3).await];
+    let server = &office.fleet.server;
+    ok(server, &["set", "--keep-newest", "1", "--keep-days", "0", "--keep-weeks", "0", "--keep-months", "0"]);
+    for item in 10..12 {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            chown(&path, Some(0), None).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        }
+        written(server, item).await;
+        let job = ok(server, &["now"]);
+        assert_eq!((&job["failure"], &job["removed"]), (&Json::Null, &0.into()), "{job}");
+        made.push(job["archive"]["id"].as_str().unwrap().to_owned());
+        made.sort();
+        let status = ok(server, &["status"]);
+        assert_eq!((&status["failure"], &status["newest"]["id"]), (&Json::Null, &job["archive"]["id"]));
+        let why = status["not_removed"].as_str().unwrap();
+        assert!(why.contains(if item == 10 { "does not allow it" } else { "would go at once" }), "{why}");
+        assert_eq!((sound(&folder), listed(server)), (made.clone(), made.clone()));
+    }
+    // They are let go once they may be.
+    ok(server, &["set", "--keep-newest", "2"]);
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        chown(entry.unwrap().path(), Some(NOBODY), None).unwrap();
+    }
+    written(server, 12).await;
+    let job = ok(server, &["now"]);
+    assert_eq!(job["removed"], 2, "{job}");
+    assert_eq!(ok(server, &["status"])["not_removed"], Json::Null);
+    assert_eq!(sound(&folder).len(), 2);
 }
