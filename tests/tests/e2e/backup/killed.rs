@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use mfpsync_proto::panel::Role;
 use mfpsync_tests::power::Power;
 use mfpsync_tests::steps::Steps;
@@ -18,6 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
 
 use super::{Office, count, device, idle, listed, newest, ok, run, sound, written};
+use crate::refused::{copy_tree, replace_tree};
 
 /// Keeps the two newest archives.
 const TWO: [&str; 9] =
@@ -153,12 +154,25 @@ async fn a_daemon_that_is_told_to_end_does_not_wait_for_a_share_and_goes_on_in_i
     assert_eq!(sound(&folder), listed(server));
 }
 
-/// Begins to restore the newest archive, whatever is lost.
-fn restore(office: &Office) -> Child {
+/// Restores the newest archive, whatever is lost.
+fn restore(office: &Office, device: &TestDevice) -> Command {
     let mut command = Command::new(command_path().unwrap());
-    command.arg("--run").arg(office.fleet.server.run_dir()).args(["--json", "backup", "restore", "--yes"]);
+    command.arg("--run").arg(device.run_dir()).args(["--json", "backup", "restore", "--yes"]);
     command.args(["--accept-loss-of", "100000", "--key", &office.key()]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// Waits until a restore is held at a step, and returns that; none when it was done before it came so far.
+async fn held_or_done(steps: &Steps, number: usize, restoring: &mut Child) -> Option<String> {
+    let held = eventually(PATIENCE, "the restore to end or to be held", async || {
+        match (steps.is_held(), restoring.try_wait()?) {
+            (true, _) => Ok(true),
+            (false, Some(status)) if status.success() => Ok(false),
+            (false, ended) => bail!("{ended:?}, {:?}", steps.seen()),
+        }
+    });
+    held.await.unwrap().then(|| steps.seen().unwrap().swap_remove(number))
 }
 
 /// Starts the server after a restore that was cut off; whether that happened.
@@ -202,19 +216,11 @@ async fn a_restore_ended_at_each_step(end: End) {
     for number in 0.. {
         let epoch = epoch_of(&office.fleet.server).await;
         steps.count(Some(number)).unwrap();
-        let mut restoring = restore(&office);
-        let held = eventually(PATIENCE, "the restore to end or to be held", async || {
-            match (steps.is_held(), restoring.try_wait()?) {
-                (true, _) => Ok(true),
-                (false, Some(status)) if status.success() => Ok(false),
-                (false, ended) => bail!("{ended:?}"),
-            }
-        });
-        if !held.await.unwrap() {
+        let mut restoring = restore(&office, &office.fleet.server).spawn().unwrap();
+        let Some(step) = held_or_done(&steps, number, &mut restoring).await else {
             assert_eq!(epoch_of(&office.fleet.server).await, epoch + 1);
             break;
-        }
-        let step = steps.seen().unwrap().into_iter().nth(number).context("the step").unwrap();
+        };
         match &power {
             None => office.fleet.server.kill().unwrap(),
             Some(power) => power.cut(&mut office.fleet.server).unwrap(),
@@ -239,6 +245,68 @@ async fn i_10_i_18_a_restore_killed_at_each_step_happened_or_did_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn i_10_i_18_a_restore_whose_power_fails_at_each_step_happened_or_did_not() {
     a_restore_ended_at_each_step(End::Power).await;
+}
+
+/// Its server is lost: a blank machine is killed at each step by which it becomes the server, by archive and kit.
+#[tokio::test(flavor = "multi_thread")]
+async fn i_10_i_17_a_blank_machine_killed_at_each_step_of_a_restore_serves_or_is_blank() {
+    let (mut office, _) = Office::with_archive(0, 0..30).await;
+    office.fleet.server.stop().await.unwrap();
+    let [kit, passphrase] = office.kit_files();
+    let mut new = device("new");
+    new.log.expect("came to nothing");
+    // Between its renames all the rest happens: they tell enough, but for a campaign.
+    let of = if rounds(0, 1) == 0 { "rename" } else { "sync rename remove" };
+    let steps = Steps::of_device(&mut new, of).unwrap();
+    new.start().await.unwrap();
+    office.set(&new);
+    new.stop().await.unwrap();
+    let blank = new.home().join("blank");
+    copy_tree(&new.data_dir(), &blank);
+    let by_kit = ["--kit", &*kit, "--kit-passphrase-file", &*passphrase];
+    let restore = |new: &TestDevice| {
+        let mut command = restore(&office, new);
+        command.args(by_kit).spawn().unwrap()
+    };
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    for number in 0.. {
+        replace_tree(&blank, &new.data_dir());
+        new.start().await.unwrap();
+        steps.count(Some(number)).unwrap();
+        let mut restoring = restore(&new);
+        let Some(step) = held_or_done(&steps, number, &mut restoring).await else { break };
+        new.kill().unwrap();
+        restoring.wait().unwrap();
+        steps.go_on().unwrap();
+        new.start().await.unwrap();
+        if new.status().await.unwrap().wanted() == Role::Idle {
+            eventually(PATIENCE, "what is left to be removed", async || {
+                for left in ["restored.db", "restored.db-wal", "restore-scratch", "master.db"] {
+                    ensure!(!new.data_dir().join(left).exists(), "{step}: {left}");
+                }
+                Ok(())
+            })
+            .await
+            .unwrap();
+            before.push(step);
+        } else {
+            serves_what_was_restored(&new).await;
+            after.push(step);
+        }
+        new.stop().await.unwrap();
+    }
+    assert!(before.iter().any(|step| step == "rename restored.db"), "{before:?}");
+    assert!(after.iter().any(|step| step == "rename master.db"), "{after:?}");
+    // What was not begun can be begun again.
+    serves_what_was_restored(&new).await;
+}
+
+async fn serves_what_was_restored(new: &TestDevice) {
+    running(new, Role::Server).await.unwrap();
+    let status = new.status().await.unwrap();
+    let server = status.server.unwrap();
+    assert_eq!(status.group.unwrap().epoch, 1_001);
+    assert!(server.head.unwrap().sequence >= 30);
 }
 
 /// The helper programs that work for a device, whichever they are.
@@ -305,12 +373,12 @@ async fn i_10_i_18_a_restore_cut_at_any_moment_happened_or_did_not() {
     let mut luck = StdRng::seed_from_u64(seed());
     for _ in 0..rounds(3, 150) {
         let epoch = epoch_of(&office.fleet.server).await;
-        let mut restoring = restore(&office);
+        let mut restoring = restore(&office, &office.fleet.server).spawn().unwrap();
         tokio::time::sleep(Duration::from_millis(luck.random_range(0..250))).await;
         office.fleet.server.kill().unwrap();
         restoring.wait().unwrap();
         *if happened(&mut office, epoch, 30).await { &mut after } else { &mut before } += 1;
     }
     eprintln!("{before} did not happen, {after} did");
-    assert!(restore(&office).wait().unwrap().success());
+    assert!(restore(&office, &office.fleet.server).status().unwrap().success());
 }
