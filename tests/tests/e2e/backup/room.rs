@@ -283,5 +283,7 @@ async fn a_share_that_goes_in_the_middle_of_an_upload_and_comes_again_gets_it_al
     idle(server).await;
     let status = ok(server, &["status"]);
     assert_eq!((&status["job"]["failure"], &status["failure"]), (&Json::Null, &Json::Null), "{status}");
-    assert_eq!(sound(&folder), [first, newest(server)]);
+    // Of one second, they may stand in either order.
+    let there = sound(&folder);
+    assert!(there.len() == 2 && there.contains(&first) && there.contains(&newest(server)), "{there:?}");
 }
