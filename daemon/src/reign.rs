@@ -167,13 +167,29 @@ async fn follow(device: &Device, supervisor: &SupervisorHandle, turn: &Turn) -> 
 pub struct Left {
     /// Where it ended here.
     pub head: Head,
-    /// What its successor had of it; none while this device has not heard.
+    /// What its successor had of it; none while this device has not heard, or where that began with another change
+    /// of this number: the disk here was put back since.
     pub taken_over: Option<Sequence>,
     /// This device handed over, so that was all of it.
     pub handed_over: bool,
 }
 
 impl Left {
+    /// By the record of the reign that followed, if it is known.
+    fn of(head: Head, next: Option<&Promotion>) -> Self {
+        let parent = next.and_then(|next| next.parent.as_ref());
+        let same = |parent: &&Parent| parent.sequence != head.sequence || parent.chain == head.chain;
+        let taken_over = parent.filter(same).map(|parent| parent.sequence);
+        let handed_over = next.is_some_and(|next| next.reason == PromotionReason::Transferred);
+        Self { head, taken_over, handed_over }
+    }
+
+    /// Whether the successor began right where it ended here. One that ended before that is of an earlier moment, or
+    /// of another history: that shows only where both are at one change.
+    fn is_handed_over_whole(&self) -> bool {
+        self.handed_over && self.taken_over == Some(self.head.sequence)
+    }
+
     /// Changes that only this device's master database has.
     #[must_use]
     pub fn surplus(&self) -> Option<u64> {
@@ -211,9 +227,7 @@ pub async fn left_behind(device: &Device) -> Option<Left> {
     let lineage = device.own.db().read(READ_DEADLINE, |read| read.lineage()).await.ok()?;
     let follows = |parent: &Parent| parent.epoch == head.epoch;
     let next = lineage.iter().find(|signed| signed.record.parent.as_ref().is_some_and(follows));
-    let taken_over = next.and_then(|next| next.record.parent.as_ref()).map(|parent| parent.sequence);
-    let handed_over = next.is_some_and(|next| next.record.reason == PromotionReason::Transferred);
-    Some(Left { head, taken_over, handed_over })
+    Some(Left::of(head, next.map(|next| &next.record)))
 }
 
 /// Makes the master database of a reign that was handed over, and whose successor has all of it, what the replica's copy
@@ -222,7 +236,8 @@ pub async fn left_behind(device: &Device) -> Option<Left> {
 /// # Errors
 /// The storage's.
 pub async fn reuse(device: &Device) -> mfpsync_storage::Result<()> {
-    if left_behind(device).await.is_none_or(|left| !left.handed_over || left.surplus() != Some(0)) {
+    // I-11: whatever a copy has otherwise than its server is overwritten.
+    if left_behind(device).await.is_none_or(|left| !left.is_handed_over_whole()) {
         return Ok(());
     }
     let (copy, path) = (device.config.data_dir.join(DIRECTORY), device.config.data_dir.join(MASTER_FILE));
@@ -242,4 +257,67 @@ pub async fn retire(device: &Device) -> std::io::Result<PathBuf> {
     let aside = tokio::task::spawn_blocking(move || mfpsync_storage::retire(&path)).await??;
     device.faults.clear(FaultCode::Superseded);
     Ok(aside)
+}
+
+#[cfg(test)]
+mod tests {
+    use mfpsync_storage::model::{Chain, DeviceId, Epoch, GroupId, PublicKey};
+
+    use super::*;
+
+    fn head(sequence: u64, chain: u8) -> Head {
+        Head {
+            group: GroupId([1; 16]),
+            group_name: String::new(),
+            root_key: PublicKey([0; 32]),
+            epoch: Epoch { number: 1, nonce: [1; 16] },
+            sequence: Sequence(sequence),
+            chain: Chain([chain; 32]),
+            tombstone_floor: Sequence::ZERO,
+        }
+    }
+
+    fn successor(reason: PromotionReason) -> Promotion {
+        let head = head(2, 2);
+        Promotion {
+            group: head.group,
+            epoch: Epoch { number: 2, nonce: [2; 16] },
+            parent: Some(Parent {
+                epoch: head.epoch,
+                sequence: head.sequence,
+                chain: head.chain,
+                transaction: 9,
+                page_digest: [9; 16],
+            }),
+            ends: Vec::new(),
+            device: DeviceId([2; 16]),
+            operator: String::new(),
+            reason,
+            made_at: 0,
+        }
+    }
+
+    /// I-11.
+    #[test]
+    fn i_11_only_a_database_that_was_handed_over_as_it_is_becomes_the_copy() {
+        use PromotionReason::{Promoted, Transferred};
+        let cases = [
+            (head(2, 2), Transferred, true, Some(0)),
+            (head(2, 2), Promoted, false, Some(0)),
+            // It went on, and was sealed then.
+            (head(3, 3), Transferred, false, Some(1)),
+            // Its disk was put back, and it went on from there.
+            (head(2, 7), Transferred, false, None),
+            (head(1, 7), Transferred, false, Some(0)),
+        ];
+        for (head, reason, whole, surplus) in cases {
+            let left = Left::of(head.clone(), Some(&successor(reason)));
+            assert_eq!(
+                (left.is_handed_over_whole(), left.surplus()),
+                (whole, surplus),
+                "{head:?} {reason:?}"
+            );
+        }
+        assert!(!Left::of(head(2, 2), None).is_handed_over_whole());
+    }
 }
