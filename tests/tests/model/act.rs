@@ -2,8 +2,22 @@
 //! them is cut by a power failure or by another device's act.
 
 use super::guard::Guard;
-use super::scope::Model;
+use super::scope::{Appoints, Model};
 use super::state::{State, Who};
+
+/// Whether a server hears that a copy has what it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    Yes,
+    No,
+}
+
+/// What became of the server from which a replica takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Lost,
+    HandedOver,
+}
 
 /// One step of somebody; clients are named by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,31 +44,39 @@ pub enum Act {
     Settle(u8),
     /// A client's connection is cut, or its process ends.
     Cut(u8),
-    /// The replica connects.
-    Connect(Who),
-    /// The replica stores what the server has; `heard`: the server gets to know.
-    Ship { heard: bool },
-    /// The server is asked by its replica to stand down.
+    /// An operator makes a machine the replica of a server.
+    Appoint(Who, Who),
+    /// A machine that does not serve says hello to a server, and takes in the answer.
+    Meet(Who, Who),
+    /// Its master database of before becomes its copy.
+    Seed(Who),
+    /// A replica connects to a server.
+    Connect(Who, Who),
+    /// A replica stores what its server has; `heard`: the server gets to know.
+    Ship(Who, Heard),
+    /// A replica has its server stand down.
     StandDown(Who),
-    /// It has waited long enough.
+    /// A server that stands down has waited long enough.
     GoOn(Who),
-    /// The operator decides at the replica; `planned`: when the server has stood down.
-    Promote { planned: bool },
+    /// The operator decides at a replica; `planned`: when the server has stood down.
+    Promote(Who, Way),
+    /// The server that stands down says so once more.
+    AskAgain(Who),
+    /// A replica does not become the server after all.
+    TakeBack(Who),
     /// The replica signs the record and writes it to the control file.
-    Decide,
+    Decide(Who),
     /// The copy's file is renamed.
-    Place,
+    Place(Who),
     /// The record becomes part of the master database.
     Reign(Who),
-    /// The spare machine takes the replica's copy and signs a record.
-    Propose,
-    /// The replica activates it.
-    Activate,
-    /// The spare machine hears of that.
-    Learn,
-    /// The spare machine gives up what it proposed.
-    Abandon,
-    /// A starting server asks another one.
+    /// The control file forgets the takeover.
+    EndTakeover(Who),
+    /// An operator chooses a server where two claim the group.
+    Stay(Who),
+    /// Its control file gets to know of that.
+    Note(Who),
+    /// A server asks another one.
     Ask(Who, Who),
     /// A server opens its port.
     Open(Who),
@@ -101,30 +123,33 @@ impl Model {
             self.when(state.losses < scope.losses, Act::LoseClient(client), acts);
         }
         for who in Who::ALL {
-            acts.extend([
-                Act::Connect(who),
-                Act::Open(who),
-                Act::Stop(who),
-                Act::Crash(who),
-                Act::Reign(who),
-            ]);
-            acts.extend([Act::StandDown(who), Act::GoOn(who)]);
-            acts.extend(Who::ALL.map(|other| Act::Ask(who, other)));
+            acts.extend([Act::Open(who), Act::Stop(who), Act::Crash(who), Act::GoOn(who)]);
+            acts.extend([Act::Ship(who, Heard::Yes), Act::Ship(who, Heard::No), Act::StandDown(who)]);
+            for other in Who::ALL.into_iter().filter(|other| *other != who) {
+                acts.extend([Act::Connect(who, other), Act::Ask(who, other)]);
+                let (spare, appoints) = (who == Who::Spare, scope.appoints);
+                let comes = appoints != Appoints::Never;
+                self.when(scope.moves() && (comes || !spare), Act::Meet(who, other), acts);
+                self.when((comes && spare) || appoints == Appoints::Any, Act::Appoint(who, other), acts);
+            }
+            if scope.promotion {
+                acts.extend([Act::Promote(who, Way::Lost), Act::Promote(who, Way::HandedOver)]);
+                acts.extend([Act::Decide(who), Act::Place(who), Act::Reign(who), Act::EndTakeover(who)]);
+                if scope.planned {
+                    acts.extend([Act::AskAgain(who), Act::TakeBack(who)]);
+                }
+            }
+            self.when(scope.moves(), Act::Seed(who), acts);
+            if scope.stay {
+                acts.extend([Act::Stay(who), Act::Note(who)]);
+            }
             self.when(scope.claims, Act::Claim(who), acts);
             self.when(state.losses < scope.losses, Act::Lose(who), acts);
             if scope.put_back == Some(who) {
                 acts.extend([Act::Copy(who), Act::PutBack(who)]);
             }
         }
-        acts.extend([Act::Ship { heard: true }, Act::Ship { heard: false }]);
         self.when(!self.keeps(Guard::StartsNotBelowWhatWasSeen), Act::StartServer(Who::Server), acts);
-        if scope.promotion {
-            acts.extend([Act::Promote { planned: true }, Act::Promote { planned: false }]);
-            acts.extend([Act::Decide, Act::Place]);
-        }
-        if scope.recovery {
-            acts.extend([Act::Propose, Act::Activate, Act::Learn, Act::Abandon]);
-        }
     }
 
     fn when(&self, may: bool, act: Act, acts: &mut Vec<Act>) {
@@ -148,18 +173,22 @@ impl Model {
             Act::Acknowledge(client) => self.acknowledge(&mut next, client),
             Act::Settle(client) => self.settle(&mut next, client),
             Act::Cut(client) => self.cut(&mut next, client),
-            Act::Connect(who) => self.connect(&mut next, who),
-            Act::Ship { heard } => self.ship(&mut next, heard),
+            Act::Appoint(who, at) => self.appoint(&mut next, who, at),
+            Act::Meet(who, at) => self.meet(&mut next, who, at),
+            Act::Seed(who) => self.seed(&mut next, who),
+            Act::Connect(who, to) => self.connect(&mut next, who, to),
+            Act::Ship(who, heard) => self.ship(&mut next, who, heard == Heard::Yes),
             Act::StandDown(who) => self.stand_down(&mut next, who),
             Act::GoOn(who) => self.go_on(&mut next, who),
-            Act::Promote { planned } => self.promote(&mut next, planned),
-            Act::Decide => self.decide(&mut next),
-            Act::Place => self.place(&mut next),
+            Act::Promote(who, way) => self.promote(&mut next, who, way == Way::HandedOver),
+            Act::AskAgain(who) => self.ask_again(&mut next, who),
+            Act::TakeBack(who) => self.take_back(&mut next, who),
+            Act::Decide(who) => self.decide(&mut next, who),
+            Act::Place(who) => self.place(&mut next, who),
             Act::Reign(who) => self.reign(&mut next, who),
-            Act::Propose => self.propose(&mut next),
-            Act::Activate => self.activate(&mut next),
-            Act::Learn => self.learn(&mut next),
-            Act::Abandon => self.abandon(&mut next),
+            Act::EndTakeover(who) => self.end_takeover(&mut next, who),
+            Act::Stay(who) => self.stay(&mut next, who),
+            Act::Note(who) => self.note(&mut next, who),
             Act::Ask(who, other) => self.ask(&mut next, who, other),
             Act::Open(who) => self.open(&mut next, who),
             Act::Stop(who) => self.stop(&mut next, who),

@@ -9,6 +9,7 @@ use mfpsync_storage::model::{PublicKey, Sequence};
 
 use super::guard::Guard;
 use super::scope::Model;
+use super::server::Claimed;
 use super::state::{
     Breach, Client, Db, EDITS, Edit, Edits, GROUP, Ledger, Log, Made, Op, Push, Reign, State, Step, Who,
 };
@@ -64,15 +65,16 @@ impl Model {
         }
         // It leaves the server it had, if any.
         self.unlink(state, client);
-        if state.number(highest) > state.number(db.reign) {
-            return self.show(state, who, highest);
-        }
-        if state.number(highest) == state.number(db.reign)
-            && self.epoch(state, highest) != self.epoch(state, db.reign)
-            && self.keeps(Guard::ForksAreRefused)
-        {
-            state.base_mut(who).contested = true;
-            return true;
+        match self.claims(state, who, highest) {
+            Claimed::Superseded => return true,
+            Claimed::Contested => {
+                // The server answers by its own claim.
+                if state.number(db.reign) > state.number(highest) {
+                    state.client_mut(client).highest = db.reign;
+                }
+                return true;
+            }
+            Claimed::Nothing => {}
         }
         let Ok(fork) = self.judge(state, client, &db) else { return false };
         let base = fork.map(|fork| {
@@ -82,6 +84,7 @@ impl Model {
         let met = state.client_mut(client);
         (met.highest, met.followed, met.link) = (db.reign, db.reign, Some(who));
         if let Some(base) = base {
+            self.limit_bases(state, client, base);
             if self.keeps(Guard::MetAndOfferedAtOnce) {
                 self.offer_again(state, client, base, db.ledger);
             } else {
@@ -135,6 +138,18 @@ impl Model {
         true
     }
 
+    /// What waits, or is offered again, and was made to what came after the fork counts as made to what both have.
+    fn limit_bases(&self, state: &mut State, client: u8, base: (u8, u8)) {
+        let own = state.client(client).own;
+        let kept = state.client(client).retained;
+        for (made, edit) in state.edits.iter_mut().zip(0..) {
+            let waits = made.by == client && (own.has(edit) || kept[usize::from(edit)] > 0);
+            if waits && made.base.1 > base.1 && self.keeps(Guard::BasesAreLimited) {
+                made.base = base;
+            }
+        }
+    }
+
     fn offer_again(&self, state: &mut State, client: u8, base: (u8, u8), ledger: Ledger) {
         let one_item = self.scope.one_item;
         let client = state.client_mut(client);
@@ -185,7 +200,7 @@ impl Model {
         (stored.mirror, stored.at) = (shown, db.reign);
         release(stored, safe);
         stored.holds = newest(stored.holds, shown, one_item);
-        if self.scope.sync {
+        if self.scope.sync && state.record(db.reign).replica.is_some() {
             for (_, op) in shown.entries() {
                 state.edits[usize::from(op.edit)].confirmed.get_or_insert(db.reign);
             }
@@ -218,9 +233,9 @@ impl Model {
     /// Up to where a server may show its changes.
     pub fn shown(&self, state: &State, who: Who) -> u8 {
         let base = state.base(who);
-        let len = base.disk.master.map_or(0, |db| db.log.len());
-        let waits = self.scope.sync && self.keeps(Guard::ShowsWhatIsConfirmed);
-        if waits { base.durable.min(len) } else { len }
+        let Some(db) = base.disk.master else { return 0 };
+        let waits = self.holds_back(&db) && self.keeps(Guard::ShowsWhatIsConfirmed);
+        if waits { base.durable.min(db.log.len()) } else { db.log.len() }
     }
 
     pub(super) fn push(&self, state: &mut State, client: u8) -> bool {
@@ -261,7 +276,7 @@ impl Model {
         if push.op.mirrored_by.is_none() && !passed {
             stored.holds = stored.holds.with(edit);
         }
-        if self.scope.sync {
+        if self.scope.sync && state.record(push.reign).replica.is_some() {
             state.edits[usize::from(edit)].confirmed.get_or_insert(push.reign);
         }
         true

@@ -1,7 +1,7 @@
 //! What happens to machines: they are lost, or their disks are put back to an earlier moment.
 
 use super::scope::Model;
-use super::state::{Base, Disk, Image, State, Takeover, Who};
+use super::state::{Base, Disk, Image, State, Who};
 
 impl Model {
     pub(super) fn lose(&self, state: &mut State, who: Who) -> bool {
@@ -10,7 +10,10 @@ impl Model {
         }
         // In the place of a lost spare machine there is another one.
         *state.base_mut(who) = Base { lost: who != Who::Spare, ..Base::new(Disk::BLANK) };
-        self.gone(state, who);
+        self.silence(state, who);
+        if who == Who::Spare {
+            state.forget_spare();
+        }
         state.losses += 1;
         true
     }
@@ -30,19 +33,7 @@ impl Model {
         }
         *state.base_mut(who) = Base::new(disk);
         state.image = Image::Used;
-        self.gone(state, who);
-        true
-    }
-
-    fn gone(&self, state: &mut State, who: Who) {
         self.silence(state, who);
-        if who == Who::Replica {
-            state.stream = None;
-        }
-        if who == Who::Server
-            && let Takeover::Begun { planned } = &mut state.base_mut(Who::Replica).disk.takeover
-        {
-            *planned = false;
-        }
+        true
     }
 }

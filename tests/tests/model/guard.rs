@@ -19,10 +19,28 @@ pub enum Guard {
     NothingOfAnEndedReign,
     /// And looks that up for whatever comes, not once for each connection.
     FloorIsReadEachTime,
-    /// A recovery is activated only where the replica's copy still stands where its record says.
-    ActivatedWhereItStands,
-    /// The spare machine serves only when it has seen the activation.
-    ServesOnceActivated,
+    /// No device becomes the replica while another one is.
+    OneReplica,
+    /// A copy is fed by nobody but the server whose replica its device is.
+    ShipsToItsReplica,
+    /// A device takes over from a server that stands down when its copy has all there is.
+    WaitsForTheCopy,
+    /// And asks it once more, right before the record.
+    AsksOnceMore,
+    /// A record is written only for the takeover that is under way, not for one that was taken back.
+    DecidesWhatIsUnderWay,
+    /// The database of before becomes the copy only where its successor has all of it.
+    ReusedWhereNothingIsLeft,
+    /// And where that is of the very history, not of as many changes.
+    ReusedOfTheSameHistory,
+    /// An operator cannot choose a server whose reign has ended, or which stands down.
+    StaysWhileItReigns,
+    /// The record of a choice ends the other reigns by name.
+    ChosenEndsTheOthers,
+    /// And those before them.
+    ChosenEndsThoseBefore,
+    /// Edits that were made to what came after a fork count as made to what is before it.
+    BasesAreLimited,
     /// With `sync` a change is acknowledged when the replica has it.
     SyncWaits,
     /// And so is one that was pushed again.
@@ -67,7 +85,7 @@ pub enum Guard {
 
 impl Guard {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 39] = [
         Self::NonceTellsReignsApart,
         Self::SealIsDurable,
         Self::SealedTakesNothing,
@@ -76,8 +94,17 @@ impl Guard {
         Self::DecidesByWhatWasSeen,
         Self::NothingOfAnEndedReign,
         Self::FloorIsReadEachTime,
-        Self::ActivatedWhereItStands,
-        Self::ServesOnceActivated,
+        Self::OneReplica,
+        Self::ShipsToItsReplica,
+        Self::WaitsForTheCopy,
+        Self::AsksOnceMore,
+        Self::DecidesWhatIsUnderWay,
+        Self::ReusedWhereNothingIsLeft,
+        Self::ReusedOfTheSameHistory,
+        Self::StaysWhileItReigns,
+        Self::ChosenEndsTheOthers,
+        Self::ChosenEndsThoseBefore,
+        Self::BasesAreLimited,
         Self::SyncWaits,
         Self::RepeatedWaitsAsWell,
         Self::ShowsWhatIsConfirmed,

@@ -7,9 +7,20 @@ use mfpsync_storage::model::{Action, FieldSequences, Fields, Kind, Revision, Seq
 
 use super::guard::Guard;
 use super::scope::Model;
-use super::state::{Breach, Db, Op, Push, Reign, Role, State, Step, Takeover, Who};
+use super::state::{Breach, Db, Op, Push, Reign, Reigns, Role, State, Step, Takeover, Who};
 
 const FIELD: &str = "value";
+
+/// What a claim comes to at a server that it is shown to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claimed {
+    /// It reigns on.
+    Nothing,
+    /// Its reign has ended.
+    Superseded,
+    /// Two claim the group.
+    Contested,
+}
 
 impl Model {
     pub(super) fn admit(&self, state: &mut State, client: u8) -> bool {
@@ -25,11 +36,11 @@ impl Model {
         state.served_by(push.to).is_some_and(|db| db.reign == push.reign)
     }
 
-    fn takes_changes(&self, state: &State, who: Who) -> bool {
+    pub(super) fn takes_changes(&self, state: &State, who: Who) -> bool {
         let base = state.base(who);
         let told = base.told && self.keeps(Guard::RolledBackTakesNothing);
         let sealed = base.sealed && self.keeps(Guard::SealedTakesNothing);
-        let contested = base.contested && self.keeps(Guard::ContestedTakesNothing);
+        let contested = !base.rivals.is_empty() && self.keeps(Guard::ContestedTakesNothing);
         !sealed && !base.standing_down && !told && !contested
     }
 
@@ -51,14 +62,14 @@ impl Model {
             let pushed = *state.client(client);
             let has_more = !push.stale && pushed.at == db.reign && pushed.mirror.len() > db.log.len();
             state.breaches.note_if(base.told || has_more, Breach::ReusedKnowingly);
-            state.breaches.note_if(base.contested, Breach::TookWhileContested);
-            state.breaches.note_if(base.standing_down && self.is_planned(state), Breach::PlannedLoss);
+            state.breaches.note_if(!base.rivals.is_empty(), Breach::TookWhileContested);
+            state.breaches.note_if(base.standing_down && base.drained, Breach::PlannedLoss);
             self.accept(state, &mut db, push.op);
             state.base_mut(push.to).disk.master = Some(db);
         }
         let place = db.log.entries().position(|(_, op)| op == push.op);
         let sequence = place.map_or(db.log.len(), |at| at as u8 + 1);
-        let waits = self.scope.sync && self.keeps(Guard::SyncWaits);
+        let waits = self.holds_back(&db) && self.keeps(Guard::SyncWaits);
         let waits = waits && (!remembered || self.keeps(Guard::RepeatedWaitsAsWell));
         state.breaches.note_if(base.answered, Breach::TookAfterItsEnd);
         let step =
@@ -68,13 +79,9 @@ impl Model {
         true
     }
 
-    /// Whether a server has said that its successor has everything.
-    fn is_planned(&self, state: &State) -> bool {
-        match state.base(Who::Replica).disk.takeover {
-            Takeover::Begun { planned } => planned,
-            Takeover::Decided(reign) | Takeover::Placed(reign) => state.record(reign).planned,
-            Takeover::None | Takeover::Proposed(_) => false,
-        }
+    /// Whether what a server decides waits for its replica.
+    pub fn holds_back(&self, db: &Db) -> bool {
+        self.scope.sync && db.replica.is_some()
     }
 
     pub(super) fn acknowledge(&self, state: &mut State, client: u8) -> bool {
@@ -103,6 +110,8 @@ impl Model {
         let (epoch, sequence) = op.mirrored_by.map_or(made.base, |client| state.client(client).fork);
         let base = Revision { epoch: epoch.into(), sequence: Sequence(sequence.into()) };
         let base = self.lineage(state, db.reign).base(base);
+        let unseen = last.is_some_and(|(edit, at)| at <= base && edit != op.edit && !made.seen.has(edit));
+        state.breaches.note_if(unseen && op.mirrored_by.is_none(), Breach::OverUnseen);
         let action = Action::Put(value(op.edit));
         let of_a_person = rule(&Kind::parse("ui.language").expect("a kind"));
         let rule = if op.mirrored_by.is_some() { of_a_person.yielding(&action) } else { of_a_person };
@@ -119,10 +128,13 @@ impl Model {
     pub(super) fn show(&self, state: &mut State, who: Who, higher: Reign) -> bool {
         let durable = self.keeps(Guard::SealIsDurable);
         let base = state.base_mut(who);
+        if !base.serving {
+            base.rivals = Reigns::default();
+        }
         if durable {
             (base.disk.seen, base.disk.role, base.disk.takeover) = (higher, Role::None, Takeover::None);
         }
-        (base.sealed, base.answered) = (true, true);
+        (base.sealed, base.answered) = (base.serving, base.answered || base.serving);
         true
     }
 
@@ -150,20 +162,34 @@ impl Model {
         true
     }
 
+    /// A server that starts, or one that reigns, says hello to another one: that hears of a higher reign, or this
+    /// one does.
     pub(super) fn ask(&self, state: &mut State, who: Who, other: Who) -> bool {
-        let Some(db) = self.starting(state, who) else { return false };
+        let goes_on = self.scope.moves() || self.scope.stay;
+        let serves = || state.served_by(who).copied().filter(|_| goes_on && !state.base(who).sealed);
+        let Some(db) = self.starting(state, who).or_else(serves) else { return false };
         let Some(theirs) = state.served_by(other).copied().filter(|_| who != other) else { return false };
-        if state.number(db.reign) > state.number(theirs.reign) {
-            return self.show(state, other, db.reign);
-        }
-        match self.lineage(state, db.reign).relation(&self.lineage(state, theirs.reign)) {
-            Relation::Extended { .. } | Relation::Replaced { .. } => {
-                let disk = &mut state.base_mut(who).disk;
-                (disk.seen, disk.role) = (theirs.reign, Role::None);
-                true
+        let superseded = match self.claims(state, other, db.reign) {
+            Claimed::Superseded => return true,
+            // It is refused by the other one's claim alone.
+            Claimed::Contested => state.number(theirs.reign) > state.number(db.reign),
+            Claimed::Nothing => {
+                match self.lineage(state, db.reign).relation(&self.lineage(state, theirs.reign)) {
+                    Relation::Extended { .. } | Relation::Replaced { .. } => true,
+                    Relation::Same | Relation::Behind | Relation::Forked { .. } | Relation::Unrelated => {
+                        false
+                    }
+                }
             }
-            Relation::Same | Relation::Behind | Relation::Forked { .. } | Relation::Unrelated => false,
+        };
+        if superseded {
+            return self.show(state, who, theirs.reign);
         }
+        if self.is_contested(state, db.reign, theirs.reign) {
+            let base = state.base_mut(who);
+            base.rivals = base.rivals.with(theirs.reign);
+        }
+        true
     }
 
     fn starting(&self, state: &State, who: Who) -> Option<Db> {
@@ -181,7 +207,7 @@ impl Model {
             return false;
         }
         let record = &mut state.reigns[usize::from(db.reign)];
-        (record.opened, record.stands, record.planned) = (true, true, false);
+        (record.opened, record.stands) = (true, true);
         let base = state.base_mut(who);
         if !below {
             base.disk.seen = db.reign;
@@ -195,9 +221,10 @@ impl Model {
     }
 
     pub(super) fn crash(&self, state: &mut State, who: Who) -> bool {
-        // Whoever waited for it to stand down may find it serving again.
-        if let Takeover::Begun { planned } = &mut state.base_mut(Who::Replica).disk.takeover {
-            *planned = false;
+        let base = state.base_mut(who);
+        if base.asked {
+            base.end();
+            return true;
         }
         self.end(state, who)
     }
@@ -222,7 +249,7 @@ impl Model {
             let dies = |push: &Push| push.to == who && matches!(push.step, Step::Sent | Step::Admitted);
             *push = push.take().filter(|push| !dies(push));
         }
-        state.stream.take_if(|stream| *stream == who);
+        state.leave_streams(who);
     }
 
     pub(super) fn start_server(&self, state: &mut State, who: Who) -> bool {

@@ -3,17 +3,18 @@
 
 use mfpsync_replication::lineage::Lineage;
 use mfpsync_storage::model::{
-    Chain, Cursor, DeviceId, Epoch, GroupId, Parent, Promotion, PromotionReason, Sequence,
+    Cursor, DeviceId, Epoch, GroupId, Parent, Promotion, PromotionReason, Sequence,
 };
 
 use super::guard::Guard;
-use super::scope::Model;
+use super::scope::{Begins, Model};
+pub use super::set::{Edits, Ledger, Log, Op, Reigns};
 
 pub const GROUP: GroupId = GroupId([7; 16]);
 /// Edits a run may make at the most.
 pub const EDITS: usize = 3;
 /// Reigns a run may see at the most, the first included.
-pub const REIGNS: usize = 4;
+pub const REIGNS: usize = 6;
 
 /// A reign, by its place in [`State::reigns`].
 pub type Reign = u8;
@@ -29,123 +30,12 @@ pub enum Who {
     Replica,
     /// A machine from outside.
     Spare,
+    /// One that was in its place before, and is lost.
+    Gone,
 }
 
 impl Who {
     pub const ALL: [Self; 3] = [Self::Server, Self::Replica, Self::Spare];
-}
-
-/// An operation: an edit as its author made it, or as a client offers it from its mirror.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Op {
-    pub edit: Edit,
-    /// The client that offers what it mirrored; none for the author's own.
-    pub mirrored_by: Option<u8>,
-}
-
-impl Op {
-    const KINDS: u8 = 3;
-
-    fn code(self) -> u8 {
-        self.edit * Self::KINDS + self.mirrored_by.map_or(0, |client| client + 1)
-    }
-
-    fn from_code(code: u8) -> Self {
-        Self { edit: code / Self::KINDS, mirrored_by: (code % Self::KINDS).checked_sub(1) }
-    }
-}
-
-/// A set of operations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Ledger(u16);
-
-impl Ledger {
-    pub fn has(self, op: Op) -> bool {
-        self.0 & (1 << op.code()) != 0
-    }
-
-    pub fn insert(&mut self, op: Op) {
-        self.0 |= 1 << op.code();
-    }
-
-    /// The edits of which something was decided.
-    pub fn edits(self) -> Edits {
-        let any = |edit: &Edit| self.0 >> (edit * Op::KINDS) & ((1 << Op::KINDS) - 1) != 0;
-        (0..EDITS as u8).filter(any).fold(Edits::default(), Edits::with)
-    }
-}
-
-/// A set of edits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Edits(u8);
-
-impl Edits {
-    pub fn with(self, edit: Edit) -> Self {
-        Self(self.0 | 1 << edit)
-    }
-
-    pub fn without(self, edit: Edit) -> Self {
-        Self(self.0 & !(1 << edit))
-    }
-
-    pub fn has(self, edit: Edit) -> bool {
-        self.0 & (1 << edit) != 0
-    }
-
-    pub fn within(self, other: Self) -> bool {
-        self.0 & !other.0 == 0
-    }
-
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    pub fn first(self) -> Option<Edit> {
-        (!self.is_empty()).then(|| self.0.trailing_zeros() as u8)
-    }
-}
-
-/// Changes in the order a server gave them, each with the reign that did: its place is its sequence, and the
-/// whole is its own chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Log(u64);
-
-impl Log {
-    const BITS: u32 = 8;
-
-    pub fn len(self) -> u8 {
-        ((u64::BITS - self.0.leading_zeros()).div_ceil(Self::BITS)) as u8
-    }
-
-    pub fn prefix(self, len: u8) -> Self {
-        if u32::from(len) * Self::BITS >= u64::BITS {
-            return self;
-        }
-        Self(self.0 & ((1 << (u32::from(len) * Self::BITS)) - 1))
-    }
-
-    pub fn starts_with(self, other: Self) -> bool {
-        self.prefix(other.len()) == other
-    }
-
-    pub fn push(&mut self, reign: Reign, op: Op) {
-        let len = u32::from(self.len());
-        assert!(len * Self::BITS < u64::BITS, "the scope keeps logs short");
-        self.0 |= u64::from(reign << 4 | (op.code() + 1)) << (len * Self::BITS);
-    }
-
-    pub fn entries(self) -> impl DoubleEndedIterator<Item = (Reign, Op)> {
-        (0..self.len()).map(move |at| {
-            let entry = (self.0 >> (u32::from(at) * Self::BITS)) as u8;
-            (entry >> 4, Op::from_code((entry & 0xf) - 1))
-        })
-    }
-
-    fn chain(self) -> Chain {
-        let mut chain = Chain::START;
-        chain.0[..8].copy_from_slice(&self.0.to_le_bytes());
-        chain
-    }
 }
 
 /// A master database, or a copy of it.
@@ -154,6 +44,8 @@ pub struct Db {
     pub reign: Reign,
     pub log: Log,
     pub ledger: Ledger,
+    /// The device that is the replica.
+    pub replica: Option<Who>,
 }
 
 /// A promotion record.
@@ -161,18 +53,30 @@ pub struct Db {
 pub struct Record {
     pub number: u8,
     pub parent: Option<Reign>,
+    /// Whose reign it is.
+    pub device: Option<Who>,
     /// What it took over of its parent.
     pub fork: Log,
+    /// The server before stood down for it.
+    pub handed_over: bool,
+    /// Reigns beside its own history that an operator ended by it.
+    pub ends: Reigns,
     /// Edits decided there. The judge's.
     pub had: Edits,
     /// It cannot be taken back any more. The judge's.
     pub stands: bool,
+    /// It is part of a master database, so that others can be shown it. The judge's.
+    pub begun: bool,
     /// Its server has opened its port. The judge's.
     pub opened: bool,
-    /// A server that stood down for it has been silent since. The judge's.
-    pub planned: bool,
     /// Made on a machine whose disk was put back. The judge's.
     pub put_back: bool,
+    /// The replica of this reign. The judge's.
+    pub replica: Option<Who>,
+    /// An operator named another one in its place. The judge's.
+    pub replaced: bool,
+    /// Those that claimed the group beside it when an operator chose it. The judge's.
+    pub over: Reigns,
 }
 
 /// What is under way on the way to a reign.
@@ -187,8 +91,6 @@ pub enum Takeover {
     Decided(Reign),
     /// The copy's file has become the master database.
     Placed(Reign),
-    /// The spare machine has the replica's copy and a record, and asks the replica to activate it.
-    Proposed(Reign),
 }
 
 /// A role.
@@ -226,12 +128,20 @@ pub struct Base {
     /// Another device reigns: the part is ending.
     pub sealed: bool,
     pub standing_down: bool,
+    /// It has said to a successor that this has everything. The judge's.
+    pub drained: bool,
+    /// The server has said once more that it stands down, and where.
+    pub asked: bool,
     /// A device has shown that this reign was longer than it is here.
     pub told: bool,
-    /// A device has shown it another reign of its number.
-    pub contested: bool,
+    /// Reigns that claim the group beside its own, as somebody has shown it.
+    pub rivals: Reigns,
     /// Up to where the replica has said to have everything.
     pub durable: u8,
+    /// Where its copy is connected.
+    pub stream: Option<Who>,
+    /// The highest reign it knew then: only where that is not read each time.
+    pub floor: Reign,
     /// It has answered that another device reigns. The judge's.
     pub answered: bool,
 }
@@ -244,9 +154,13 @@ impl Base {
             serving: false,
             sealed: false,
             standing_down: false,
+            drained: false,
+            asked: false,
             told: false,
-            contested: false,
+            rivals: Reigns::NONE,
             durable: 0,
+            stream: None,
+            floor: 0,
             answered: false,
         }
     }
@@ -344,6 +258,8 @@ pub enum Breach {
     FalseRecord,
     /// An older edit took the place of one whose author had seen it.
     PutBack,
+    /// An edit took the place of another one as if its author had seen that.
+    OverUnseen,
 }
 
 /// A set of breaches.
@@ -377,10 +293,6 @@ pub struct State {
     pub begun: u8,
     pub bases: [Base; 3],
     pub clients: [Client; 2],
-    /// Where the replica is connected.
-    pub stream: Option<Who>,
-    /// The highest reign it knew then: only where that is not read each time.
-    pub floor: Reign,
     pub image: Image,
     pub edits: [Made; EDITS],
     pub made: u8,
@@ -392,7 +304,7 @@ pub struct State {
 impl State {
     /// One server, its replica which has everything, and two clients that have nothing yet.
     pub fn new() -> Self {
-        let db = Db::default();
+        let db = Db { replica: Some(Who::Replica), ..Db::default() };
         let server = Disk { role: Role::Server, master: Some(db), ..Disk::BLANK };
         let replica = Disk { role: Role::Replica, copy: Some(db), ..Disk::BLANK };
         let client = Client {
@@ -412,14 +324,14 @@ impl State {
             holds: Edits::default(),
         };
         let mut reigns = [Record::default(); REIGNS];
-        reigns[0] = Record { number: 1, opened: true, ..Record::default() };
+        let device = Some(Who::Server);
+        reigns[0] =
+            Record { number: 1, begun: true, opened: true, device, replica: db.replica, ..Record::default() };
         Self {
             reigns,
             begun: 1,
             bases: [Base::new(server), Base::new(replica), Base::new(Disk::BLANK)],
             clients: [client; 2],
-            stream: None,
-            floor: 0,
             image: Image::None,
             edits: [Made::default(); EDITS],
             made: 0,
@@ -468,11 +380,50 @@ impl State {
         reign != earlier && self.line(reign).any(|before| before == earlier)
     }
 
+    /// Another spare machine is in the place of the one that is lost.
+    pub fn forget_spare(&mut self) {
+        let gone = |named: &mut Option<Who>| {
+            if *named == Some(Who::Spare) {
+                *named = Some(Who::Gone);
+            }
+        };
+        let databases = self.bases.iter_mut().flat_map(|base| [&mut base.disk.master, &mut base.disk.copy]);
+        databases.flatten().for_each(|db| gone(&mut db.replica));
+        for record in &mut self.reigns {
+            gone(&mut record.device);
+            gone(&mut record.replica);
+        }
+    }
+
+    /// No copy is connected to this server any more.
+    pub fn leave_streams(&mut self, server: Who) {
+        for base in &mut self.bases {
+            base.stream.take_if(|to| *to == server);
+        }
+    }
+
     pub fn begin(&mut self, record: Record) -> Reign {
         let reign = self.begun;
         self.reigns[usize::from(reign)] = record;
         self.begun += 1;
         reign
+    }
+}
+
+impl Model {
+    /// The group at the beginning of a run.
+    pub fn begins(&self) -> State {
+        let mut state = State::new();
+        if self.scope.begins != Begins::Whole {
+            *state.base_mut(Who::Server) = Base { lost: true, ..Base::new(Disk::BLANK) };
+        }
+        if self.scope.begins == Begins::WithTwoReplicas {
+            let replica = Some(Who::Spare);
+            let db = Db { replica, ..Db::default() };
+            state.base_mut(Who::Spare).disk = Disk { role: Role::Replica, copy: Some(db), ..Disk::BLANK };
+            state.reigns[0] = Record { replica, replaced: true, ..state.reigns[0] };
+        }
+        state
     }
 }
 
@@ -501,7 +452,7 @@ impl Model {
                 transaction: 0,
                 page_digest: [0; 16],
             }),
-            ends: Vec::new(),
+            ends: record.ends.all().map(|ended| self.epoch(state, ended)).collect(),
             device: DeviceId([1; 16]),
             operator: String::new(),
             reason: PromotionReason::Promoted,
