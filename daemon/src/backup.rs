@@ -14,7 +14,6 @@ mod schedule;
 mod settings;
 mod tools;
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +21,8 @@ use mfpsync_backup::archive::{Key, Lock};
 use mfpsync_backup::layout::ArchiveId;
 use mfpsync_backup::store::Cancel;
 use mfpsync_proto::backup as wire;
-use mfpsync_replication::lineage::{Lineage, Standpoint};
+use mfpsync_replication::accept::lineage;
+use mfpsync_replication::lineage::Standpoint;
 use mfpsync_replication::operator::Operator;
 use mfpsync_storage::model::{GroupId, Kind, Scope};
 use tokio::sync::{Notify, mpsc, watch};
@@ -326,9 +326,9 @@ async fn mind_the_schedule(device: &Arc<Device>, drill_after: &mut Instant) {
     let due = device.archiving.next(now).is_some_and(|due| due <= now);
     // An upload that a former life of the process began goes on, also without a schedule.
     let past = device.archiving.remembered(|ledger| ledger.past(now));
-    let every_hour = Schedule { every_hours: 1, at_minute: 0 };
     let goes_on = device.archiving.remembered(|ledger| ledger.pending().is_some())
-        && every_hour.next(schedule::Past { good_at: None, ..past }, now).is_some_and(|due| due <= now)
+        && !past.stuck
+        && past.after_failure(now, now) <= now
         && device.archiving.settings().password.is_some();
     if due || goes_on {
         // Somebody else's job comes first; the next look is soon.
@@ -428,11 +428,10 @@ pub(crate) async fn hold_safe(device: &Device, serving: &Serving) {
     } else {
         Vec::new()
     };
-    let lineage = match serving.master.read(READ_DEADLINE, |read| read.lineage()).await {
-        Ok(lineage) => lineage.into_iter().map(|signed| signed.record).collect(),
+    let lineage = match serving.master.read(READ_DEADLINE, |read| lineage(read)).await {
+        Ok(lineage) => lineage,
         Err(error) => return tracing::warn!(%error, "read who reigned"),
     };
-    let Ok(lineage) = Lineage::new(head.group, lineage) else { return };
     let here = places
         .into_iter()
         .filter(|at| lineage.standpoint(at) == Standpoint::Continue && at.sequence <= head.sequence);
@@ -450,9 +449,4 @@ async fn remember(
         Ok(Err(error)) => tracing::warn!(%error, "remember archives"),
         Err(error) => tracing::warn!(%error, "remember archives"),
     }
-}
-
-/// Where archives are written before they are sent.
-fn spool(device: &Device) -> PathBuf {
-    device.config.data_dir.join("spool")
 }

@@ -23,6 +23,8 @@ use crate::signing::KeyError;
 pub const MASTER_FILE: &str = "master.db";
 /// A database that was made from an archive, until it is the master.
 pub const RESTORED_FILE: &str = "restored.db";
+/// Who decides that a reign begins, as its record names it.
+pub const OPERATOR: &str = "panel";
 /// The group's name, in bytes.
 const NAME_BYTES: usize = 64;
 
@@ -109,7 +111,7 @@ impl Founder<'_> {
                 parent: None,
                 ends: Vec::new(),
                 device: self.identity.device(),
-                operator: "panel".to_owned(),
+                operator: OPERATOR.to_owned(),
                 reason: PromotionReason::Founded,
                 made_at: unix_millis(),
             }),

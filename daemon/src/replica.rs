@@ -196,6 +196,7 @@ async fn server(device: &Device) -> Result<(ReplicaClient<Channel>, GroupId), En
 /// # Cancel safety
 /// Safe.
 pub async fn follow_capabilities(device: Arc<Device>, supervisor: SupervisorHandle, stop: CancellationToken) {
+    finish_release(&device).await;
     let (mut rows, mut states) = (device.roster.watch(), supervisor.watch());
     loop {
         let wanted = states.borrow_and_update().wanted();
@@ -228,6 +229,21 @@ pub async fn follow_capabilities(device: Arc<Device>, supervisor: SupervisorHand
         if stop.run_until_cancelled(changed).await != Some(true) {
             return;
         }
+    }
+}
+
+/// Moves the copy of a release aside that was cut short: the decision is durable, and nobody uses the copy yet.
+async fn finish_release(device: &Device) {
+    let control = device.control.current();
+    if !control.released || matches!(control.wanted, Role::Replica | Role::ReplicaClient) {
+        return;
+    }
+    let data_dir = device.config.data_dir.clone();
+    match tokio::task::spawn_blocking(move || move_aside(&data_dir)).await {
+        Ok(Ok(None)) => {}
+        Ok(Ok(Some(_))) => tracing::info!("a release that was cut short is carried on"),
+        Ok(Err(error)) => tracing::warn!(%error, "move the released copy aside"),
+        Err(error) => tracing::warn!(%error, "move the released copy aside"),
     }
 }
 

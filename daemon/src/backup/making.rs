@@ -15,6 +15,7 @@ use mfpsync_backup::survey::Survey;
 use mfpsync_backup::upload::{Archive, Mark, Patience, Progress, Proven, Source, Spooled, Upload, Whole};
 use mfpsync_backup::{prune, retention};
 use mfpsync_proto::backup::Step;
+use mfpsync_replication::accept::lineage;
 use mfpsync_replication::lineage::{Lineage, Standpoint};
 use mfpsync_storage::model::{IssuingCertificate, Signed};
 use mfpsync_storage::{Error, Store};
@@ -53,11 +54,8 @@ pub(super) async fn make(device: &Arc<Device>, order: Making, shown: Shown) -> R
     let head = server.serving.head();
     let settings = device.archiving.settings();
     let target = settings.target(head.group, &device.settings.now().backup)?;
-    let read = server.serving.master.read(READ_DEADLINE, |read| Ok((read.issuers()?, read.lineage()?)));
+    let read = server.serving.master.read(READ_DEADLINE, |read| Ok((read.issuers()?, lineage(read)?)));
     let (issuers, lineage) = read.await?;
-    let lineage = lineage.into_iter().map(|signed| signed.record).collect();
-    let lineage = Lineage::new(head.group, lineage)
-        .map_err(|error| JobError::Refused(format!("the history of the group: {error}")))?;
     let by_hand = lock.is_some() || !shown.is_scheduled();
     let (signer, issuer) =
         takeover::issuing(device, &issuers).map_err(|fault| JobError::Refused(fault.to_string()))?;

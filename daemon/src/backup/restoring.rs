@@ -26,13 +26,11 @@ use crate::authority::{IssuingKey, Root};
 use crate::communication::{Code, Event};
 use crate::db::{READ_DEADLINE, SCAN_DEADLINE};
 use crate::device::Device;
-use crate::group::{self, MASTER_FILE, RESTORED_FILE};
+use crate::group::{self, MASTER_FILE, OPERATOR, RESTORED_FILE};
 use crate::reign::{others, takeover};
 use crate::role::{Part, Rejected, Role, RoleState, SupervisorHandle, SwitchError};
 use crate::server::ServerPart;
 
-/// Who decided, as the promotion record names it.
-const OPERATOR: &str = "panel";
 /// Items written in one transaction: a push waits for no more than these.
 const AT_ONCE: usize = 100;
 /// How long the server may take to begin anew.

@@ -65,7 +65,7 @@ impl Schedule {
         let good_at = past.good_at.filter(|good_at| *good_at <= now);
         // Without any it is due.
         let slot = good_at.map_or(now, |at| at.saturating_sub(offset) / every * every + offset + every);
-        Some(self.after_failure(past, slot, now))
+        Some(past.after_failure(slot, now))
     }
 
     /// Whether an archive is to be read back, given when one was last, or else when the oldest that is kept was made.
@@ -75,10 +75,13 @@ impl Schedule {
         // A clock that was ahead then says nothing.
         self.is_on() && last.is_some_and(|last| last > now || last + DRILLS <= now)
     }
+}
 
-    /// No sooner than a while after a failure.
-    fn after_failure(self, past: Past, due: u64, now: u64) -> u64 {
-        let Some((failed_at, times)) = past.failed.filter(|(failed_at, _)| *failed_at <= now) else {
+impl Past {
+    /// When something that is due is to be begun: no sooner than a while after a failure.
+    #[must_use]
+    pub fn after_failure(self, due: u64, now: u64) -> u64 {
+        let Some((failed_at, times)) = self.failed.filter(|(failed_at, _)| *failed_at <= now) else {
             return due;
         };
         let wait = WAITS[(times.max(1) as usize - 1).min(WAITS.len() - 1)];

@@ -10,7 +10,6 @@ use mfpsync_backup::smb::{Library, Target};
 use mfpsync_backup::store::smb::SmbStore;
 
 use super::job::JobError;
-use super::spool;
 use crate::device::Device;
 
 const RESTORE: &str = "mfpsync-restore";
@@ -36,7 +35,7 @@ impl Tools {
         let tools = Self {
             helpers: settings.backup.helpers.clone(),
             smb: settings.backup.smb,
-            spool: spool(device),
+            spool: data.join("spool"),
             scratch: data.join("scratch"),
             data,
         };

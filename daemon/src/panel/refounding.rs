@@ -8,7 +8,6 @@ use mfpsync_storage::model::{Chain, DeviceId, Epoch, Parent, Promotion, Promotio
 use tonic::Status;
 
 use super::founding::own_head;
-use super::reign::OPERATOR;
 use super::replication::opened;
 use super::service::Session;
 use super::status::role;
@@ -16,6 +15,7 @@ use crate::authority::IssuingKey;
 use crate::clock::unix_millis;
 use crate::db::{READ_DEADLINE, SCAN_DEADLINE};
 use crate::device::Device;
+use crate::group::OPERATOR;
 use crate::reign::{others, promotion};
 use crate::role::Role;
 use crate::storage_fault;

@@ -13,14 +13,13 @@ use super::status::role;
 use crate::communication::{Code, Event};
 use crate::control_file::ControlFile;
 use crate::device::Device;
+use crate::group::OPERATOR;
 use crate::reign::left_behind;
 use crate::reign::promotion::{self, Order};
 use crate::replica::{self, Ended};
 use crate::role::{Phase, Role};
 use crate::storage_fault;
 
-/// Who decided, as the promotion record names it.
-pub(super) const OPERATOR: &str = "panel";
 /// How long the replica may take to reign after it was told to.
 const HANDS_OVER: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(20);
@@ -138,7 +137,7 @@ pub(super) async fn release(
     let stopped = states.wait_for(|state| state.phase() == Phase::Running && state.running_role() == wanted);
     if !matches!(tokio::time::timeout(STOPS, stopped).await, Ok(Ok(_))) {
         return Err(Status::unavailable(
-            "released; the copy is still in use and stays where it is: call this again to move it aside",
+            "released; the copy is still in use, and is moved aside at the next start",
         ));
     }
     let directory = device.config.data_dir.clone();

@@ -16,6 +16,8 @@
 //! | a client that was released, or its clone | `refused::a_released_device_loses_its_stream_…` |
 //! | a client with an older copy of its disk | `refused::a_disk_restored_from_an_older_copy_…` |
 
+mod killed;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -29,11 +31,9 @@ use mfpsync_proto::panel::{
 use mfpsync_tests::item::{key, put, text};
 use mfpsync_tests::lan::Lan;
 use mfpsync_tests::{
-    PASSPHRASE, PATIENCE, Port, TestDevice, current, eventually, join, open_pairing, rounds, running, seed,
-    skip, start_server,
+    PASSPHRASE, PATIENCE, Port, TestDevice, current, eventually, join, open_pairing, running, skip,
+    start_server,
 };
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use tonic::Status;
 
 /// A group whose devices dial each other.
@@ -754,120 +754,6 @@ async fn a_replica_without_a_certificate_cannot_take_over_and_says_how_it_could(
     };
     device.panel().unwrap().promote(request).await.unwrap();
     running(&device, Role::ServerClient).await.unwrap();
-}
-
-/// I-10.
-#[tokio::test]
-async fn i_10_a_takeover_killed_at_any_moment_is_finished_or_never_began() {
-    let mut office = Office::open(1).await;
-    let seed = seed();
-    println!("seed {seed} (MFPSYNC_SEED={seed} replays its choices)");
-    let mut random = StdRng::seed_from_u64(seed);
-    for device in &mut office.devices {
-        device.log.expect("F-SUPERSEDED");
-        device.log.expect("another device reigns");
-        device.log.expect("F-NOT-TAKEN-OVER");
-        // Killed right at its start, it has not yet checked what it had before.
-        device.log.expect("the copy is not what was written");
-    }
-    let (mut server, mut replica) = (SERVER, REPLICA);
-    let mut items = 0;
-    for _ in 0..rounds(12, 100) {
-        office.write(2, items..items + 3).await;
-        items += 3;
-        office.sent(2).await;
-        office.copied(server, replica).await;
-        let lost = random.random_bool(0.5);
-        if lost {
-            office.devices[server].kill().unwrap();
-        }
-        let wait = Duration::from_millis(random.random_range(0..120));
-        let promoting = office.promote(replica, lost);
-        // Whoever asked may never hear the answer.
-        let _answer = tokio::time::timeout(wait, promoting).await;
-        office.devices[replica].kill().unwrap();
-        office.devices[replica].start().await.unwrap();
-        if lost {
-            office.devices[server].start().await.unwrap();
-        }
-        let began = eventually(PATIENCE, "one of the two to serve", async || {
-            let status = office.devices[replica].status().await?;
-            ensure!(status.phase() == RolePhase::Running, "{status:?}");
-            let serves = status.running() == Role::ServerClient;
-            ensure!(serves || status.running() == Role::ReplicaClient, "{status:?}");
-            Ok(serves)
-        });
-        if began.await.unwrap() {
-            (server, replica) = (replica, server);
-            office.agree(server, &[0, 1, 2], items as usize).await;
-            if lost {
-                // Somebody dismisses what it had, and makes it the replica.
-                let mut panel = office.devices[replica].panel().unwrap();
-                panel.retire_server(RetireServerRequest {}).await.unwrap();
-                office.replicate(server, replica).await.unwrap();
-            }
-        }
-        running(&office.devices[replica], Role::ReplicaClient).await.unwrap();
-    }
-    office.agree(server, &[0, 1, 2], items as usize).await;
-}
-
-/// I-10, I-13. The server's end, the replica's, or both are killed at random moments.
-#[tokio::test]
-async fn i_10_a_handover_with_either_end_killed_leaves_one_server_and_one_replica() {
-    let mut office = Office::open(1).await;
-    let seed = seed();
-    println!("seed {seed} (MFPSYNC_SEED={seed} replays its choices)");
-    let mut random = StdRng::seed_from_u64(seed);
-    for device in &mut office.devices {
-        device.log.expect("F-SUPERSEDED");
-        device.log.expect("another device reigns");
-        device.log.expect("the copy is not what was written");
-        device.log.expect("take over from the server that hands over");
-        device.log.expect("F-NOT-TAKEN-OVER");
-    }
-    let (mut server, mut replica, mut items, mut moved) = (SERVER, REPLICA, 0, 0);
-    for _ in 0..rounds(12, 100) {
-        office.write(2, items..items + 3).await;
-        items += 3;
-        office.sent(2).await;
-        office.copied(server, replica).await;
-        let mut panel = office.devices[server].panel().unwrap();
-        let transfer = tokio::spawn(async move { panel.transfer(TransferRequest {}).await.map(drop) });
-        tokio::time::sleep(Duration::from_millis(random.random_range(0..150))).await;
-        let killed = match random.random_range(0..3) {
-            0 => vec![server],
-            1 => vec![replica],
-            _ => vec![server, replica],
-        };
-        for device in &killed {
-            office.devices[*device].kill().unwrap();
-        }
-        // Whoever asked may never hear the answer, or gives up.
-        transfer.abort();
-        for device in killed {
-            office.devices[device].start().await.unwrap();
-        }
-        let serving = eventually(PATIENCE, "one to serve and one to be the replica", async || {
-            let mut roles = Vec::new();
-            for device in [SERVER, REPLICA] {
-                let status = office.devices[device].status().await?;
-                ensure!(status.phase() == RolePhase::Running, "{status:?}");
-                roles.push(status.running());
-            }
-            match roles[..] {
-                [Role::ServerClient, Role::ReplicaClient] => Ok(SERVER),
-                [Role::ReplicaClient, Role::ServerClient] => Ok(REPLICA),
-                _ => anyhow::bail!("{roles:?}"),
-            }
-        });
-        if serving.await.unwrap() == replica {
-            (server, replica, moved) = (replica, server, moved + 1);
-        }
-        office.agree(server, &[SERVER, REPLICA, 2], items as usize).await;
-    }
-    println!("{moved} handovers happened");
-    office.copied(server, replica).await;
 }
 
 /// Who was released still holds a key that the group certified: it can sign a record, and nobody follows it.

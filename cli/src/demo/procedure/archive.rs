@@ -5,17 +5,17 @@ use std::time::Instant;
 use mfpsync_proto::backup::{
     BeginRequest, Dialect, Encryption, Job, Key, NewKeyRequest, RestoreRequest, SetRequest, Share,
 };
-use mfpsync_proto::panel::{Role, StartClientRequest, StatusReply};
+use mfpsync_proto::panel::{Role, StartClientRequest};
 
 use super::super::file_server::{PASSWORD, SHARE};
 use super::super::fleet::{COPIER, NEWCOMER, PRINTER, SCANNER};
 use super::super::narrator::took;
 use super::office::Office;
+use super::takeover::noticed;
 use crate::command::{backup, now_unix_millis};
 use crate::exit::Failure;
 use crate::render::backup as render;
 use crate::sockets::Sockets;
-use crate::wait::Verdict;
 
 /// Edits that the archive has, edits that came after it, and edits that were made while there was no server.
 const EDITS: [usize; 3] = [6, 5, 4];
@@ -95,14 +95,4 @@ async fn set(sockets: &Sockets, share: &Share) -> Result<(), Failure> {
         Share { minimum: Dialect::Smb311.into(), encryption: Encryption::Preferred.into(), ..share.clone() };
     let request = SetRequest { share: Some(share), password: PASSWORD.to_owned(), ..SetRequest::default() };
     sockets.call(sockets.backup().await?.set(request)).await.map(drop)
-}
-
-/// The panel is not connected any more.
-fn noticed(status: &StatusReply) -> Verdict {
-    use mfpsync_proto::panel::client_status::Link;
-    match status.client.as_ref().map(mfpsync_proto::panel::ClientStatus::link) {
-        Some(Link::Waiting) => Verdict::Reached,
-        Some(Link::Unspecified | Link::Connecting | Link::CatchingUp | Link::Current | Link::Refused)
-        | None => Verdict::NotYet,
-    }
 }

@@ -112,8 +112,8 @@ async fn old_server_returns(office: &mut Office<'_>) -> Result<(), Failure> {
     office.screen(PRINTER).await
 }
 
-/// Neither the panel nor the copy is connected any more.
-fn noticed(status: &StatusReply) -> Verdict {
+/// Neither the panel nor the copy, if there is one, is connected any more.
+pub(super) fn noticed(status: &StatusReply) -> Verdict {
     if status.copy.as_ref().is_some_and(|copy| copy.connected) {
         return Verdict::NotYet;
     }

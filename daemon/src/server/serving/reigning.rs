@@ -44,12 +44,13 @@ impl Serving {
     /// Takes no more changes, and answers when the replica has all there are on stable storage.
     ///
     /// # Errors
-    /// The replica is not up to date in time; this server then goes on, as it does when the replica follows
-    /// again, or by itself [`STANDS_DOWN`](super::gate::STANDS_DOWN) later.
+    /// This reign has ended. Or the replica is not up to date in time; this server then goes on, as it does when the
+    /// replica follows again, or by itself [`STANDS_DOWN`](crate::server::gate::STANDS_DOWN) later.
     ///
     /// # Cancel safety
     /// The server stands down all the same, for so long.
     pub async fn stand_down(&self) -> Result<Position, Status> {
+        self.reigns()?;
         self.gate.stand_down();
         // What is being written now is behind this write.
         let drained = self.master.write(Priority::Sync, |write| write.founded_head()).await;
