@@ -428,7 +428,7 @@ pub(crate) async fn hold_safe(device: &Device, serving: &Serving) {
     } else {
         Vec::new()
     };
-    let lineage = match serving.master.read(READ_DEADLINE, |read| lineage(read)).await {
+    let lineage = match serving.master.read(READ_DEADLINE, lineage).await {
         Ok(lineage) => lineage,
         Err(error) => return tracing::warn!(%error, "read who reigned"),
     };
