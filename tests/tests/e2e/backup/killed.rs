@@ -330,7 +330,9 @@ async fn i_18_i_20_whoever_is_killed_at_any_moment_no_archive_is_bad_and_none_is
     office.fleet.server.log.expect("old archives were not removed");
     let folder = office.folder("backup").await;
     ok(&office.fleet.server, &TWO);
-    let mut luck = StdRng::seed_from_u64(seed());
+    let seed = seed();
+    println!("seed {seed} (MFPSYNC_SEED={seed} replays its choices)");
+    let mut luck = StdRng::seed_from_u64(seed);
     let mut known = sound(&folder);
     for round in 0..rounds(6, 200) {
         run(&office.fleet.server, &["now", "--no-wait"]);
@@ -370,7 +372,9 @@ async fn i_10_i_18_a_restore_cut_at_any_moment_happened_or_did_not() {
     let (mut office, _) = Office::with_archive(0, 0..30).await;
     office.fleet.server.log.expect("came to nothing");
     let [mut before, mut after] = [0, 0];
-    let mut luck = StdRng::seed_from_u64(seed());
+    let seed = seed();
+    println!("seed {seed} (MFPSYNC_SEED={seed} replays its choices)");
+    let mut luck = StdRng::seed_from_u64(seed);
     for _ in 0..rounds(3, 150) {
         let epoch = epoch_of(&office.fleet.server).await;
         let mut restoring = restore(&office, &office.fleet.server).spawn().unwrap();

@@ -31,12 +31,6 @@ fn unsettled(mut office: Office) -> Office {
     office
 }
 
-fn luck() -> StdRng {
-    let seed = seed();
-    println!("seed {seed} (MFPSYNC_SEED={seed} replays its choices)");
-    StdRng::seed_from_u64(seed)
-}
-
 /// Waits until one of server and replica serves and the other is its replica; which serves.
 async fn serving(office: &Office) -> usize {
     let serving = eventually(PATIENCE, "one to serve and one to be the replica", async || {
@@ -211,7 +205,6 @@ async fn a_handover_with_one_end_killed_at_each_step(counted: usize) {
         office.agree(serving, &[SERVER, REPLICA], ITEMS as usize).await;
         seen.push((step, serving == REPLICA));
     }
-    println!("{seen:?}");
     assert!(seen.iter().any(|(_, moved)| *moved), "{seen:?}");
 }
 
@@ -305,7 +298,9 @@ async fn i_10_a_server_killed_at_each_step_of_its_end_is_sealed_all_the_same() {
 /// I-10.
 #[tokio::test]
 async fn i_10_a_takeover_killed_at_any_moment_is_finished_or_never_began() {
-    let (mut office, mut random) = (unsettled(Office::open(1).await), luck());
+    let seed = seed();
+    println!("seed {seed} (MFPSYNC_SEED={seed} replays its choices)");
+    let (mut office, mut random) = (unsettled(Office::open(1).await), StdRng::seed_from_u64(seed));
     let (mut server, mut replica) = (SERVER, REPLICA);
     let mut items = 0;
     for _ in 0..rounds(12, 100) {
@@ -351,7 +346,9 @@ async fn i_10_a_takeover_killed_at_any_moment_is_finished_or_never_began() {
 /// I-10, I-13. The server's end, the replica's, or both are killed at random moments.
 #[tokio::test]
 async fn i_10_a_handover_with_either_end_killed_leaves_one_server_and_one_replica() {
-    let (mut office, mut random) = (unsettled(Office::open(1).await), luck());
+    let seed = seed();
+    println!("seed {seed} (MFPSYNC_SEED={seed} replays its choices)");
+    let (mut office, mut random) = (unsettled(Office::open(1).await), StdRng::seed_from_u64(seed));
     let (mut server, mut replica, mut items, mut moved) = (SERVER, REPLICA, 0, 0);
     for _ in 0..rounds(12, 100) {
         office.write(2, items..items + 3).await;
