@@ -6,10 +6,10 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use mfpsync_proto::panel::Role;
-use mfpsync_tests::{rounds, running, skip};
+use mfpsync_tests::{Mishap, Relay, Way, rounds, running, skip};
 use serde_json::Value as Json;
 
-use super::{Office, device, idle, listed, ok, refused, sound, written};
+use super::{Office, count, device, idle, listed, ok, refused, sound, written};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_share_is_said_and_archives_stay() {
@@ -243,4 +243,27 @@ async fn a_share_that_lets_nothing_be_removed_is_said_and_archives_go_on() {
     assert_eq!(job["removed"], 2, "{job}");
     assert_eq!(ok(server, &["status"])["not_removed"], Json::Null);
     assert_eq!(sound(&folder).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_whose_connection_breaks_anywhere_is_made_all_the_same() {
+    let (office, _) = Office::with_archive(0, 0..60).await;
+    let server = &office.fleet.server;
+    let relay = Relay::open(office.share.address()).await.unwrap();
+    let (host, port) = (relay.address().ip().to_string(), relay.address().port().to_string());
+    ok(server, &["set", "--host", &host, "--port", &port, "--password-file", &office.password()]);
+    let key = office.key();
+    let restore = ["restore", "--key", &*key, "--accept-loss-of", "100000", "--yes"];
+    let before = relay.passed();
+    ok(server, &restore);
+    let whole = relay.passed() - before;
+    // While it logs in and looks around, and in the middle of the archive.
+    for part in [8, 3, 2] {
+        let (epoch, before) = (server.status().await.unwrap().group.unwrap().epoch, relay.passed());
+        relay.mishap(Way::Back, whole / part, Mishap::Reset);
+        ok(server, &restore);
+        assert!(relay.passed() - before > whole, "1/{part}: nothing was asked for again");
+        assert_eq!(server.status().await.unwrap().group.unwrap().epoch, epoch + 1);
+        assert_eq!(count(server).await.unwrap(), 60);
+    }
 }
