@@ -1,6 +1,6 @@
-//! What may pass between the helper and a server. libsmbclient does not keep all that it is told: it goes on in
-//! clear when a server cannot encrypt, and takes a guest's session for a user's. So every message is looked at
-//! before it is passed on.
+//! What may pass between a helper and a server. Libraries do not keep all that they are told: libsmbclient goes on in
+//! clear when a server cannot encrypt, and takes a guest's session for a user's; the native one offers dialects that are
+//! too old. So every message is looked at before it is passed on.
 //!
 //! Pure: one [`Watch`] for each connection sees the head of every message in both directions.
 //!
@@ -38,6 +38,8 @@ pub struct Watch {
     encryption: Encryption,
     dialect: Option<u16>,
     encrypted: bool,
+    /// A log-in has succeeded: from then on what is said in clear is signed.
+    set_up: bool,
 }
 
 /// The head of a message in clear.
@@ -57,7 +59,7 @@ impl Watch {
     /// A connection on which nothing was said yet.
     #[must_use]
     pub fn new(minimum: Dialect, encryption: Encryption) -> Self {
-        Self { minimum, encryption, dialect: None, encrypted: false }
+        Self { minimum, encryption, dialect: None, encrypted: false, set_up: false }
     }
 
     /// The dialect that was agreed upon.
@@ -114,9 +116,18 @@ impl Watch {
             .zip(clear.short(12))
             .filter(|_| head.starts_with(CLEAR))
             .ok_or(Kind::Unreachable)?;
+        let begins = matches!(command, NEGOTIATE | SESSION_SETUP);
+        // Only the first of several messages in one is looked at, and nothing else holds them to anything yet.
+        if (begins || !self.set_up) && clear.long(20) != Some(0) {
+            return Err(Kind::Unreachable);
+        }
         match command {
             NEGOTIATE => self.negotiated(status, clear.short(68)),
-            SESSION_SETUP => set_up(status, clear.short(66)),
+            SESSION_SETUP => {
+                set_up(status, clear.short(66))?;
+                self.set_up |= status == SUCCESS;
+                Ok(())
+            }
             // Signatures are the library's matter, and it keeps to them.
             _ => Ok(()),
         }
@@ -242,6 +253,22 @@ mod tests {
         ] {
             assert_eq!(set_up(watch, status, 0), Err(kind));
         }
+    }
+
+    #[test]
+    fn nothing_hides_behind_another_message_before_a_log_in_has_succeeded() {
+        let mut watch = Watch::new(Dialect::Smb300, Encryption::Off);
+        let behind = |command: u16| {
+            let mut head = message(command, SUCCESS, 0, [9, 0, 0, 0, 0, 0, 0, 0]);
+            head[20] = 72;
+            head
+        };
+        for command in [NEGOTIATE, SESSION_SETUP, ECHO, CREATE] {
+            assert_eq!(watch.to_client(&behind(command)), Err(Kind::Unreachable));
+        }
+        assert_eq!(set_up(&mut watch, SUCCESS, 0), Ok(()));
+        assert_eq!(watch.to_client(&behind(CREATE)), Ok(()));
+        assert_eq!(watch.to_client(&behind(SESSION_SETUP)), Err(Kind::Unreachable));
     }
 
     #[test]

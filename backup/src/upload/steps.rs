@@ -305,6 +305,8 @@ impl Steps {
     fn refused(&mut self, kind: Kind) {
         match (self.stage, kind) {
             _ if !self.connected => self.stage = Stage::Ended(Err(kind)),
+            // A folder has its name, so that it can never be there.
+            (Stage::Find { .. }, Kind::WrongType) => self.stage = Stage::Ended(Err(Kind::Exists)),
             // Begun in an earlier life: nothing was sent to this one, so it is no turn.
             (Stage::Create, Kind::Exists) => {
                 self.turn += 1;

@@ -4,24 +4,21 @@
 //! Steps of the daemon's, each durable. A command that was cut short is run again: it goes on from what it finds.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
-use mfpsync_proto::panel::{LookForServersRequest, Role, StatusReply, StatusRequest};
+use mfpsync_proto::panel::{Role, StatusReply, StatusRequest};
 use serde_json::json;
 
 use super::devices::in_group;
+use super::pair::Awaited;
 use super::{Context, join, pair, role};
 use crate::confirm;
 use crate::exit::{Exit, Failure};
 use crate::output::printable;
 use crate::render::status::role_name;
 use crate::render::units::count;
-use crate::secret::{self, Secret};
+use crate::secret;
 use crate::secret_file::SecretFile;
-
-/// Devices that are switched off keep one waiting.
-const LOOK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How a group begins anew.
 #[derive(Debug, Args)]
@@ -62,45 +59,48 @@ pub(super) async fn found(
         | Role::Replica
         | Role::ReplicaClient) => {
             return Err(Failure::Failed(format!(
-                "this device is {} already; nothing was changed (`mfpsync pair each` lets devices join a server, \
-                 `mfpsync role promote --server-is-lost` makes a replica one)",
+                "this device is {} already; nothing was changed (`mfpsync pair each --leave NAME...` lets the devices \
+                 of a lost group join a server, `mfpsync role promote --server-is-lost` makes a replica one)",
                 role_name(other)
             )));
         }
     };
-    let name = args.group.or(status.group.map(|group| group.group_name));
+    let name = args.group.or_else(|| Some(status.group.as_ref()?.group_name.clone()));
     let name = name.ok_or_else(|| Failure::Usage("name the new group (--group NAME)".to_owned()))?;
-    let kit = args.new_kit.ok_or_else(|| Failure::Usage("name a file for the kit (--new-kit)".to_owned()))?;
-    let kit = SecretFile::reserve(&kit)?;
+    let path =
+        args.new_kit.ok_or_else(|| Failure::Usage("name a file for the kit (--new-kit)".to_owned()))?;
+    // Of an attempt of before it may be there already, and then it counts.
+    let kit = (status.wanted() != Role::Idle).then(|| SecretFile::reserve(&path)).transpose()?;
     let passphrase = secret::new_passphrase("the recovery kit", passphrase_file.as_deref()).await?;
-    join::leave_lost(context).await?;
-    begin(context, &name, &passphrase, kit).await.map_err(|source| Failure::Halfway {
-        stands: "this device has left the lost group and has its data; run the command again, with --group",
-        source: Box::new(source),
-    })?;
+    join::leave_at_once(context).await?;
+    let prepared =
+        role::prepare(&context.sockets, &name, &passphrase).await.map_err(|source| Failure::Halfway {
+            stands: "this device has left the lost group and has its data; run the command again, with --group",
+            source: Box::new(source),
+        })?;
+    if prepared.group_id.is_empty() {
+        context.out.note("the group exists already: its recovery kit was given out before it was founded")?;
+        drop(kit);
+    } else {
+        let kit = kit.map_or_else(|| SecretFile::reserve(&path), Ok)?;
+        role::hand_over(context, &prepared.recovery_kit, Some(kit))?;
+        role::found(&context.sockets, prepared.group_id).await?;
+    }
+    let reply = role::serve(&context.sockets, true).await?;
+    role::reach(context, reply.wanted()).await?;
     context.out.note(&format!("this device is the server of a new group, {}", printable(&name)))?;
     if others.is_empty() {
         let text = "let devices join with `mfpsync pair each --leave`\n";
-        context.out.answer(text, &json!({ "group": name, "missing": others }))?;
+        context.out.answer(text, &json!({ "group": name, "missing": [] }))?;
         return Ok(Exit::Ok);
     }
     context.out.note("now go from device to device; each brings what it has")?;
     pair::each(context, others, true).await
 }
 
-/// Makes sure that nobody could go on with the group, and that a person wants this; the names of its other devices.
-async fn lost_group(context: &Context, status: &StatusReply, yes: bool) -> Result<Vec<String>, Failure> {
-    let sockets = &context.sockets;
-    let mut panel = sockets.panel().await?;
-    let found =
-        sockets.call_patiently(LOOK_PATIENCE, panel.look_for_servers(LookForServersRequest {})).await?;
-    if !found.answering.is_empty() {
-        let names: Vec<_> = found.answering.iter().map(|name| printable(name)).collect();
-        return Err(Failure::Failed(format!(
-            "{} could serve and answers; nothing was changed: let the group go on from there",
-            names.join(", ")
-        )));
-    }
+/// Makes sure that nobody could go on with the group, and that a person wants this; its other devices.
+async fn lost_group(context: &Context, status: &StatusReply, yes: bool) -> Result<Vec<Awaited>, Failure> {
+    let found = join::found_lost(context).await?;
     let mut others = in_group(context).await?;
     // Those that could serve are lost.
     others.retain(|device| !device.this_device && !device.capabilities.iter().any(|it| it == "serve"));
@@ -120,16 +120,5 @@ async fn lost_group(context: &Context, status: &StatusReply, yes: bool) -> Resul
     if !yes && !confirm::yes("Begin a new group?").await? {
         return Err(Failure::Failed("nothing was changed".to_owned()));
     }
-    Ok(others.into_iter().map(|device| device.name).collect())
-}
-
-async fn begin(context: &Context, name: &str, passphrase: &Secret, kit: SecretFile) -> Result<(), Failure> {
-    let prepared = role::prepare(&context.sockets, name, passphrase).await?;
-    if prepared.group_id.is_empty() {
-        return Err(Failure::Failed("this device holds the database of a server of before".to_owned()));
-    }
-    role::hand_over(context, &prepared.recovery_kit, Some(kit))?;
-    role::found(&context.sockets, prepared.group_id).await?;
-    let reply = role::serve(&context.sockets, true).await?;
-    role::reach(context, reply.wanted()).await.map(drop)
+    Ok(others.into_iter().map(Awaited::from).collect())
 }

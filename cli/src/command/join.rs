@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use mfpsync_proto::panel::{
-    JoinPlanRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, Role, StatusRequest,
+    JoinPlanRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, LookForServersReply,
+    LookForServersRequest, Role, StatusRequest,
 };
 use serde_json::json;
 use tonic::Code;
@@ -24,6 +25,8 @@ use crate::wait;
 const JOIN_PATIENCE: Duration = Duration::from_secs(30);
 /// Leaving pushes first what waits.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(30);
+/// Devices that are switched off keep one waiting.
+const LOOK_PATIENCE: Duration = Duration::from_secs(30);
 const CODE_DIGITS: usize = 8;
 
 /// Become a client of a group: pair with its server by code, bring what this device has
@@ -181,15 +184,46 @@ pub(crate) async fn join(context: &Context, args: JoinArgs) -> Result<Exit, Fail
     Ok(status::exit_of(&status))
 }
 
-/// Leaves a group whose server is lost. What waits for it stays as the device's own.
+/// Leaves a group whose server is lost, if that is so. What waits for it stays as the device's own.
+///
+/// # Errors
+/// Somebody could still serve the group, or the daemon's refusal.
+async fn leave_lost(context: &Context) -> Result<(), Failure> {
+    let mut panel = context.sockets.panel().await?;
+    let status = context.sockets.call(panel.status(StatusRequest {})).await?;
+    if status.wanted() == Role::Client {
+        found_lost(context).await?;
+    }
+    leave_at_once(context).await
+}
+
+/// Looks for devices that could serve the group; what this one holds besides.
+///
+/// # Errors
+/// One of them answers, or the daemon's refusal.
+pub(super) async fn found_lost(context: &Context) -> Result<LookForServersReply, Failure> {
+    let mut panel = context.sockets.panel().await?;
+    let looking = panel.look_for_servers(LookForServersRequest {});
+    let found = context.sockets.call_patiently(LOOK_PATIENCE, looking).await?;
+    if found.answering.is_empty() {
+        return Ok(found);
+    }
+    let names: Vec<_> = found.answering.iter().map(|name| printable(name)).collect();
+    Err(Failure::Failed(format!(
+        "the group is not lost: {} could serve and answers; nothing was changed",
+        names.join(", ")
+    )))
+}
+
+/// Leaves a group that was found to be lost, or goes on with that where an attempt of before was cut short.
 ///
 /// # Errors
 /// The daemon's refusal.
-pub(super) async fn leave_lost(context: &Context) -> Result<(), Failure> {
+pub(super) async fn leave_at_once(context: &Context) -> Result<(), Failure> {
     let mut panel = context.sockets.panel().await?;
     let status = context.sockets.call(panel.status(StatusRequest {})).await?;
-    if status.wanted() == Role::Idle {
-        // An attempt of before went this far.
+    // The role comes first: with it the data may still be the group's.
+    if status.wanted() == Role::Idle && status.group.is_none() {
         return Ok(());
     }
     let waiting = status.client.map(|client| client.waiting);

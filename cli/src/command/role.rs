@@ -304,7 +304,7 @@ pub(crate) async fn found(sockets: &Sockets, group_id: String) -> Result<(), Fai
     };
     founding.await.map(drop).map_err(|source| Failure::Halfway {
         stands: "the recovery kit is written and counts if the group was founded all the same: run the command again \
-                 with another --kit, and if that writes a new kit, delete this one",
+                 with another file for the kit, and if that writes a new one, delete this one",
         source: Box::new(source),
     })
 }

@@ -50,12 +50,7 @@ pub(super) async fn refound(
              --accept-loss-of {seen}`)"
         )));
     }
-    if own_head(device).await?.is_some() {
-        return Err(Status::failed_precondition(
-            "this device holds the database of a server of before; nothing was changed: dismiss it first \
-             (`mfpsync role retire`)",
-        ));
-    }
+    holds_no_master(device).await?;
     let root = opened(request.recovery_kit, request.kit_passphrase).await?;
     promotion::certify(device, &root).await?;
     let record = record(device, lineage)?;
@@ -75,10 +70,22 @@ pub(super) async fn look(session: &Session) -> Result<wire::LookForServersReply,
             "this device is no client of a group, or could serve itself",
         ));
     }
+    holds_no_master(device).await?;
     let answering = answering(device).await?;
     let items = device.own.db().read(SCAN_DEADLINE, |read| read.visible_count()).await;
     let items = items.map_err(|error| storage_fault::refusal(&error))?;
     Ok(wire::LookForServersReply { answering, items })
+}
+
+/// What a server of before left behind is more than what this device has as a client.
+async fn holds_no_master(device: &Device) -> Result<(), Status> {
+    if own_head(device).await?.is_none() {
+        return Ok(());
+    }
+    Err(Status::failed_precondition(
+        "this device holds the database of a server of before; nothing was changed: let it serve again \
+         (`mfpsync role start-server`), or dismiss it if another device has reigned since (`mfpsync role retire`)",
+    ))
 }
 
 /// Asks all that may serve, also those that only say who does; the names of those that answer.

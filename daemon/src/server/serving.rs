@@ -21,7 +21,7 @@ use tonic::Status;
 
 use self::connected::Connected;
 use self::members::Introduction;
-use super::gate::Gate;
+use super::gate::{Gate, Held};
 use super::hub::Hub;
 use super::replicating::Replicating;
 use crate::authority::{IssuingKey, TrustAnchor};
@@ -264,6 +264,27 @@ impl Serving {
         };
         let written = self.storage.written(self.master.write(Priority::Sync, write).await);
         Ok(written.map_err(|error| storage_fault::refusal(&error))??)
+    }
+
+    /// Writes what a device says of itself, unless this server stands down: the copy would lack it, and whoever takes
+    /// over wants all of it.
+    ///
+    /// # Errors
+    /// The server stands down, or the database fails.
+    ///
+    /// # Cancel safety
+    /// As [`Serving::change`].
+    pub async fn note<T: Send + 'static>(
+        &self,
+        mut write: impl FnMut(&MasterWrite<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Status> {
+        let pass = self.pass();
+        let write = move |db: &MasterWrite<'_>| match pass() {
+            Ok(()) | Err(Held::Contested) => write(db).map(Ok),
+            Err(Held::Stopping) => Ok(Err(Held::Stopping)),
+        };
+        let noted = self.master.write(Priority::Sync, write).await;
+        Ok(noted.map_err(|error| self.storage_failed(&error))??)
     }
 
     /// Notes that a device claims more of this reign than this server has, and the answer to it. The

@@ -11,8 +11,7 @@ use mfpsync_replication::accept::{Answer, Submission, accept, is_of_another, lin
 use mfpsync_replication::follow::{self, Noted, Start};
 use mfpsync_replication::message::{Follow, Greeting, PushAnswer};
 use mfpsync_replication::wire as convert;
-use mfpsync_storage::Priority;
-use mfpsync_storage::master::{Head, MasterRead, MasterWrite};
+use mfpsync_storage::master::{Head, MasterRead};
 use mfpsync_storage::model::{
     Capabilities, Cursor, DeviceId, Epoch, GroupId, Member, OperationNumber, Outcome, Sequence,
 };
@@ -240,9 +239,7 @@ impl Sync for SyncService {
         let head = self.0.head();
         same_group(report.group, &head)?;
         same_epoch(report.epoch, &head)?;
-        let note = move |write: &MasterWrite<'_>| write.report(device, report.held.clone());
-        let noted = self.0.master.write(Priority::Sync, note).await;
-        noted.map_err(|error| self.0.storage_failed(&error))?;
+        self.0.note(move |write| write.report(device, report.held.clone())).await?;
         Ok(Response::new(wire::ReportReply {}))
     }
 
@@ -289,9 +286,7 @@ impl SyncService {
         sequence: Sequence,
     ) -> Result<(), Status> {
         let (incarnation, settled) = (*incarnation, *settled);
-        let note = move |write: &MasterWrite<'_>| follow::note(write, device, incarnation, sequence, settled);
-        let noted = self.0.master.write(Priority::Sync, note).await;
-        match noted.map_err(|error| self.0.storage_failed(&error))? {
+        match self.0.note(move |write| follow::note(write, device, incarnation, sequence, settled)).await? {
             Noted::Done => Ok(()),
             Noted::Quarantined => Err(self.quarantined(device)),
             Noted::OtherIncarnation => Err(self.other_incarnation(device)),

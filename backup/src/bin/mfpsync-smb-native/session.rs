@@ -200,14 +200,15 @@ async fn log_in(target: &Target, gate: &Gate) -> Result<Connection> {
     connection.set_response_timeout(Some(target.patience));
     connection.negotiate().await.map_err(failure)?;
     let password = target.password.reveal();
-    // It signs from here on, and encrypts if the server demands that: the gate lets nothing else pass.
+    // It signs from here on, and encrypts if the server demands that: the gate lets nothing else pass. Its copies of
+    // the password last as long as the process, of which no memory is dumped.
     LogIn::setup(&mut connection, &target.user, password, &target.domain).await.map_err(failure)?;
     Ok(connection)
 }
 
 impl Session {
-    /// Closes what is open, whatever it is: a file is neither renamed nor removed while it is. How that went matters
-    /// for a file that is finished, and for no other.
+    /// Closes what is open, whatever it is: one file is at the most, and none while one is renamed or removed. How that
+    /// went matters for a file that is finished, and for no other.
     fn close(&mut self) {
         let Self { runtime, share, open, .. } = self;
         let _closed = match std::mem::replace(open, Open::Nothing) {
@@ -239,12 +240,14 @@ impl Backend for Session {
     }
 
     fn create(&mut self, name: &Name) -> Result<()> {
+        self.close();
         let file = self.runtime.block_on(self.share.open_to_write(name, CreateDisposition::FileCreate))?;
         self.open = Open::Writing(file, 0);
         Ok(())
     }
 
     fn resume(&mut self, name: &Name, offset: u64) -> Result<()> {
+        self.close();
         let file = self.runtime.block_on(self.share.open_to_write(name, CreateDisposition::FileOpen))?;
         self.open = Open::Writing(file, offset);
         Ok(())
@@ -264,6 +267,7 @@ impl Backend for Session {
     }
 
     fn open(&mut self, name: &Name) -> Result<()> {
+        self.close();
         let Share { connection, tree, .. } = &self.share;
         let path = self.share.path(name);
         let reader =
