@@ -30,6 +30,7 @@ use mfpsync_proto::panel::{
 };
 use mfpsync_tests::item::{key, put, text};
 use mfpsync_tests::lan::Lan;
+use mfpsync_tests::steps::Steps;
 use mfpsync_tests::{
     PASSPHRASE, PATIENCE, Port, TestDevice, current, eventually, join, open_pairing, running, skip,
     start_server,
@@ -754,6 +755,38 @@ async fn a_replica_without_a_certificate_cannot_take_over_and_says_how_it_could(
     };
     device.panel().unwrap().promote(request).await.unwrap();
     running(&device, Role::ServerClient).await.unwrap();
+}
+
+/// Whatever is written after the server stood down the copy lacks, also what is said of devices.
+#[tokio::test]
+async fn a_device_that_comes_while_a_server_stands_down_waits_and_does_not_spoil_the_handover() {
+    let mut devices: Vec<_> =
+        (0..3).map(|number| TestDevice::new(&format!("device-{number}")).unwrap()).collect();
+    let steps = Steps::of_device(&mut devices[REPLICA], "rename").unwrap();
+    let mut office = Office::of(devices).await;
+    office.write(2, 0..5).await;
+    office.agree(SERVER, &[SERVER, REPLICA, 2], 5).await;
+    office.copied(SERVER, REPLICA).await;
+    // It is sealed by whoever says so first, and is the replica then.
+    office.devices[SERVER].log.expect("F-SUPERSEDED");
+    office.devices[SERVER].log.expect("another device reigns");
+    // The replica is about to write down that it takes over.
+    steps.count(Some(0)).unwrap();
+    let mut panel = office.devices[SERVER].panel().unwrap();
+    let handing = tokio::spawn(async move { panel.transfer(TransferRequest {}).await });
+    assert_eq!(steps.held(0).await.unwrap(), "rename control");
+    office.devices[2].restart().await.unwrap();
+    eventually(PATIENCE, "the device to be told to wait", async || {
+        let client = office.devices[2].client_status().await?;
+        ensure!(client.link() == Link::Waiting && !client.last_error.is_empty(), "{client:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    steps.go_on().unwrap();
+    handing.await.unwrap().unwrap();
+    running(&office.devices[REPLICA], Role::ServerClient).await.unwrap();
+    office.agree(REPLICA, &[SERVER, REPLICA, 2], 5).await;
 }
 
 /// Who was released still holds a key that the group certified: it can sign a record, and nobody follows it.
