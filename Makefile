@@ -25,8 +25,8 @@ test: tools ## All tests, over real files, sockets and processes (MFPSYNC_NO_SKI
 		age:age zstd:zstd strace:strace script:bsdutils
 	$(CARGO) build --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace
-	MFPSYNC_SMB=$(abspath $(BUILT))/debug/$(NATIVE) $(CARGO) test --locked -p mfpsync-tests --test smb
-	MFPSYNC_SMB=$(abspath $(BUILT))/debug/$(NATIVE) $(CARGO) test --locked -p mfpsync-tests --test e2e backup::i_
+	MFPSYNC_SMB=$(abspath $(BUILT))/debug/$(NATIVE) $(CARGO) test --locked --workspace --test smb
+	MFPSYNC_SMB=$(abspath $(BUILT))/debug/$(NATIVE) $(CARGO) test --locked --workspace --test e2e backup::
 
 campaign: tools ## The same for longer: more rounds, larger databases, 10,000 seeds (about two hours)
 	@scripts/need ip:iproute2 nft:nftables openssl:openssl mount:mount unshare:util-linux sqlite3:sqlite3 $(SAMBA) \

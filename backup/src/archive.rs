@@ -7,7 +7,7 @@ mod digest;
 mod lock;
 
 use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -117,6 +117,8 @@ pub fn pack<W: Write>(
     mut progress: impl FnMut(u64, u64) -> bool,
 ) -> Result<(Packed, W), ArchiveError> {
     let (encryptor, key) = lock.encryptor()?;
+    // An error of the header's writing does not say any more what the system said: it is written with what follows.
+    let to = BufWriter::new(to);
     let sealed = encryptor.wrap_output(Digested::new(to)).map_err(ArchiveError::Write)?;
     let mut compressed = Encoder::new(sealed, LEVEL).map_err(ArchiveError::Write)?;
     compressed.set_pledged_src_size(Some(bytes)).map_err(ArchiveError::Write)?;
@@ -131,5 +133,42 @@ pub fn pack<W: Write>(
     let (database, compressed) = database.finish();
     let finish = || compressed.finish()?.finish();
     let (archive, to) = finish().map_err(ArchiveError::Write)?.finish();
+    let to = to.into_inner().map_err(|error| ArchiveError::Write(error.into_error()))?;
     Ok((Packed { database, archive, key }, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk that has room for so many bytes.
+    struct Disk(usize);
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(self.0);
+            self.0 -= count;
+            if count > 0 { Ok(count) } else { Err(io::ErrorKind::StorageFull.into()) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_said_to_be_full_wherever_it_is() {
+        let (_, recipient) = new_identity();
+        let lock = Lock::recipients([&*recipient]).expect("a recipient");
+        let packed = |room| pack(9, std::iter::once(Ok(vec![7; 9])), &lock, Disk(room), |_, _| true);
+        assert!(packed(usize::MAX).is_ok());
+        for room in [0, 1, 50, 150] {
+            match packed(room) {
+                Err(ArchiveError::Write(error)) => {
+                    assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{room}")
+                }
+                _ => panic!("{room}"),
+            }
+        }
+    }
 }

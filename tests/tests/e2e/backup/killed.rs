@@ -360,9 +360,10 @@ async fn i_18_i_20_whoever_is_killed_at_any_moment_no_archive_is_bad_and_none_is
     // Whatever was left on its way: the next one is good, and only good ones are listed.
     idle(&office.fleet.server).await;
     let made = ok(&office.fleet.server, &["now", "--accept-missing"]);
-    let id = made["archive"]["id"].as_str().unwrap();
-    assert_eq!(newest(&office.fleet.server), id);
-    assert_eq!(sound(&folder), listed(&office.fleet.server));
+    let id = made["archive"]["id"].as_str().unwrap().to_owned();
+    let there = sound(&folder);
+    assert!(there.contains(&id), "{there:?}");
+    assert_eq!(there, listed(&office.fleet.server));
     assert!(std::fs::read_dir(office.fleet.server.data_dir().join("spool")).unwrap().next().is_none());
     ok(&office.fleet.server, &["drill", "--key", &office.key()]);
 }
