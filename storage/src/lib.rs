@@ -30,7 +30,7 @@ mod writer;
 pub use durable::replace;
 pub use error::{Class, Error, Result};
 pub use followed::Followed;
-pub use open::{FileKind, discard, place, retire, set_aside};
+pub use open::{FileKind, discard, place, remains, retire, set_aside};
 pub use readers::SHORT_READ;
 pub use snapshot::Snapshot;
 pub use store::{Database, Inline, Priority, Store};

@@ -233,13 +233,18 @@ pub fn discard(path: &Path) -> std::io::Result<()> {
     })
 }
 
+/// Whether a database is there, or a part of one.
+#[must_use]
+pub fn remains(path: &Path) -> bool {
+    SUFFIXES.iter().any(|suffix| with_suffix(path, suffix).exists())
+}
+
 /// Moves a closed database to its place, as a whole and at once.
 ///
 /// # Errors
 /// The place is taken, or the database is not closed; the file system's.
 pub fn place(database: &Path, path: &Path) -> Result<()> {
-    let taken = SUFFIXES.iter().any(|suffix| with_suffix(path, suffix).exists());
-    if taken || with_suffix(database, "-wal").exists() {
+    if remains(path) || with_suffix(database, "-wal").exists() {
         return Err(std::io::Error::from(ErrorKind::AlreadyExists).into());
     }
     Ok(durable::rename(database, path)?)
@@ -312,4 +317,22 @@ fn migrate(connection: &mut Connection, kind: FileKind) -> Result<()> {
         transaction.commit()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_reader_has_left_keeps_no_database_from_its_place_once_it_is_retired() {
+        let home = tempfile::tempdir().expect("a directory");
+        let (restored, master) = (home.path().join("restored.db"), home.path().join("master.db"));
+        std::fs::write(&restored, "database").expect("write");
+        std::fs::write(with_suffix(&master, "-shm"), "index").expect("write");
+        assert!(remains(&master) && !master.exists());
+        assert!(place(&restored, &master).is_err());
+        retire(&master).expect("retire");
+        place(&restored, &master).expect("place");
+        assert!(master.exists() && !remains(&restored));
+    }
 }

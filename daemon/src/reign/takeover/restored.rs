@@ -94,7 +94,8 @@ impl Steps {
     }
 
     fn place_restored(&self) -> Result<(), Error> {
-        if self.path().exists() {
+        // A log without its database as well, as one who looked into it may leave it.
+        if mfpsync_storage::remains(&self.path()) {
             let aside = mfpsync_storage::retire(&self.path())?;
             tracing::info!(?aside, "the database of before was moved aside");
         }
