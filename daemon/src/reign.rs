@@ -213,8 +213,11 @@ impl fmt::Display for Left {
 
 /// The master database of a reign that ended, if there is one; none while this device serves.
 pub async fn left_behind(device: &Device) -> Option<Left> {
-    // Whoever takes over moves the database away: a reader would leave files of its own in that place.
-    if device.server.load().is_some() || device.control.current().takeover.is_some() {
+    // Whoever takes over moves the database away, and whoever is to serve writes it: a second look at it would leave
+    // files of its own in that place, or fold the log.
+    let control = device.control.current();
+    let serves = matches!(control.wanted, Role::Server | Role::ServerClient);
+    if serves || device.server.load().is_some() || control.takeover.is_some() {
         return None;
     }
     let path = device.config.data_dir.join(MASTER_FILE);
