@@ -22,7 +22,7 @@ build: tools
 
 test: tools ## All tests, over real files, sockets and processes (MFPSYNC_NO_SKIP=1, as root: none skipped)
 	@scripts/need ip:iproute2 nft:nftables openssl:openssl mount:mount unshare:util-linux sqlite3:sqlite3 $(SAMBA) \
-		age:age zstd:zstd strace:strace script:bsdutils
+		age:age zstd:zstd strace:strace script:bsdutils smbclient:smbclient
 	$(CARGO) build --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace
 	MFPSYNC_SMB=$(abspath $(BUILT))/debug/$(NATIVE) $(CARGO) test --locked --workspace --test smb
@@ -30,7 +30,7 @@ test: tools ## All tests, over real files, sockets and processes (MFPSYNC_NO_SKI
 
 campaign: tools ## The same for longer: more rounds, larger databases, 10,000 seeds (about two hours)
 	@scripts/need ip:iproute2 nft:nftables openssl:openssl mount:mount unshare:util-linux sqlite3:sqlite3 $(SAMBA) \
-		age:age zstd:zstd strace:strace script:bsdutils
+		age:age zstd:zstd strace:strace script:bsdutils smbclient:smbclient
 	$(CARGO) build --locked -p mfpsync-daemon -p mfpsync-cli -p mfpsync-backup
 	MFPSYNC_CAMPAIGN=1 MFPSYNC_SEEDS=10000 $(CARGO) test --locked -p mfpsync-tests
 	MFPSYNC_CAMPAIGN=1 PROPTEST_CASES=2000 $(CARGO) test --locked -p mfpsync-replication -p mfpsync-storage \

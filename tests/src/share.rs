@@ -290,19 +290,24 @@ impl TestShare {
         sessions.values().map(Session::read).collect()
     }
 
-    /// Whether anybody has a file of this name open.
+    /// How often files of this name are open.
     ///
     /// # Errors
     /// The server does not say.
-    pub fn is_open(&self, name: &str) -> Result<bool> {
+    pub fn opens(&self, name: &str) -> Result<usize> {
         let output =
             run(Command::new("smbstatus").arg("-s").arg(self.configuration_path()).args(["-L", "-j"]))?;
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).context("read smbstatus")?;
         let open = status["open_files"].as_object().context("no files")?;
-        let is = |file: &serde_json::Value| {
+        let is = |file: &&serde_json::Value| {
             file["filename"].as_str().is_some_and(|path| path.rsplit('/').next() == Some(name))
         };
-        Ok(open.values().any(is))
+        Ok(open
+            .values()
+            .filter(is)
+            .filter_map(|file| file["opens"].as_object())
+            .map(|opens| opens.len())
+            .sum())
     }
 
     /// The helpers that run now. Needs root, since they let nobody else look at them.
