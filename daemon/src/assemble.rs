@@ -32,10 +32,12 @@ use crate::debug_socket::{DebugSocket, SOCKET_NAME};
 use crate::device::Device;
 use crate::discovery::Discovery;
 use crate::fault::{Fault, FaultCode};
+use crate::group::MASTER_FILE;
 use crate::identity::Identity;
 use crate::inspect::Inspector;
 use crate::keystore::{FileKeyStore, KeyStore};
 use crate::local::LocalService;
+use crate::master_at_rest::MasterAtRest;
 use crate::membership::Roster;
 use crate::monitor::{MonitorService, listener, watch_faults, watch_roles};
 use crate::own_data::{OwnData, draw_incarnation};
@@ -63,6 +65,7 @@ const LOCAL_STREAMS: u32 = 64;
 /// The fault that keeps the daemon from coming up; nothing was changed.
 pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
     let config = (*app.config).clone();
+    let master_at_rest = MasterAtRest::new(config.data_dir.join(MASTER_FILE));
     let random: Arc<dyn SecureRandom + Send + Sync> = Arc::new(SystemRandom::new());
     let keys = FileKeyStore::open(config.data_dir.join(KEYS_DIRECTORY))
         .map_err(|error| Fault::with_detail(FaultCode::Keys, error))?;
@@ -95,7 +98,7 @@ pub fn device(app: &App) -> Result<Arc<Device>, Fault> {
         invited: Notify::new(),
         serves: Notify::new(),
         signpost: Signpost::default(),
-        taking_over: Arc::default(),
+        master_at_rest,
         archiving,
         discovery,
     }))

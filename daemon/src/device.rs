@@ -24,6 +24,7 @@ use crate::discovery::{Discovery, own_addresses};
 use crate::fault::{Fault, FaultBoard, FaultCode};
 use crate::identity::Identity;
 use crate::keystore::KeyStore;
+use crate::master_at_rest::MasterAtRest;
 use crate::membership::Roster;
 use crate::own_data::OwnData;
 use crate::reign::Reign;
@@ -73,8 +74,8 @@ pub struct Device {
     pub signpost: Signpost,
     /// The server's operator hands over to this replica.
     pub invited: Notify,
-    /// Held by whoever carries out a takeover, also on a thread that nobody waits for any more.
-    pub taking_over: Arc<tokio::sync::Mutex<()>>,
+    /// The master database that no server has.
+    pub master_at_rest: MasterAtRest,
     /// Its archives, and the job with them.
     pub archiving: Archiving,
     /// Servers on its network, as they say.

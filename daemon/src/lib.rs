@@ -26,6 +26,7 @@ pub mod instance;
 pub mod keystore;
 pub mod kit;
 pub mod local;
+pub mod master_at_rest;
 pub mod membership;
 pub mod monitor;
 pub mod net;

@@ -27,7 +27,7 @@ use crate::communication::{Code, CommunicationLog, Event};
 use crate::db::READ_DEADLINE;
 use crate::device::Device;
 use crate::fault::{Fault, FaultBoard, FaultCode};
-use crate::group::{self, MASTER_FILE};
+use crate::group;
 use crate::replica::DIRECTORY;
 use crate::role::{Part, Phase, Role, SupervisorHandle};
 
@@ -213,15 +213,15 @@ impl fmt::Display for Left {
 
 /// The master database of a reign that ended, if there is one; none while this device serves.
 pub async fn left_behind(device: &Device) -> Option<Left> {
-    // Whoever takes over moves the database away, and whoever is to serve writes it: a second look at it would leave
-    // files of its own in that place, or fold the log.
+    let turn = device.master_at_rest.turn().await;
+    // Whoever takes over moves the database away, and whoever is to serve writes it: they have noted that by now.
     let control = device.control.current();
     let serves = matches!(control.wanted, Role::Server | Role::ServerClient);
     if serves || device.server.load().is_some() || control.takeover.is_some() {
         return None;
     }
-    let path = device.config.data_dir.join(MASTER_FILE);
-    let head = tokio::task::spawn_blocking(move || group::head(&path)).await.ok()?.ok()??;
+    let head = turn.run(group::head).await.ok()?.ok()??;
+    drop(turn);
     let control = device.control.current();
     let ended = control.group == Some(head.group)
         && control.epoch.is_some_and(|epoch| epoch.number > head.epoch.number);
@@ -244,8 +244,8 @@ pub async fn reuse(device: &Device) -> mfpsync_storage::Result<()> {
     if left_behind(device).await.is_none_or(|left| !left.is_handed_over_whole()) {
         return Ok(());
     }
-    let (copy, path) = (device.config.data_dir.join(DIRECTORY), device.config.data_dir.join(MASTER_FILE));
-    let seeded = tokio::task::spawn_blocking(move || Standby::seed(&copy, &path)).await;
+    let copy = device.config.data_dir.join(DIRECTORY);
+    let seeded = device.master_at_rest.turn().await.run(move |path| Standby::seed(&copy, path)).await;
     if seeded.unwrap_or(Err(mfpsync_storage::Error::Closed))? {
         tracing::info!("the database of before became the copy");
     }
@@ -257,8 +257,7 @@ pub async fn reuse(device: &Device) -> mfpsync_storage::Result<()> {
 /// # Errors
 /// The storage's.
 pub async fn retire(device: &Device) -> std::io::Result<PathBuf> {
-    let path = device.config.data_dir.join(MASTER_FILE);
-    let aside = tokio::task::spawn_blocking(move || mfpsync_storage::retire(&path)).await??;
+    let aside = device.master_at_rest.turn().await.run(mfpsync_storage::retire).await??;
     device.faults.clear(FaultCode::Superseded);
     Ok(aside)
 }

@@ -12,6 +12,7 @@ pub mod serving;
 mod sync_service;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -39,7 +40,6 @@ use crate::device::Device;
 use crate::discovery::announcer::Announcer;
 use crate::enroll::{Admission, Admitted, EnrollService, PairingDesk};
 use crate::fault::{Fault, FaultCode};
-use crate::group::MASTER_FILE;
 use crate::net::acceptor::{self, House, Incoming, Limits, Shares};
 use crate::net::frames::unwrapped;
 use crate::net::serve::grpc_server;
@@ -81,7 +81,9 @@ impl ServerPart {
     /// Dropping the future closes what was opened.
     pub async fn start(device: &Arc<Device>) -> Result<Self, Fault> {
         let begins = takeover::finish(device).await?;
-        let (master, hub) = open_master(device)?;
+        let opening = device.master_at_rest.turn().await.run(open_master).await;
+        let (master, hub) = opening
+            .unwrap_or_else(|_| Err(Fault::with_detail(FaultCode::Part, "open the master database")))?;
         let head = hub.head().borrow().clone();
         let known = others::Known::of(&master).await.map_err(|error| start_fault(&error))?;
         // What this device knew besides is not what its group decided.
@@ -259,12 +261,11 @@ impl ServerPart {
     }
 }
 
-fn open_master(device: &Device) -> Result<(Db<Master>, Arc<Hub>), Fault> {
-    let path = device.config.data_dir.join(MASTER_FILE);
+fn open_master(path: &Path) -> Result<(Db<Master>, Arc<Hub>), Fault> {
     let shared: Arc<OnceLock<Arc<Hub>>> = Arc::default();
     let publishing = shared.clone();
     let store = Store::<Master>::open(
-        &path,
+        path,
         false,
         Box::new(move |read| {
             if let Some(hub) = publishing.get() {

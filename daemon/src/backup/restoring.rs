@@ -26,7 +26,7 @@ use crate::authority::{IssuingKey, Root};
 use crate::communication::{Code, Event};
 use crate::db::{READ_DEADLINE, SCAN_DEADLINE};
 use crate::device::Device;
-use crate::group::{self, MASTER_FILE, OPERATOR, RESTORED_FILE};
+use crate::group::{self, OPERATOR, RESTORED_FILE};
 use crate::reign::{others, takeover};
 use crate::role::{Part, Rejected, Role, RoleState, SupervisorHandle, SwitchError};
 use crate::server::ServerPart;
@@ -101,15 +101,16 @@ async fn beside(
     shown.step(Step::Comparing, 0, 0);
     let both =
         move |here: &MasterRead<'_>, restored: &Restored| restored.read(|archived| compare(here, archived));
+    let turn = device.master_at_rest.turn().await;
     if let Some(server) = device.server.load_full() {
+        drop(turn);
         let read = server.serving.master.read(SCAN_DEADLINE, move |here| both(here, &restored));
         return Ok(read.await?);
     }
     let read = device.own.db().read(READ_DEADLINE, |read| Ok((read.device()?.cursor, read.lineage()?)));
     let (cursor, lineage) = read.await?;
     let lineage: Vec<_> = lineage.into_iter().map(|signed| signed.record).collect();
-    let path = device.config.data_dir.join(MASTER_FILE);
-    let reading = tokio::task::spawn_blocking(move || match Inline::<Master>::open(&path, false) {
+    let reading = turn.run(move |path| match Inline::<Master>::open(path, false) {
         Ok(master) if master.read(|read| read.head())?.is_some() => master.read(|here| both(here, &restored)),
         // A damaged one may be why an archive is looked for.
         Ok(_) | Err(Error::Missing(_) | Error::Corrupt(_) | Error::Record(_) | Error::Foreign(_)) => {
@@ -207,11 +208,11 @@ async fn may_restore(device: &Arc<Device>, supervisor: &SupervisorHandle) -> Res
 /// Refuses the archive of another group than the one this device is in, or has the data of.
 async fn same_group(device: &Arc<Device>, archived: GroupId) -> Result<(), JobError> {
     let membership = device.membership().await?.map(|own| own.group);
-    let path = device.config.data_dir.join(MASTER_FILE);
+    let turn = device.master_at_rest.turn().await;
     let held = match device.server.load_full() {
         Some(server) => Some(server.serving.head().group),
         None => {
-            let looking = tokio::task::spawn_blocking(move || group::head(&path)).await;
+            let looking = turn.run(group::head).await;
             match looking.unwrap_or(Err(Error::Closed)) {
                 Ok(head) => head.map(|head| head.group),
                 // A damaged one may be why an archive is restored.

@@ -14,7 +14,7 @@ use tonic::Status;
 
 use super::service::Session;
 use crate::device::Device;
-use crate::group::{self, FoundError, Founder, MASTER_FILE};
+use crate::group::{self, FoundError, Founder};
 use crate::role::Role;
 use crate::storage_fault;
 
@@ -65,7 +65,8 @@ pub(super) async fn found(
         Some(head) => return Err(refused(FoundError::Exists(head.group_name))),
         None => belongs_to_none(&device).await?,
     }
-    let founding = tokio::task::spawn_blocking(move || {
+    let turn = device.master_at_rest.turn().await;
+    let founding = turn.run(move |_| {
         let founding = prepared.as_ref().filter(|founding| founding.promotion.record.group == group);
         group::found(&device.config.data_dir, founding.ok_or(FoundError::Unprepared)?)?;
         *prepared = None;
@@ -123,11 +124,13 @@ async fn holds_its_group(device: &Device) -> Result<bool, Status> {
 
 /// The head of the group whose master database is here.
 pub(super) async fn own_head(device: &Device) -> Result<Option<Head>, Status> {
+    let turn = device.master_at_rest.turn().await;
     if let Some(server) = device.server.load_full() {
         return Ok(Some(server.serving.head()));
     }
-    let path = device.config.data_dir.join(MASTER_FILE);
-    let read = tokio::task::spawn_blocking(move || group::head(&path));
-    let head = read.await.map_err(|_| Status::internal("reading the master database was interrupted"))?;
+    let head = turn
+        .run(group::head)
+        .await
+        .map_err(|_| Status::internal("reading the master database was interrupted"))?;
     head.map_err(|error| storage_fault::refusal(&error))
 }

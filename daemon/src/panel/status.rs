@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mfpsync_proto::panel as wire;
+use mfpsync_storage::Error;
 use mfpsync_storage::local::{self, DeviceState, Membership, Waiting};
 use mfpsync_storage::master::Succession;
 use mfpsync_storage::model::{Capabilities, Member, Revision, Sequence};
@@ -14,7 +15,6 @@ use crate::db::READ_DEADLINE;
 use crate::device::Device;
 use crate::pairing::State as Pairing;
 use crate::role::{Phase, Role};
-use crate::server::ServerPart;
 
 /// Runs of missing changes that are named.
 const RUNS: usize = 100;
@@ -112,11 +112,17 @@ fn group(device: &Device, membership: Option<&Membership>) -> Option<wire::Group
 async fn server(device: &Device) -> Option<wire::ServerStatus> {
     let part = device.server.load_full()?;
     let serving = &part.serving;
-    let items = serving.master.read(READ_DEADLINE, |read| read.item_count()).await.unwrap_or_else(|error| {
-        // The fault board has it by now if a person is needed.
-        tracing::warn!(%error, "count items");
-        0
-    });
+    let read = serving.master.read(READ_DEADLINE, |read| Ok((read.item_count()?, read.succession()?)));
+    let (items, succession) = match read.await {
+        Ok(read) => read,
+        // It ceased to serve meanwhile.
+        Err(Error::Closed) => return None,
+        Err(error) => {
+            // The fault board has it by now if a person is needed.
+            tracing::warn!(%error, "read what is served");
+            (0, None)
+        }
+    };
     let (database_bytes, _) = serving.master.store().bytes();
     Some(wire::ServerStatus {
         listening: part.listening.iter().map(ToString::to_string).collect(),
@@ -128,7 +134,7 @@ async fn server(device: &Device) -> Option<wire::ServerStatus> {
         items,
         database_bytes,
         connected_devices: serving.connected.count() as u32,
-        succession: succession(device, &part).await,
+        succession: succession.and_then(|found| self::succession(device, found)),
         rivals: serving.rivals().iter().map(|rival| super::reign::rival(device, rival)).collect(),
         devices: device.roster.members().iter().filter(|member| !member.released).count() as u32,
         pairing_seconds_left: match part.desk.state() {
@@ -139,12 +145,11 @@ async fn server(device: &Device) -> Option<wire::ServerStatus> {
 }
 
 /// What became of changes that the reign before made and this one began without.
-async fn succession(device: &Device, server: &ServerPart) -> Option<wire::Succession> {
-    let serving = &server.serving;
-    let read = serving.master.read(READ_DEADLINE, |read| read.succession()).await;
-    let succession = read.inspect_err(|error| tracing::warn!(%error, "read what was lost")).ok()?;
-    let succession = succession.filter(|found| found.known > found.fork)?;
+fn succession(device: &Device, succession: Succession) -> Option<wire::Succession> {
     let Succession { ended, fork, known, reported, missing } = succession;
+    if known <= fork {
+        return None;
+    }
     let counts =
         |member: &Arc<Member>| !member.released && member.capabilities.contains(Capabilities::CLIENT);
     let members: Vec<_> = device.roster.members().into_iter().filter(counts).collect();

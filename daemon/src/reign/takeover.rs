@@ -18,7 +18,7 @@
 mod restored;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mfpsync_storage::codec::DecodeError;
@@ -29,7 +29,6 @@ use mfpsync_storage::model::{
 };
 use mfpsync_storage::physical::{Position, Standby};
 use mfpsync_storage::{Error, Inline};
-use tokio::sync::OwnedMutexGuard;
 
 use crate::authority::IssuingKey;
 use crate::clock::unix_millis;
@@ -38,7 +37,7 @@ use crate::control_file::{ControlError, ControlFile, Takeover, Way};
 use crate::db::READ_DEADLINE;
 use crate::device::Device;
 use crate::fault::{Fault, FaultCode};
-use crate::group::MASTER_FILE;
+use crate::master_at_rest::Turn;
 use crate::replica::{self, DIRECTORY, StoodDown};
 use crate::storage_fault::start_fault;
 
@@ -53,7 +52,7 @@ use crate::storage_fault::start_fault;
 /// It goes on; starting again waits for nothing but the files, which one process alone uses.
 pub async fn finish(device: &Arc<Device>) -> Result<bool, Fault> {
     // A start that was given up may have left a step running.
-    let turn = Turn(Arc::new(device.taking_over.clone().lock_owned().await));
+    let turn = device.master_at_rest.turn().await;
     let Some(takeover) = device.control.current().takeover else { return Ok(false) };
     if takeover.way == Way::Restored && takeover.record.is_empty() && !restored::is_staged(device) {
         return restored::give_up(device).await.map(|()| false);
@@ -73,18 +72,18 @@ pub async fn finish(device: &Arc<Device>) -> Result<bool, Fault> {
         steps.decided()?
     } else if steps.takeover.way == Way::Restored {
         let deciding = steps.clone();
-        turn.blocking(move || deciding.decide_restored()).await?
+        step(&turn, move || deciding.decide_restored()).await?
     } else {
         let reading = steps.clone();
-        let position = turn.blocking(move || reading.whole_copy()).await?;
+        let position = step(&turn, move || reading.whole_copy()).await?;
         if matches!(steps.takeover.way, Way::HandedOver { .. }) {
             still_stands_down(device, &position).await?;
         }
         let deciding = steps.clone();
-        turn.blocking(move || deciding.decide(&position)).await?
+        step(&turn, move || deciding.decide(&position)).await?
     };
     let epoch = promotion.record.epoch;
-    turn.blocking(move || match steps.takeover.way {
+    step(&turn, move || match steps.takeover.way {
         Way::Restored => steps.begin_restored(promotion),
         Way::Lost | Way::HandedOver { .. } | Way::Anew => steps.begin(promotion),
     })
@@ -94,22 +93,13 @@ pub async fn finish(device: &Arc<Device>) -> Result<bool, Fault> {
     Ok(true)
 }
 
-/// The right to carry out a takeover. A step keeps it to its end, whoever waits for it.
-struct Turn(Arc<OwnedMutexGuard<()>>);
-
-impl Turn {
-    async fn blocking<T: Send + 'static>(
-        &self,
-        step: impl FnOnce() -> Result<T, Fault> + Send + 'static,
-    ) -> Result<T, Fault> {
-        let turn = self.0.clone();
-        let done = tokio::task::spawn_blocking(move || {
-            let done = step();
-            drop(turn);
-            done
-        });
-        done.await.unwrap_or_else(|_| Err(Fault::with_detail(FaultCode::Part, "takeover")))
-    }
+/// Carries out a step, to its end, whoever waits for it.
+async fn step<T: Send + 'static>(
+    turn: &Turn,
+    step: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    let done = turn.run(move |_| step()).await;
+    done.unwrap_or_else(|_| Err(Fault::with_detail(FaultCode::Part, "takeover")))
 }
 
 /// Asks the server once more, right before the record: since it stood down it may have gone on, as it does after a
@@ -176,7 +166,7 @@ impl Steps {
         let (key, issuer) = issuing(&self.device, &self.own.issuers)?;
         self.place(&promotion.record).map_err(|error| start_fault(&error))?;
         let anew = self.takeover.way == Way::Anew;
-        let begun = Inline::<Master>::open(&self.path(), anew).and_then(|mut master| {
+        let begun = Inline::<Master>::open(self.path(), anew).and_then(|mut master| {
             master.write(|write| match write.head()? {
                 Some(head) if head.epoch == promotion.record.epoch => Ok(()),
                 None if anew => self.found(&key, promotion, issuer, write),
@@ -299,14 +289,14 @@ impl Steps {
             return Ok(());
         }
         if path.exists() {
-            let aside = mfpsync_storage::retire(&path)?;
+            let aside = mfpsync_storage::retire(path)?;
             tracing::info!(
                 ?aside,
                 epoch = promotion.epoch.number,
                 "an earlier master database was moved aside"
             );
         }
-        Standby::open(&self.standby())?.take_over(&path)
+        Standby::open(&self.standby())?.take_over(path)
     }
 
     /// Makes the device that reigned before, whose row this is, the replica, as this one was.
@@ -349,8 +339,8 @@ impl Steps {
         write(self.device.control.file()?).map_err(|error| error.fault())
     }
 
-    fn path(&self) -> PathBuf {
-        self.device.config.data_dir.join(MASTER_FILE)
+    fn path(&self) -> &Path {
+        self.device.master_at_rest.path()
     }
 
     fn standby(&self) -> PathBuf {

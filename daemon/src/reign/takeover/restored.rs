@@ -13,7 +13,7 @@ use crate::clock::unix_millis;
 use crate::control_file::ControlFile;
 use crate::device::Device;
 use crate::fault::{Fault, FaultCode};
-use crate::group::{self, MASTER_FILE, RESTORED_FILE};
+use crate::group::{self, RESTORED_FILE};
 use crate::storage_fault::start_fault;
 
 /// How far a new reign's number is above all that is known, where others may have reigned unheard: the archive was made
@@ -35,7 +35,7 @@ pub(super) fn is_staged(device: &Device) -> bool {
 
 /// There is nothing to restore: the decision is taken back, and what is here goes on.
 pub(super) async fn give_up(device: &Device) -> Result<(), Fault> {
-    let serves = device.config.data_dir.join(MASTER_FILE).exists();
+    let serves = device.master_at_rest.path().exists();
     let role = device.control.write(move |file| file.give_up_restore(serves)).await?;
     tracing::warn!("the database that was to be restored is gone; what is here goes on");
     if serves {
@@ -95,11 +95,11 @@ impl Steps {
 
     fn place_restored(&self) -> Result<(), Error> {
         // A log without its database as well, as one who looked into it may leave it.
-        if mfpsync_storage::remains(&self.path()) {
-            let aside = mfpsync_storage::retire(&self.path())?;
+        if mfpsync_storage::remains(self.path()) {
+            let aside = mfpsync_storage::retire(self.path())?;
             tracing::info!(?aside, "the database of before was moved aside");
         }
-        mfpsync_storage::place(&self.restored(), &self.path())
+        mfpsync_storage::place(&self.restored(), self.path())
     }
 
     fn reign_over_restored(&self, promotion: Signed<Promotion>) -> Result<(), Fault> {
@@ -137,7 +137,7 @@ impl Steps {
 
     /// What the master here knows, if there is one of this group. One that is damaged may be why an archive is restored.
     fn replaced(&self, archived: &Head) -> Result<Replaced, Error> {
-        let head = match group::head(&self.path()) {
+        let head = match group::head(self.path()) {
             Ok(head) => head.filter(|head| head.group == archived.group),
             Err(error @ (Error::Corrupt(_) | Error::Record(_) | Error::Foreign(_))) => {
                 tracing::warn!(%error, "the database that is replaced cannot be read: releases and erasures that it \
@@ -149,7 +149,7 @@ impl Steps {
         if head.is_none() {
             return Ok(Replaced::default());
         }
-        let master = Inline::<Master>::open(&self.path(), false)?;
+        let master = Inline::<Master>::open(self.path(), false)?;
         let (since, lineage) = master.read(|read| Ok((Since::of(read)?, read.lineage()?)))?;
         Ok(Replaced { head, lineage: lineage.into_iter().map(|signed| signed.record).collect(), since })
     }

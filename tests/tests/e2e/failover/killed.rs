@@ -12,11 +12,14 @@ use mfpsync_tests::steps::Steps;
 use mfpsync_tests::{PATIENCE, TestDevice, eventually, rounds, running, seed};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use tokio::time::timeout;
 
 use super::{Office, REPLICA, SERVER};
 use crate::refused::{copy_tree, replace_tree};
 
 const ITEMS: u32 = 12;
+/// How long an answer takes at the most.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// An office whose devices say what they meet when one of them is killed.
 fn unsettled(mut office: Office) -> Office {
@@ -119,13 +122,12 @@ impl Staged {
     /// Waits until the step of that number is held, and returns it; none if all was done before.
     async fn held_or(&self, number: usize, done: impl AsyncFn(&Office) -> Result<bool>) -> Option<String> {
         let held = eventually(PATIENCE, "a step to be held, or the end", async || {
-            // Who is held may not answer.
             if self.steps.is_held() {
                 return Ok(true);
             }
-            // In this order: what is held is not done.
-            let done = done(&self.office).await?;
-            ensure!(self.steps.is_held() || done, "{:?}", self.steps.seen());
+            // In this order: what is held is not done, and may not answer.
+            let done = timeout(ANSWER, done(&self.office)).await;
+            ensure!(self.steps.is_held() || done??, "{:?}", self.steps.seen());
             Ok(self.steps.is_held())
         });
         held.await.unwrap().then(|| self.steps.seen().unwrap().swap_remove(number))
@@ -322,7 +324,7 @@ async fn i_10_a_takeover_killed_at_any_moment_is_finished_or_never_began() {
         let wait = Duration::from_millis(random.random_range(0..120));
         let promoting = office.promote(replica, lost);
         // Whoever asked may never hear the answer.
-        let _answer = tokio::time::timeout(wait, promoting).await;
+        let _answer = timeout(wait, promoting).await;
         office.devices[replica].kill().unwrap();
         office.devices[replica].start().await.unwrap();
         if lost {
