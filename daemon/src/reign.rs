@@ -118,6 +118,7 @@ impl Reign {
 /// Safe.
 pub async fn obey(device: Arc<Device>, supervisor: SupervisorHandle, stop: CancellationToken) {
     let (mut turned, mut states) = (device.reign.turned.subscribe(), supervisor.watch());
+    let mut link = device.link.subscribe();
     loop {
         let turn = turned.borrow_and_update().clone();
         let mut again = false;
@@ -134,8 +135,10 @@ pub async fn obey(device: Arc<Device>, supervisor: SupervisorHandle, stop: Cance
                 }
             }
         }
-        // Also what an earlier life of the process has left, and after every change of the role.
+        // Also what an earlier life of the process has left, after every change of the role, and once this device knows
+        // what its successor began with.
         states.mark_unchanged();
+        let followed = link.borrow().epoch;
         match left_behind(&device).await {
             Some(left) => device.faults.set(Fault::with_detail(FaultCode::Superseded, left)),
             None if states.borrow().phase() == Phase::Running => device.faults.clear(FaultCode::Superseded),
@@ -145,6 +148,7 @@ pub async fn obey(device: Arc<Device>, supervisor: SupervisorHandle, stop: Cance
             tokio::select! {
                 changed = turned.changed() => changed.is_ok(),
                 changed = states.changed() => changed.is_ok(),
+                changed = link.wait_for(|link| link.epoch != followed) => changed.is_ok(),
                 () = tokio::time::sleep(AGAIN), if again => true,
             }
         };
@@ -205,6 +209,7 @@ impl fmt::Display for Left {
             self.head.epoch.number, self.head.sequence.0
         )?;
         match self.surplus() {
+            Some(0) => write!(f, "; its successor had all of them"),
             Some(surplus) => write!(f, "; its successor had all but the last {surplus} of them"),
             None => Ok(()),
         }

@@ -279,9 +279,10 @@ impl Pages {
         portion
     }
 
-    /// Whether the log goes on behind what was read of it.
+    /// Whether a transaction follows in the log on what was read of it. Frames of none may: those of a process that
+    /// was killed in the middle of one, until the next is written over them.
     pub(crate) fn is_behind(&self) -> Result<bool> {
-        Ok(self.log.frame(self.log.frames, self.log.checksum)?.is_some())
+        Ok(self.log.committed()? > self.log.frames)
     }
 
     /// Sees whether the log was emptied since the last commit.
@@ -366,9 +367,9 @@ impl Log {
         Ok(log.frame(before, &bytes).zip(content).map(|((header, sum), page)| (header, sum, page)))
     }
 
-    /// How many frames the log has up to the end of its last transaction.
+    /// How many frames the log has up to the end of its last transaction; those accepted end one.
     fn committed(&self) -> Result<u32> {
-        let (mut checksum, mut committed) = (self.checksum, 0);
+        let (mut checksum, mut committed) = (self.checksum, self.frames);
         for number in self.frames.. {
             let Some((header, after, _)) = self.frame(number, checksum)? else { break };
             checksum = after;

@@ -166,6 +166,31 @@ fn a_commit_that_nobody_reported_is_noticed() {
     is_the_file(&store, &heard, &path);
 }
 
+/// Who is killed in the middle of a commit leaves frames in the log that are whole and belong to no transaction.
+#[test]
+fn what_a_killed_process_had_not_committed_is_no_commit_that_nobody_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, left) = (directory.path().join("bare.db"), directory.path().join("left.db"));
+    drop(open(&path, true));
+    let killed = Connection::open(&path).unwrap();
+    let sql = "INSERT INTO kept VALUES (1, 'a'); PRAGMA cache_size = 1; BEGIN;
+               WITH RECURSIVE number(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM number WHERE n < 50)
+               INSERT INTO kept SELECT n, hex(zeroblob(1500)) FROM number";
+    killed.execute_batch(sql).unwrap();
+    for suffix in ["", "-wal"] {
+        let of = |path: &Path| format!("{}{suffix}", path.display());
+        std::fs::copy(of(&path), of(&left)).unwrap();
+    }
+    let frames = std::fs::metadata(format!("{}-wal", left.display())).unwrap().len() / 4_096;
+    assert!(frames > 20, "{frames} frames");
+    let (store, heard) = open(&left, false);
+    store.write_and_wait(|_| Ok(())).unwrap();
+    write(&store, 2);
+    is_copied(&store, &heard);
+    assert_eq!(runs(&heard), 1);
+    is_the_file(&store, &heard, &left);
+}
+
 #[test]
 fn what_another_program_did_around_the_end_begins_a_new_run() {
     let directory = tempfile::tempdir().unwrap();

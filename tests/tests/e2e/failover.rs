@@ -5,11 +5,11 @@
 //!
 //! | Who | Test |
 //! |---|---|
-//! | the old server after a takeover, at its old address | `i_17_…`, `ten_clients_follow_…` |
-//! | the old server after a recovery on a machine it never heard of | `a_lost_server_is_recovered_on_another_machine_…` |
+//! | the old server after a takeover, at its old address | `i_17_…`, `under_load` |
+//! | the old server after a recovery on a machine it never heard of | `a_lost_server_is_recovered_on_another_machine_…`, `under_load` |
 //! | a replica that was switched off while another one took over | `i_08_…` |
 //! | two machines with one history | `i_08_…` |
-//! | the same machine with an empty disk | `a_server_is_recovered_on_the_same_machine_…` |
+//! | the same machine with an empty disk | `a_server_is_recovered_on_the_same_machine_…`, `under_load` |
 //! | a server that nobody replaced | `faults::a_killed_server_comes_back_with_everything_it_acknowledged` |
 //! | a server whose own disk was put back | `replica::a_server_whose_disk_was_put_back_…` |
 //! | a client that was away while deletions were forgotten | `forgotten::a_disk_from_before_a_forgotten_deletion_…` |
@@ -17,8 +17,9 @@
 //! | a client with an older copy of its disk | `refused::a_disk_restored_from_an_older_copy_…` |
 
 mod killed;
+mod under_load;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mfpsync_proto::panel::client_status::Link;
@@ -142,16 +143,12 @@ impl Office {
         status.server.unwrap().succession.unwrap()
     }
 
-    /// Another machine becomes the server in the place of this one; it is the last device from then on.
-    async fn move_to_another_machine(&mut self, server: usize, port: Option<Port>) {
-        let mut newcomer = TestDevice::new("newcomer").unwrap();
-        if let Some(port) = port {
-            newcomer.listen_at(port);
-        }
+    /// A new machine becomes the server in the place of this one; it is the last device from then on.
+    async fn move_to(&mut self, mut newcomer: TestDevice, server: usize) {
         newcomer.start().await.unwrap();
-        let code = open_pairing(&self.devices[server]).await.unwrap().code;
-        let address = self.devices[server].address().to_string();
-        join(&newcomer, &address, &code, JoinPolicy::Merge).await.unwrap();
+        let pairing = open_pairing(&self.devices[server]).await.unwrap();
+        let [address, ..] = pairing.addresses.as_slice() else { panic!("the server is nowhere") };
+        join(&newcomer, address, &pairing.code, JoinPolicy::Merge).await.unwrap();
         current(&newcomer).await.unwrap();
         let request =
             SucceedRequest { recovery_kit: self.kit.clone(), kit_passphrase: PASSPHRASE.to_owned() };
@@ -260,95 +257,6 @@ async fn i_17_a_lost_servers_replica_takes_over_and_what_it_lacked_comes_back() 
     office.copied(REPLICA, SERVER).await;
 }
 
-/// Cases 19 and 22, too: each machine has an address of its own, and loses one in a hundred packets.
-#[tokio::test]
-async fn ten_clients_follow_to_another_address_in_a_network_that_loses_packets() {
-    println!("async: {:?}", followed_by_ten(Durability::Async, "fail", 1).await);
-}
-
-/// Nothing was confirmed without the replica: it lacks nothing.
-#[tokio::test]
-async fn with_sync_ten_clients_follow_and_the_copy_lacks_nothing() {
-    println!("sync-hold: {:?}", followed_by_ten(Durability::SyncHold, "hold", 3).await);
-}
-
-/// How long after the decision to promote something happened.
-#[derive(Debug)]
-#[expect(dead_code, reason = "printed")]
-struct Took {
-    first_change_accepted: Duration,
-    all_follow_and_agree: Duration,
-}
-
-/// None where no network can be made.
-async fn followed_by_ten(durability: Durability, name: &str, subnet: u8) -> Option<Took> {
-    let mut lan = match Lan::new(name) {
-        Ok(lan) => lan,
-        Err(error) => {
-            skip(&format!("no network of its own: {error:#}"));
-            return None;
-        }
-    };
-    let machines: Vec<TestDevice> = (0..12)
-        .map(|number| {
-            let mut device = TestDevice::new(&format!("device-{number}")).unwrap();
-            let namespace = lan.machine(&[&format!("10.78.{subnet}.{}/24", number + 1)]).unwrap();
-            lan.lose_packets(&namespace).unwrap();
-            device.setup.listen = vec![format!("10.78.{subnet}.{}:7450", number + 1).parse().unwrap()];
-            device.setup.namespace = Some(namespace);
-            device
-        })
-        .collect();
-    let clients: Vec<usize> = (2..12).collect();
-    let mut office = Office::of(machines).await;
-    for client in &clients {
-        office.write(*client, *client as u32 * 10..*client as u32 * 10 + 5).await;
-    }
-    for client in &clients {
-        office.sent(*client).await;
-    }
-    let request = SetReplicationRequest { durability: durability.into(), ..SetReplicationRequest::default() };
-    office.devices[SERVER].panel().unwrap().set_replication(request).await.unwrap();
-    office.copied(SERVER, REPLICA).await;
-    let held = durability == Durability::SyncHold;
-    if !held {
-        office.devices[REPLICA].freeze().unwrap();
-    }
-    for client in &clients {
-        office.write(*client, *client as u32 * 10 + 5..*client as u32 * 10 + 8).await;
-    }
-    // Confirmed by the server alone, or on its way, and then it is gone.
-    if !held {
-        for client in &clients {
-            office.sent(*client).await;
-        }
-    }
-    office.devices[SERVER].kill().unwrap();
-    if !held {
-        office.devices[REPLICA].thaw().unwrap();
-    }
-    // Waits at the new server's own panel, which is a client like any other.
-    office.write(REPLICA, 900..901).await;
-    let decided = Instant::now();
-    office.promote(REPLICA, true).await.unwrap();
-    while office.devices[REPLICA].client_status().await.unwrap().waiting > 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let first_change_accepted = decided.elapsed();
-    running(&office.devices[REPLICA], Role::ServerClient).await.unwrap();
-    office.agree(REPLICA, &[&[REPLICA], &clients[..]].concat(), 81).await;
-    let all_follow_and_agree = decided.elapsed();
-    let lost = office.devices[REPLICA].status().await.unwrap().server.unwrap().succession;
-    assert!(!held || lost.as_ref().is_none_or(|lost| lost.missing == 0), "{lost:?}");
-
-    office.devices[SERVER].log.expect("F-SUPERSEDED");
-    office.devices[SERVER].log.expect("another device reigns");
-    office.devices[SERVER].start().await.unwrap();
-    running(&office.devices[SERVER], Role::Client).await.unwrap();
-    office.agree(REPLICA, &[&[SERVER, REPLICA], &clients[..]].concat(), 81).await;
-    Some(Took { first_change_accepted, all_follow_and_agree })
-}
-
 #[tokio::test]
 async fn a_planned_takeover_loses_nothing_and_the_old_server_goes_on_as_a_client() {
     let mut office = Office::open(1).await;
@@ -419,7 +327,7 @@ async fn a_lost_server_is_recovered_on_another_machine_from_the_replicas_copy() 
     running(&office.devices[REPLICA], Role::ServerClient).await.unwrap();
     office.agree(REPLICA, &[REPLICA, 2], 30).await;
 
-    office.move_to_another_machine(REPLICA, None).await;
+    office.move_to(TestDevice::new("newcomer").unwrap(), REPLICA).await;
     // The same replica goes on.
     running(&office.devices[REPLICA], Role::ReplicaClient).await.unwrap();
     office.agree(4, &[REPLICA, 2, 4], 30).await;
@@ -484,7 +392,9 @@ async fn a_server_is_recovered_on_the_same_machine_with_an_empty_disk() {
     let port = office.devices[SERVER].listen_at(Port::reserve().unwrap());
     office.promote(REPLICA, true).await.unwrap();
     running(&office.devices[REPLICA], Role::ServerClient).await.unwrap();
-    office.move_to_another_machine(REPLICA, Some(port)).await;
+    let mut newcomer = TestDevice::new("newcomer").unwrap();
+    newcomer.listen_at(port);
+    office.move_to(newcomer, REPLICA).await;
     assert_eq!(office.devices[3].address(), address);
     running(&office.devices[REPLICA], Role::ReplicaClient).await.unwrap();
     office.write(2, 20..25).await;

@@ -23,7 +23,7 @@
 //! | 16 a change to another page | `batch::a_change_goes_onto_no_other_page`, `ship::whatever_happens_the_copy_becomes_the_database` |
 //! | 17 the set of pages lost, stale, damaged | `ship::mishaps::a_set_of_pages_that_is_lost_damaged_or_of_another_time_leaves_no_hole` |
 //! | 18 another program at the copy | `standby::shared::other_programs_are_kept_out_while_the_copy_is_open`, `standby::shared::a_log_removed_or_cut_while_the_copy_is_open_is_noticed` |
-//! | 19 cuts, silence, slow links, lost packets | `network`, `failover::ten_clients_follow_to_another_address_in_a_network_that_loses_packets`, `ship::whatever_happens_the_copy_becomes_the_database` |
+//! | 19 cuts, silence, slow links, lost packets | `network`, `failover::under_load`, `ship::whatever_happens_the_copy_becomes_the_database` |
 //! | 20 a slow replica | `network`, `ship::changes_wait_for_two_on_their_way_and_are_merged` |
 //! | 21 away for long | `ship::a_replica_that_is_away_for_long_costs_the_server_a_bit_for_each_page` |
 //! | 22 other addresses, wrong clocks | `network` |
