@@ -6,6 +6,7 @@
 mod place;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +22,7 @@ use mfpsync_storage::model::{
 };
 
 use self::place::{Placed, placed};
+pub use self::usage::Usage;
 use crate::lineage::Lineage;
 use crate::merge::{Merge, Rule, Seen, Standing, merge, rule};
 use crate::message;
@@ -108,11 +110,16 @@ pub enum Answer {
     Quarantined,
 }
 
-/// Decides and stores a submission.
+/// Decides and stores a submission. `usage` is of this database; what it knows spares counting.
 ///
 /// # Errors
 /// The database's; the caller undoes the whole submission, and the device repeats it.
-pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: Limits) -> Result<Answer> {
+pub fn accept(
+    write: &MasterWrite<'_>,
+    usage: &mut Usage,
+    submission: &Submission,
+    limits: Limits,
+) -> Result<Answer> {
     let progress = write.progress(submission.device)?;
     if progress.is_some_and(|progress| progress.quarantined) {
         return Ok(Answer::Quarantined);
@@ -139,12 +146,13 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: Limits) 
     let mut reigns = Reigns {
         head: write.founded_head()?,
         history: None,
-        usage: BTreeMap::new(),
+        usage,
         users: None,
         new_users: BTreeSet::new(),
         sharing: BTreeMap::new(),
         switched: None,
     };
+    reigns.usage.begin(&reigns.head);
     let mut outcomes = Vec::with_capacity(numbers.len());
     for (number, record) in numbers.into_iter().zip(&submission.operations) {
         let digest = Operation::digest(record);
@@ -174,6 +182,7 @@ pub fn accept(write: &MasterWrite<'_>, submission: &Submission, limits: Limits) 
     }
     ledger.confirm(submission.low_water);
     write.put_ledger(submission.incarnation, submission.device, &ledger)?;
+    reigns.usage.end(&reigns.head);
     Ok(Answer::Outcomes(outcomes))
 }
 
@@ -203,12 +212,11 @@ fn quarantine(write: &MasterWrite<'_>, submission: &Submission) -> Result<Answer
 }
 
 /// Where the master stands while a submission is taken, read once for all of it.
-struct Reigns {
+struct Reigns<'a> {
     head: Head,
     /// The reigns before: few edits ask for them.
     history: Option<Lineage>,
-    /// Items and bytes of users, as far as they were asked for.
-    usage: BTreeMap<Scope, (u64, u64)>,
+    usage: &'a mut Usage,
     /// How many users there are, if it was asked for.
     users: Option<u64>,
     /// Users that came with this submission.
@@ -219,20 +227,12 @@ struct Reigns {
     switched: Option<Option<Kind>>,
 }
 
-impl Reigns {
+impl Reigns<'_> {
     fn history(&mut self, read: &MasterRead<'_>) -> Result<&Lineage> {
         if self.history.is_none() {
             self.history = Some(chained(&self.head, read)?);
         }
         self.history.as_ref().ok_or_else(|| DecodeError::Invalid("lineage of the master database").into())
-    }
-
-    /// Items and bytes of a user. Counted once for a submission.
-    fn usage(&mut self, read: &MasterRead<'_>, author: DeviceId, scope: &Scope) -> Result<(u64, u64)> {
-        Ok(match self.usage.get(scope) {
-            Some(known) => *known,
-            None => *self.usage.entry(scope.clone()).or_insert(read.scope_usage(scope, author)?),
-        })
     }
 
     /// Whether a user may have no further item, or the group no further user.
@@ -246,7 +246,7 @@ impl Reigns {
         if !scope.is_user() {
             return Ok(false);
         }
-        let (items, _) = self.usage(read, author, scope)?;
+        let (items, _) = self.usage.of(read, scope, &author.to_string())?;
         if items > 0 || self.new_users.contains(scope) || read.has_items(scope)? {
             return Ok(items >= limits.user_items);
         }
@@ -279,17 +279,8 @@ impl Reigns {
         if more == 0 {
             return Ok(false);
         }
-        let (_, bytes) = self.usage(read, author, &item.key.scope)?;
+        let (_, bytes) = self.usage.of(read, &item.key.scope, &author.to_string())?;
         Ok(bytes + more > limits.user_bytes)
-    }
-
-    /// Counts what is about to be written.
-    fn count(&mut self, item: &ItemWrite, prior: Option<&Prior>) {
-        let Some((items, bytes)) = self.usage.get_mut(&item.key.scope) else { return };
-        let before = prior.and_then(Prior::live_bytes);
-        let after = (!item.deleted).then(|| item.fields.encode().len() as u64);
-        *items = (*items + u64::from(after.is_some())).saturating_sub(u64::from(before.is_some()));
-        *bytes = (*bytes + after.unwrap_or(0)).saturating_sub(before.unwrap_or(0));
     }
 
     /// The sharing of an item, read as rarely as that can be: for each kind, or while it is switched for
@@ -331,7 +322,7 @@ enum Decided {
 fn decide(
     write: &MasterWrite<'_>,
     submission: &Submission,
-    reigns: &mut Reigns,
+    reigns: &mut Reigns<'_>,
     ledger: &Ledger,
     record: &[u8],
     limits: Limits,
@@ -393,7 +384,7 @@ fn decide(
 /// saw it last, in any order: where nobody has edited it since, what was later there is later here.
 fn offered_again(
     write: &MasterWrite<'_>,
-    reigns: &Reigns,
+    reigns: &Reigns<'_>,
     edit: Edit,
     was: Sequence,
     yields: bool,
@@ -418,7 +409,7 @@ fn offered_again(
 
 fn store(
     write: &MasterWrite<'_>,
-    reigns: &mut Reigns,
+    reigns: &mut Reigns<'_>,
     author: &Author,
     decided: Vec<Decided>,
 ) -> Result<Outcome> {
@@ -427,7 +418,9 @@ fn store(
     for one in decided {
         match one {
             Decided::Write(item, outcome) => {
-                reigns.count(&item.0, item.1.as_ref());
+                let (write, prior) = &*item;
+                let after = (!write.deleted).then(|| write.fields.encode().len() as u64);
+                reigns.usage.count(&write.key, prior.as_ref().and_then(Prior::live_bytes), after);
                 writes.push(*item);
                 edits.push(outcome);
             }
@@ -461,7 +454,7 @@ fn chained(head: &Head, read: &MasterRead<'_>) -> Result<Lineage> {
 fn decide_edit(
     write: &MasterWrite<'_>,
     submission: &Submission,
-    reigns: &mut Reigns,
+    reigns: &mut Reigns<'_>,
     ledger: &Ledger,
     edit: &Edit,
     rule: &Rule,

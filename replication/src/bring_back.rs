@@ -8,10 +8,9 @@ use std::collections::BTreeMap;
 
 use mfpsync_storage::Result;
 use mfpsync_storage::master::{ItemWrite, MasterRead, MasterWrite, OperatorAct};
-use mfpsync_storage::model::{
-    DeviceId, ErasedMark, Fields, ItemKey, Revision, Scope, Sharing, erasure_key, limit,
-};
+use mfpsync_storage::model::{ErasedMark, Fields, ItemKey, Revision, Sharing, erasure_key, limit};
 
+use crate::accept::Usage;
 use crate::merge::{is_written_by_devices, rule};
 use crate::operator::{Operator, write_all};
 
@@ -105,7 +104,7 @@ fn decide(
     keep_prior: bool,
 ) -> Result<(Vec<ItemWrite>, Tally)> {
     let group = read.founded_head()?.group;
-    let (mut writes, mut tally, mut rooms) = (Vec::new(), Tally::default(), Rooms::default());
+    let (mut writes, mut tally, mut usage) = (Vec::new(), Tally::default(), Usage::default());
     for (key, fields) in archived {
         let mark = erasure_key(group, &key.scope).zip(read.erasure(group, &key.scope)?);
         let closed = mark.is_some_and(|(mark, now)| erased.keeps_out(&mark.id, &now.mark));
@@ -123,7 +122,7 @@ fn decide(
             tally.same += 1;
         } else if present.is_some() && !replace {
             tally.differ += 1;
-        } else if !rooms.take(read, key, present.as_ref(), fields)? {
+        } else if !takes_room(&mut usage, read, key, present.as_ref(), fields)? {
             tally.no_room += 1;
         } else {
             tally.items += 1;
@@ -146,38 +145,24 @@ fn decide(
     Ok((writes, tally))
 }
 
-/// Items and bytes of users, with what is written in this step. Others have no bound.
-#[derive(Default)]
-struct Rooms(BTreeMap<(Scope, String), (u64, u64)>);
-
-impl Rooms {
-    /// Whether there is room for an item, which is taken then.
-    fn take(
-        &mut self,
-        read: &MasterRead<'_>,
-        key: &ItemKey,
-        present: Option<&Fields>,
-        fields: &Fields,
-    ) -> Result<bool> {
-        if !key.scope.is_user() {
-            return Ok(true);
-        }
-        let place = (key.scope.clone(), key.device.clone());
-        let (items, bytes) = match self.0.get(&place) {
-            Some(known) => *known,
-            // A shared item counts for whichever device.
-            None => {
-                let device = DeviceId::from_hex(&key.device).unwrap_or(DeviceId([0; 16]));
-                read.scope_usage(&key.scope, device)?
-            }
-        };
-        let freed = present.map_or(0, |fields| fields.encode().len() as u64);
-        let items = items + u64::from(present.is_none());
-        let bytes = bytes.saturating_sub(freed) + fields.encode().len() as u64;
-        let fits = items <= limit::USER_ITEMS && bytes <= limit::USER_BYTES;
-        if fits {
-            self.0.insert(place, (items, bytes));
-        }
-        Ok(fits)
+/// Whether a user has room for an item, which is taken then. Others have no bound.
+fn takes_room(
+    usage: &mut Usage,
+    read: &MasterRead<'_>,
+    key: &ItemKey,
+    present: Option<&Fields>,
+    fields: &Fields,
+) -> Result<bool> {
+    if !key.scope.is_user() {
+        return Ok(true);
     }
+    let (items, bytes) = usage.of(read, &key.scope, &key.device)?;
+    let before = present.map(|fields| fields.encode().len() as u64);
+    let after = fields.encode().len() as u64;
+    let fits = items + u64::from(before.is_none()) <= limit::USER_ITEMS
+        && bytes.saturating_sub(before.unwrap_or(0)) + after <= limit::USER_BYTES;
+    if fits {
+        usage.count(key, before, Some(after));
+    }
+    Ok(fits)
 }

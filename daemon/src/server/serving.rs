@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mfpsync_replication::accept;
+use mfpsync_replication::accept::{self, Usage};
 use mfpsync_storage::master::{Durability, Head, Master, MasterWrite, Replication};
 use mfpsync_storage::model::{Capabilities, DeviceId, Member};
 use mfpsync_storage::{Error, Priority};
@@ -49,6 +49,8 @@ pub struct Serving {
     pub beat_every: Duration,
     /// Who may do what.
     pub roster: Arc<Roster>,
+    /// What users have, as far as it was counted; locked on the writer's thread alone.
+    pub usage: Arc<Mutex<Usage>>,
     /// Who follows.
     pub connected: Connected,
     /// What happened with other devices.
@@ -122,6 +124,7 @@ impl Serving {
             replicating: made.replicating,
             beat_every: made.beat_every,
             roster: made.roster,
+            usage: Arc::default(),
             connected: Connected::default(),
             communication: made.communication,
             stats: made.stats,

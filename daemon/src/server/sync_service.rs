@@ -2,7 +2,7 @@
 //! `mfpsync_replication`, inside the master's reads and writes.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use mfpsync_proto::sync::sync_server::Sync;
 use mfpsync_proto::sync::{self as wire, Reason};
@@ -11,7 +11,7 @@ use mfpsync_replication::accept::{Answer, Submission, accept, is_of_another, lin
 use mfpsync_replication::follow::{self, Noted, Start};
 use mfpsync_replication::message::{Follow, Greeting, PushAnswer};
 use mfpsync_replication::wire as convert;
-use mfpsync_storage::master::{Head, MasterRead};
+use mfpsync_storage::master::{Head, MasterRead, MasterWrite};
 use mfpsync_storage::model::{
     Capabilities, Cursor, DeviceId, Epoch, GroupId, Member, OperationNumber, Outcome, Sequence,
 };
@@ -193,7 +193,12 @@ impl Sync for SyncService {
             now: unix_millis(),
         };
         let limits = self.0.limits();
-        match self.0.change(move |write| accept(write, &submission, limits)).await? {
+        let usage = self.0.usage.clone();
+        let take = move |write: &MasterWrite<'_>| {
+            let mut usage = usage.lock().unwrap_or_else(PoisonError::into_inner);
+            accept(write, &mut usage, &submission, limits)
+        };
+        match self.0.change(take).await? {
             Answer::Outcomes(outcomes) => {
                 self.note_push(device, &outcomes);
                 let answer = PushAnswer { outcomes, head: self.0.head().sequence, safe: self.0.hub.safe() };

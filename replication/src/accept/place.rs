@@ -25,7 +25,7 @@ pub(super) enum Placed {
 pub(super) fn placed(
     write: &MasterWrite<'_>,
     author: DeviceId,
-    reigns: &mut Reigns,
+    reigns: &mut Reigns<'_>,
     edit: &Edit,
     limits: Limits,
 ) -> Result<Placed> {

@@ -1,11 +1,13 @@
-//! Whose incarnation a push may name, and how much stays unconfirmed.
+//! Whose incarnation a push may name, how much stays unconfirmed, and what users may have.
 
-use mfpsync_storage::Inline;
 use mfpsync_storage::master::{Founding, Master};
 use mfpsync_storage::model::{
     Base, Capabilities, Epoch, GroupId, IssuingCertificate, Member, Promotion, PromotionReason, PublicKey,
     Signed, Value,
 };
+use mfpsync_storage::{Error, Inline};
+
+use proptest::prelude::*;
 
 use super::*;
 use crate::follow::{Noted, note};
@@ -74,7 +76,7 @@ fn push(device: DeviceId, number: u64, low_water: u64, edit: Edit) -> Submission
 }
 
 fn answer(master: &mut Inline<Master>, submission: &Submission, limits: Limits) -> Answer {
-    master.write(|write| accept(write, submission, limits)).unwrap()
+    master.write(|write| accept(write, &mut Usage::default(), submission, limits)).unwrap()
 }
 
 #[test]
@@ -202,5 +204,108 @@ fn of_what_is_offered_again_the_later_one_stands_in_whatever_order_it_comes() {
         pushed(&mut master, put("shared", "1", "edited"), Limits::default()).unwrap();
         answer(&mut master, &offer(5, 200, true, "late"), Limits::default());
         assert_eq!(shown(&master), "edited");
+    }
+}
+
+/// What happens to a database while somebody follows what its users have.
+#[derive(Debug, Clone)]
+enum Step {
+    /// A device puts a text of some length, or deletes.
+    Pushed { user: u8, item: u8, length: Option<usize> },
+    /// The same, and the transaction is undone.
+    Undone { user: u8, item: u8, length: usize },
+    /// Somebody else writes, also an item of the device's own.
+    Written { user: u8, item: u8, own: bool, length: usize },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (user, item, length) = (0..2u8, 0..4u8, 0..60usize);
+    prop_oneof![
+        (user.clone(), item.clone(), proptest::option::of(length.clone()))
+            .prop_map(|(user, item, length)| Step::Pushed { user, item, length }),
+        (user.clone(), item.clone(), length.clone()).prop_map(|(user, item, length)| Step::Undone {
+            user,
+            item,
+            length
+        }),
+        (user, item, any::<bool>(), length).prop_map(|(user, item, own, length)| Step::Written {
+            user,
+            item,
+            own,
+            length
+        }),
+    ]
+}
+
+fn text_of(user: u8, item: u8, length: usize) -> Edit {
+    put(&format!("user/{user}"), &item.to_string(), &"x".repeat(length))
+}
+
+proptest! {
+    #[test]
+    fn what_users_have_is_followed_as_it_would_be_counted(steps in proptest::collection::vec(step(), 1..40)) {
+        let (mut master, mut usage, mut number) = (master(), Usage::default(), 0);
+        let limits = Limits { user_items: 3, user_bytes: 120, ..Limits::default() };
+        for step in steps {
+            match step {
+                Step::Pushed { user, item, length } => {
+                    number += 1;
+                    let mut edit = text_of(user, item, length.unwrap_or(0));
+                    if length.is_none() {
+                        edit.action = Action::Delete;
+                    }
+                    edit.base.revision =
+                        Revision { epoch: 1, sequence: master.read(|read| read.founded_head()).unwrap().sequence };
+                    let push = push(OWN, number, number - 1, edit);
+                    master.write(|write| accept(write, &mut usage, &push, limits)).unwrap();
+                }
+                Step::Undone { user, item, length } => {
+                    let push = push(OWN, number + 1, number, text_of(user, item, length));
+                    let undone = master.write(|write| {
+                        accept(write, &mut usage, &push, limits)?;
+                        Err::<(), _>(Error::Busy)
+                    });
+                    undone.unwrap_err();
+                }
+                Step::Written { user, item, own, length } => {
+                    let edit = text_of(user, item, length);
+                    let Action::Put(fields) = edit.action else { unreachable!() };
+                    let device = if own { OWN.to_string() } else { String::new() };
+                    let item = ItemWrite {
+                        key: ItemKey { device, ..edit.key },
+                        deleted: false,
+                        fields,
+                        touched: vec!["text".to_owned()],
+                        sequences: None,
+                        lost: Fields::new(),
+                        keep_prior: false,
+                    };
+                    let author = Author {
+                        device: OTHER,
+                        incarnation: Incarnation(9),
+                        operation: OperationNumber(1),
+                        actor: String::new(),
+                        made_at: 0,
+                        accepted_at: 0,
+                    };
+                    master.write(|write| write.accept(&author, &[item])).unwrap();
+                }
+            }
+            let (followed, counted) = master
+                .read(|read| {
+                    let head = read.founded_head()?;
+                    let (mut followed, mut counted) = (Vec::new(), Vec::new());
+                    usage.begin(&head);
+                    for user in ["user/0", "user/1"] {
+                        let scope = Scope::parse(user).unwrap();
+                        followed.push(usage.of(read, &scope, &OWN.to_string())?);
+                        counted.push(Usage::default().of(read, &scope, &OWN.to_string())?);
+                    }
+                    usage.end(&head);
+                    Ok((followed, counted))
+                })
+                .unwrap();
+            prop_assert_eq!(followed, counted);
+        }
     }
 }

@@ -11,7 +11,7 @@ use mfpsync_storage::model::{Action, Incarnation, Outcome, Sequence, Value};
 
 use self::fleet::{A, B, C, Fleet, context, id, key, kind, member, operator, texts};
 use super::*;
-use crate::accept::{Answer, Limits, Submission, accept};
+use crate::accept::{Answer, Limits, Submission, Usage, accept};
 
 const LANGUAGE: &str = "ui.language";
 
@@ -377,7 +377,7 @@ fn an_items_room_is_that_of_one_device() {
     let (mut fleet, key) = with_language();
     fleet.switch(LANGUAGE, Target::DeviceSpecific(Start::Seen));
     fleet.sync_all();
-    assert_eq!(fleet.master.read(|read| read.scope_usage(&key.scope, id(B))).unwrap().0, 1);
+    assert_eq!(fleet.master.read(|read| read.scope_usage(&key.scope, &id(B).to_string())).unwrap().0, 1);
     assert_eq!(fleet.devices[B].read(|read| read.scope_usage(&key.scope)).unwrap().items, 1);
     assert_eq!(fleet.devices[B].read(|read| read.users("", 10)).unwrap()[0].items, 1);
 }
@@ -454,7 +454,11 @@ fn what_a_device_must_not_write_is_refused() {
             operations: vec![operation.encode()],
             now: 0,
         };
-        match fleet.master.write(|write| accept(write, &submission, Limits::default())).unwrap() {
+        match fleet
+            .master
+            .write(|write| accept(write, &mut Usage::default(), &submission, Limits::default()))
+            .unwrap()
+        {
             Answer::Outcomes(outcomes) => outcomes[0].1.clone(),
             other => panic!("{other:?}"),
         }

@@ -8,8 +8,8 @@ use super::{MasterRead, position, sequence_of};
 use crate::codec::DecodeError;
 use crate::error::{Error, Result};
 use crate::model::{
-    Chain, ChangeBatch, ContentHash, Cursor, DeviceId, Epoch, FieldSequences, Fields, GroupId, Incarnation,
-    ItemKey, Kind, PublicKey, Revision, Scope, Sequence,
+    Chain, ChangeBatch, ContentHash, Cursor, Epoch, FieldSequences, Fields, GroupId, Incarnation, ItemKey,
+    Kind, PublicKey, Revision, Scope, Sequence,
 };
 use crate::users::{self, Columns, User};
 
@@ -216,15 +216,15 @@ impl MasterRead<'_> {
         Ok(self.connection.prepare_cached(SQL)?.query_row([scope.as_str()], |row| row.get(0))?)
     }
 
-    /// Items of a scope as one device shows them, and their encoded bytes, for quotas: other devices'
-    /// own items are not counted.
+    /// Items of a scope that all devices share, or with a device's id those of its own, and their encoded bytes, for
+    /// quotas. Reads each item of the scope.
     ///
     /// # Errors
     /// The database's.
-    pub fn scope_usage(&self, scope: &Scope, device: DeviceId) -> Result<(u64, u64)> {
+    pub fn scope_usage(&self, scope: &Scope, device: &str) -> Result<(u64, u64)> {
         const SQL: &str = "SELECT count(*), coalesce(sum(length(fields)), 0) FROM items
-            WHERE scope = ? AND deleted = 0 AND device IN ('', ?)";
-        let of = [scope.as_str(), &device.to_string()];
+            WHERE scope = ? AND deleted = 0 AND device = ?";
+        let of = [scope.as_str(), device];
         let usage = self
             .connection
             .prepare_cached(SQL)?

@@ -304,7 +304,7 @@ fn usage_counts_live_items_of_one_scope() {
     let mut server = Server::founded();
     server.accept(1, &[write("a", &[("x", "1")]), write("b", &[("x", "1")])]);
     server.accept(2, &[removal("b")]);
-    let usage = server.0.read(|read| read.scope_usage(&key("a").scope, DeviceId([1; 16]))).unwrap();
+    let usage = server.0.read(|read| read.scope_usage(&key("a").scope, "")).unwrap();
     assert_eq!(usage, (1, fields(&[("x", "1")]).encode().len() as u64));
 }
 

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use mfpsync_replication::accept::Submission;
+use mfpsync_replication::accept::{Submission, Usage, accept};
 use mfpsync_storage::local::SetAside;
+use mfpsync_storage::master::MasterWrite;
 use mfpsync_storage::model::{
     Action, Edit, EditOutcome, Fields, Incarnation, Operation, OperationNumber, Outcome, Sequence,
 };
@@ -175,8 +176,8 @@ impl World {
             ..submission.clone()
         };
         let limits = mfpsync_replication::accept::Limits::default();
-        let accept = mfpsync_replication::accept::accept;
-        drop(self.commit(house, Vec::new(), |write| accept(write, &again, limits)));
+        let accept = |write: &MasterWrite<'_>| accept(write, &mut Usage::default(), &again, limits);
+        drop(self.commit(house, Vec::new(), accept));
     }
 
     fn ask_model(&mut self, house: usize, device: usize, id: OperationId, record: &[u8], outcome: &Outcome) {

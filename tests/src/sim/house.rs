@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use mfpsync_daemon::control_file::{ControlFile, Way};
 use mfpsync_daemon::role::{Part, Role};
 use mfpsync_proto::sync;
+use mfpsync_replication::accept::Usage;
 use mfpsync_replication::lineage::{Lineage, Relation};
 use mfpsync_replication::message::Claim;
 use mfpsync_replication::wire;
@@ -62,6 +63,7 @@ pub(super) struct Serving {
     pub master: Followed<Master, u64>,
     pub streams: BTreeMap<u64, Stream>,
     pub hub: Hub,
+    pub usage: Arc<Mutex<Usage>>,
     pub set: Option<Replication>,
     pub feeding: Arc<Mutex<Feeding>>,
     /// The replica's stream.
@@ -661,6 +663,7 @@ fn own_serving(own: &mut House, master: Followed<Master, u64>, head: Head, seed:
         master,
         streams: BTreeMap::new(),
         hub: Hub::new(head),
+        usage: Arc::default(),
         set: None,
         feeding: Arc::new(Mutex::new(Feeding::new(seed))),
         ship: None,

@@ -430,7 +430,9 @@ impl World {
         let limits = self.limits();
         let ids = numbers.iter().map(|number| (submission.incarnation.0, number.0)).collect();
         let ticket = self.ticket(house, Waiting::Push { connection, numbers, outcomes: Vec::new(), ids });
-        let answer = self.commit(house, vec![ticket], |write| accept(write, &submission, limits));
+        let usage = self.houses[house].server().usage.clone();
+        let mut usage = usage.lock().expect("usage");
+        let answer = self.commit(house, vec![ticket], |write| accept(write, &mut usage, &submission, limits));
         let outcomes = match answer {
             Answer::Outcomes(outcomes) => outcomes,
             other => {

@@ -9,7 +9,7 @@ use mfpsync_storage::model::{
 };
 
 use super::super::*;
-use crate::accept::{Answer, Limits, Submission, accept};
+use crate::accept::{Answer, Limits, Submission, Usage, accept};
 
 const GROUP: GroupId = GroupId([7; 16]);
 /// Values of a step: enough for several items of three devices, not for all.
@@ -80,6 +80,7 @@ fn founding() -> Founding {
 pub(super) struct Fleet {
     pub master: Inline<Master>,
     pub devices: Vec<Inline<Local>>,
+    pub usage: Usage,
     /// Bytes of one batch: small ones cut a switch into many.
     pub batch: usize,
 }
@@ -88,7 +89,7 @@ impl Fleet {
     pub(super) fn of(devices: usize) -> Self {
         let mut master: Inline<Master> = Inline::in_memory().unwrap();
         master.write(|write| write.found(&founding())).unwrap();
-        let mut fleet = Self { master, devices: Vec::new(), batch: 1 << 20 };
+        let mut fleet = Self { master, devices: Vec::new(), usage: Usage::default(), batch: 1 << 20 };
         (0..devices).for_each(|_| fleet.arrives(&[]));
         fleet
     }
@@ -139,7 +140,10 @@ impl Fleet {
             operations: records.into_iter().map(|(_, record)| record).collect(),
             now: 2_000,
         };
-        let answer = self.master.write(|write| accept(write, &submission, Limits::default())).unwrap();
+        let answer = self
+            .master
+            .write(|write| accept(write, &mut self.usage, &submission, Limits::default()))
+            .unwrap();
         let Answer::Outcomes(outcomes) = answer else { panic!("refused: {answer:?}") };
         own.write(|write| write.settle(&outcomes, 3_000, RetainedLimits::default())).unwrap();
         outcomes.into_iter().map(|(_, outcome)| outcome).collect()
