@@ -33,7 +33,7 @@ pub struct Keep {
 pub struct Good {
     /// Its id.
     pub id: ArchiveId,
-    /// When it was made, in seconds since 1970, by its manifest.
+    /// When it was made, in Unix milliseconds, by its manifest: several may be of one second.
     pub made_at: u64,
     /// What it holds: number of the epoch, and sequence.
     pub revision: (u64, u64),
@@ -97,7 +97,7 @@ fn firsts<'a>(by_time: &[&'a Good], spans: usize, span: fn(u64) -> u64) -> impl 
     let mut last = None;
     let mut starts = Vec::new();
     for &good in by_time {
-        let here = Some(span(good.made_at));
+        let here = Some(span(good.made_at / 1_000));
         if here != last {
             starts.push(good);
         }
@@ -118,7 +118,7 @@ mod tests {
 
     fn good(hours_ago: u64) -> Good {
         let made_at = NOW - hours_ago * 3_600;
-        Good { id: ArchiveId::new(made_at, hours_ago), made_at, revision: (1, made_at) }
+        Good { id: ArchiveId::new(made_at, hours_ago), made_at: made_at * 1_000, revision: (1, made_at) }
     }
 
     /// The hours that stay of an archive every six hours for 100 days.
@@ -127,6 +127,19 @@ mod tests {
         let going = expired(keep, &found, &BTreeSet::new()).expect("allowed");
         let stays = |hours: &u64| !going.contains(&good(*hours).id);
         (0..400).map(|turn| turn * 6).filter(stays).collect()
+    }
+
+    #[test]
+    fn of_one_second_the_one_made_last_stays() {
+        let of = |millis, luck| Good {
+            id: ArchiveId::new(NOW, luck),
+            made_at: NOW * 1_000 + millis,
+            revision: (1, 1),
+        };
+        let found = [of(100, 3), of(300, 1), of(200, 2)];
+        let going = expired(&Keep { newest: 1, ..NOTHING }, &found, &BTreeSet::new()).expect("allowed");
+        // Of the same revision the latest counts.
+        assert_eq!(going, [found[0].id, found[2].id]);
     }
 
     #[test]

@@ -260,7 +260,7 @@ impl Work {
             .map(|listed| {
                 let at = listed.manifest.held.at;
                 let revision = (at.epoch.number, at.sequence.0);
-                retention::Good { id: listed.id, made_at: listed.manifest.made_at / 1_000, revision }
+                retention::Good { id: listed.id, made_at: listed.manifest.made_at, revision }
             })
             .collect();
         let known = self.device.archiving.remembered(|ledger| ledger.known(&self.place));
