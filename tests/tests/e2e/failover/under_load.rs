@@ -201,9 +201,7 @@ async fn ten_clients_go_on(goes: Goes, durability: Durability, name: &str, subne
     office.write(REPLICA, 0..1).await;
     let decided = Instant::now();
     let promoted = office.promote(REPLICA, true).await.unwrap();
-    while office.devices[REPLICA].client_status().await.unwrap().waiting > 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    office.sent(REPLICA).await;
     let first_change_accepted = decided.elapsed();
     running(&office.devices[REPLICA], Role::ServerClient).await.unwrap();
     all_follow(&office, REPLICA).await;
